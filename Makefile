@@ -1,0 +1,52 @@
+# Every target makes .venv first if it is missing or requirements.txt has changed since.
+PYTHON ?= python3
+DATA ?= auto
+LOGS := lightning_logs
+RUN := .venv/bin/python -m twinloop
+STAMP := .venv/installed
+
+export DATA
+# RESUME=1 goes on with the latest run of the same experiment and data.
+fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(RESUME),--ckpt_path last)
+
+.DEFAULT_GOAL := help
+.PHONY: help train-ae train-classifier train-mlp tensorboard test test-all lint clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
+	@echo "  with DATA=FOLDER, DATA=owner/name (the Hub) or DATA=digits; RESUME=1 goes on with the last run"
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("twinloop needs Python 3.11 or newer; try make PYTHON=python3.12" \
+	    if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $(STAMP)
+
+train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, about 3 minutes on 2 cores
+	@$(call fit,autoencoder)
+
+train-classifier: $(STAMP) ## train the classifier, about 4 minutes on 2 cores
+	@$(call fit,classifier)
+
+train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
+	@$(call fit,mlp)
+
+tensorboard: $(STAMP) ## look at the runs in a browser
+	.venv/bin/tensorboard --logdir $(LOGS) --host localhost
+
+test: $(STAMP) ## the fast tests: no network, no data set
+	.venv/bin/python -m pytest --numprocesses auto
+
+test-all: $(STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
+	.venv/bin/python -m pytest --numprocesses auto -m "not gpu"
+
+lint: $(STAMP) ## check style and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean: ## remove .venv and caches of tools; runs in lightning_logs stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

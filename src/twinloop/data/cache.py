@@ -1,0 +1,288 @@
+"""Decoded data sets on disk: uint8 arrays that are made once and mapped from then on."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twinloop.data.decode import GREY_MODES, Encoded, decode_rows, open_image
+from twinloop.data.source import Source
+from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+Labels = NDArray[np.int64]
+
+FORMAT = 1
+"""Part of every cache key: raise it when the files below change their form."""
+ROWS_PER_TASK = 2_000
+TEST_SPLITS = ("test", "validation", "valid", "val")
+HELD_OUT = 1 / 6
+"""The share of train that becomes test where a data set has no official split of its own."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures uint8 `[N, C, H, W]` and labels int64 `[N]`, mapped from disk."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DecodedData:
+    """A whole data set. `test_split` names the official split, or says that it was held out."""
+
+    spec: DataSpec
+    train: Split
+    test: Split
+    test_split: str
+
+
+def load(
+    source: Source,
+    cache: Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> DecodedData:
+    """Map the decoded form of `source`, decoding it first where the cache does not have it.
+
+    Any number of processes may call this at once: one decodes, the others wait. A process that
+    is killed while it decodes leaves nothing under the final name.
+
+    Raises:
+        UserError: columns that cannot be told apart, an empty split, a label out of its range, a
+            picture that cannot be decoded, or pictures of different sizes without `image_size`.
+    """
+    wanted = [FORMAT, source.key, image_size, image_column, label_column]
+    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
+    folder = cache / f"{source.name}-{key}"
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                _build(folder, source, image_size, image_column, label_column)
+    return _map(folder)
+
+
+def _map(folder: Path) -> DecodedData:
+    facts = json.loads((folder / "spec.json").read_text())
+    test_split = facts.pop("test_split")
+    facts["image_shape"] = tuple(facts["image_shape"])
+    facts["class_names"] = tuple(facts["class_names"])
+
+    def split(name: str) -> Split:
+        # "c" is copy on write: torch takes only arrays that may be written to
+        images = np.load(folder / f"{name}-images.npy", mmap_mode="c")
+        labels = np.load(folder / f"{name}-labels.npy", mmap_mode="c")
+        return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+    return DecodedData(DataSpec(**facts), split("train"), split("test"), test_split)
+
+
+def _build(
+    folder: Path,
+    source: Source,
+    image_size: tuple[int, int] | None,
+    image_column: str | None,
+    label_column: str | None,
+) -> None:
+    """Decode into a temporary folder beside `folder`, then rename it: all of it or nothing."""
+    for left_over in folder.parent.glob(f"{folder.name}.part-*"):
+        shutil.rmtree(left_over)  # its process was killed; the lock is ours
+    splits = source.read()
+    rows = {"train": _split(splits, ("train",), source.name)}
+    test_split = next((name for name in TEST_SPLITS if name in splits), None)
+    if test_split:
+        rows["test"] = _split(splits, (test_split,), source.name)
+    image_column, label_column = _columns(rows["train"].features, image_column, label_column)
+
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+    part.chmod(0o777 & ~_umask())
+    try:
+        labels = {name: _labels(split, name, label_column) for name, split in rows.items()}
+        classes = _class_names(rows["train"], label_column, labels)
+        for name, found in labels.items():
+            _check_labels(found, len(classes), name, label_column)
+        shape = _decode(part, rows, image_column, image_size)
+        if not test_split:
+            test_split = f"{HELD_OUT:.1%} of train, held out"
+            labels = _hold_out(part, labels["train"])
+        for name, found in labels.items():
+            np.save(part / f"{name}-labels.npy", found)
+        spec = DataSpec(source.name, _fingerprint(part), shape, classes)
+        facts = spec._asdict() | {"test_split": test_split}
+        (part / "spec.json").write_text(json.dumps(facts, indent=2))
+        for file in part.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _split(splits: "dict[str, Dataset]", names: tuple[str, ...], source: str) -> "Dataset":
+    for name in names:
+        if name in splits:
+            if len(splits[name]) == 0:
+                raise UserError(f"data.source: the split {name!r} of {source} is empty")
+            return splits[name]
+    raise UserError(f"data.source: {source} has no split {names[0]!r}, only {list(splits)}")
+
+
+def _columns(
+    features: "Features", image_column: str | None, label_column: str | None
+) -> tuple[str, str]:
+    """Find the columns of pictures and of labels by the types of the features."""
+    from datasets import ClassLabel, Image, Value
+
+    images = [name for name, kind in features.items() if isinstance(kind, Image)]
+    labels = [name for name, kind in features.items() if isinstance(kind, ClassLabel)] or [
+        name
+        for name, kind in features.items()
+        if isinstance(kind, Value) and kind.dtype.startswith(("int", "uint"))
+    ]
+    return (
+        _only(images, image_column, "image", list(features)),
+        _only(labels, label_column, "label", list(features)),
+    )
+
+
+def _only(found: list[str], asked: str | None, what: str, columns: list[str]) -> str:
+    option = f"data.{what}_column"
+    if asked is not None:
+        if asked not in columns:
+            raise UserError(f"{option}: there is no column {asked!r}, only {columns}")
+        return asked
+    if not found:
+        raise UserError(f"data.source: the data set has no {what} column among {columns}")
+    if len(found) > 1:
+        raise UserError(f"data.source: which of the columns {found} is it? pass --{option}")
+    return found[0]
+
+
+def _labels(split: "Dataset", name: str, column: str) -> Labels:
+    values = split.with_format("numpy")[:][column]
+    missing = np.flatnonzero(~np.isfinite(values.astype(np.float64)))
+    if len(missing):
+        raise UserError(f"{name} row {missing[0]}: column {column!r} has no label")
+    labels: Labels = values.astype(np.int64)
+    return labels
+
+
+def _class_names(train: "Dataset", column: str, labels: dict[str, Labels]) -> tuple[str, ...]:
+    names = getattr(train.features[column], "names", None)
+    if names is not None:
+        return tuple(names)
+    return tuple(str(label) for label in range(int(labels["train"].max()) + 1))
+
+
+def _check_labels(labels: Labels, classes: int, split: str, column: str) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise UserError(
+            f"{split} row {wrong[0]}: column {column!r} is {labels[wrong[0]]}, outside "
+            f"0 to {classes - 1} ({len(wrong)} such rows); mend or remove them"
+        )
+
+
+def _pictures(split: "Dataset", column: str) -> Iterator[tuple[int, list[Encoded | None]]]:
+    """The encoded pictures of `split`, `ROWS_PER_TASK` at a time, with their first row."""
+    for first in range(0, len(split), ROWS_PER_TASK):
+        rows = split[first : first + ROWS_PER_TASK][column]
+        yield first, [row and (row["bytes"] or row["path"]) for row in rows]
+
+
+def _decode(
+    part: Path, splits: "dict[str, Dataset]", column: str, image_size: tuple[int, int] | None
+) -> tuple[int, int, int]:
+    """Decode every split into `<split>-images.npy`; return channels, height and width."""
+    from datasets import Image
+    from rich.progress import Progress
+
+    encoded = {
+        name: split.select_columns([column]).cast_column(column, Image(decode=False))
+        for name, split in splits.items()
+    }
+    first = encoded["train"][0][column]
+    try:
+        with open_image(first["bytes"] or first["path"]) as image:
+            channels = 1 if image.mode in GREY_MODES else 3
+            height, width = image_size or (image.height, image.width)
+    except UserError as error:
+        raise UserError(f"train row 0: {error}") from error
+
+    total = sum(map(len, encoded.values()))
+    for name, split in encoded.items():
+        np.lib.format.open_memmap(
+            part / f"{name}-images.npy", "w+", np.uint8, (len(split), channels, height, width)
+        )
+    processes = min(os.cpu_count() or 1, -(-total // ROWS_PER_TASK))
+    # fork would copy the locks of torch's threads; spawned processes import only data.decode
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(transient=True) as progress,
+        ProcessPoolExecutor(processes, mp_context=context) as pool,
+    ):
+        bar = progress.add_task(f"decoding {total:,} pictures", total=total)
+        futures = {
+            pool.submit(
+                decode_rows, part / f"{name}-images.npy", start, pictures, image_size is not None
+            ): name
+            for name, split in encoded.items()
+            for start, pictures in _pictures(split, column)
+        }
+        try:
+            for future in as_completed(futures):
+                progress.advance(bar, future.result())
+        except UserError as error:
+            pool.shutdown(cancel_futures=True)
+            raise UserError(f"{futures[future]} {error}") from error
+    return channels, height, width
+
+
+def _hold_out(part: Path, labels: Labels) -> dict[str, Labels]:
+    """Split the decoded train pictures into train and test, stratified, the same for any seed."""
+    from twinloop.data.split import stratified
+
+    train, test = stratified(torch.from_numpy(labels), round(len(labels) * HELD_OUT), seed=0)
+    images = np.load(part / "train-images.npy")
+    np.save(part / "train-images.npy", images[train.numpy()])
+    np.save(part / "test-images.npy", images[test.numpy()])
+    return {"train": labels[train.numpy()], "test": labels[test.numpy()]}
+
+
+def _fingerprint(part: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ("train-images", "train-labels", "test-images", "test-labels"):
+        array = np.load(part / f"{name}.npy", mmap_mode="r")
+        digest.update(f"{name}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

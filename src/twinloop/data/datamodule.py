@@ -1,0 +1,149 @@
+"""Any image classification data set as a LightningDataModule."""
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from twinloop.data import cache
+from twinloop.data.augment import Augmentation
+from twinloop.data.batches import Batch, Batches
+from twinloop.data.pictures import read_pictures
+from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
+from twinloop.data.spec import DataSpec
+from twinloop.data.split import stratified
+from twinloop.errors import UserError
+
+
+class ImageDataModule(LightningDataModule):
+    """Batches `(images, labels)`: float32 `[B, C, H, W]` in [0, 1] and int64 `[B]`.
+
+    Args:
+        source: A Hub id, a folder in Hub layout, a folder with one folder of pictures for each
+            class, or 'digits' (needs no network). 'auto' is make's default: Fashion-MNIST from
+            the Hub or its cache, and digits where neither answers.
+        batch_size: Pictures in a batch; the last batch of an epoch may have fewer.
+        val_size: How much of train is validation: a share below 1, otherwise a number of
+            pictures. 1/12 of Fashion-MNIST's 60,000 is 5,000.
+        image_size: Resize every picture to this height and width.
+        augmentation: Random changes of the training pictures.
+        seed: Fixes the validation split, and with the epoch the order and the augmentation.
+        image_column: Which column holds the pictures, where there are several.
+        label_column: Which column holds the labels, where there are several.
+        revision: A commit, tag or branch of the data set on the Hub.
+        cache_dir: Where decoded pictures are kept; $TWINLOOP_CACHE or ~/.cache/twinloop if unset.
+        images: A folder of pictures of your own, for predict.
+
+    Raises:
+        UserError: a size that cannot be, or data that cannot be read.
+    """
+
+    def __init__(
+        self,
+        source: str = FASHION_MNIST,
+        *,
+        batch_size: int = 256,
+        val_size: float = 1 / 12,
+        image_size: tuple[int, int] | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 42,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        revision: str | None = None,
+        cache_dir: Path | None = None,
+        images: Path | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}; it must be at least 1")
+        if val_size < 0:
+            raise UserError(f"data.val_size is {val_size}; it must be 0 or more")
+        if image_size is not None and min(image_size) < 1:
+            raise UserError(f"data.image_size is {image_size}; both sides must be at least 1")
+        self.source = source_for_make() if source == "auto" else source
+        self.is_stand_in = source == "auto" and self.source == "digits"
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.image_column = image_column
+        self.label_column = label_column
+        self.revision = revision
+        self.cache_dir = cache_dir
+        self.images = images
+
+    @cached_property
+    def data(self) -> cache.DecodedData:
+        """The decoded data set, mapped; the first use anywhere decodes it."""
+        return cache.load(
+            find_source(self.source, self.revision),
+            cache_folder(self.cache_dir),
+            image_size=self.image_size,
+            image_column=self.image_column,
+            label_column=self.label_column,
+        )
+
+    @property
+    def spec(self) -> DataSpec:
+        """The shape of a picture and the names of the classes, for the models."""
+        return self.data.spec
+
+    @cached_property
+    def rows(self) -> dict[str, Tensor]:
+        """The row numbers of train and val, both in the official train split, and of test."""
+        train = self.data.train
+        size = self.val_size if self.val_size >= 1 else len(train) * self.val_size
+        if round(size) >= len(train):
+            raise UserError(
+                f"data.val_size is {self.val_size:g}, but train has only {len(train)} pictures: "
+                "none would be left to train on"
+            )
+        rest, val = stratified(train.labels, round(size), self.seed)
+        return {"train": rest, "val": val, "test": torch.arange(len(self.data.test))}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of pictures in train, val and test."""
+        return {name: len(rows) for name, rows in self.rows.items()}
+
+    def __str__(self) -> str:
+        """Only the source; Lightning would make every loader to count batches."""
+        return f"{type(self).__name__}({self.source!r})"
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled and augmented batches; the first ones, unshuffled, to overfit on them."""
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return Batches(
+            self.data.train,
+            self.rows["train"],
+            self.batch_size,
+            seed=self.seed,
+            shuffle=not overfit,
+            augmentation=None if overfit else self.augmentation,
+        )
+
+    def val_dataloader(self) -> Batches:
+        """The held-out part of train, in its own order."""
+        return Batches(self.data.train, self.rows["val"], self.batch_size)
+
+    def test_dataloader(self) -> Batches:
+        """The official test split, in its own order."""
+        return Batches(self.data.test, self.rows["test"], self.batch_size)
+
+    def predict_dataloader(self, image_shape: tuple[int, int, int] | None = None) -> Batches:
+        """The pictures of the folder `images`, in the order of `self.paths`, all labelled 0."""
+        if self.images is None:
+            raise UserError("data.images is not set; pass --data.images FOLDER with your pictures")
+        self.paths, pictures = read_pictures(self.images, image_shape or self.spec.image_shape)
+        labels = torch.zeros(len(pictures), dtype=torch.int64)
+        return Batches(cache.Split(pictures, labels), torch.arange(len(pictures)), self.batch_size)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment a batch and make it float, on the device it was moved to."""
+        images, labels, draws = batch
+        if draws is not None and self.augmentation is not None:
+            images = self.augmentation(images, draws)
+        return images.float().div_(255), labels

@@ -1,0 +1,104 @@
+"""Picture files to uint8 arrays. Needs no torch, so that decoding processes start quickly."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from twinloop.errors import UserError
+
+MAX_PIXELS = 50_000_000
+"""A picture with more is refused before it is decoded; it would take over 150 MB."""
+
+GREY_MODES = ("1", "L", "LA")
+COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+
+# A truncated file is an error here, never a picture that is grey from some row on.
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+Encoded = bytes | str
+"""A picture as the bytes of its file, or as the path of it."""
+
+
+def open_image(encoded: Encoded) -> Image.Image:
+    """Read a picture's header.
+
+    Raises:
+        UserError: no picture, too many pixels, or a kind of pixel that does not fit 8 bits.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"too large: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError("not a picture that can be read") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise UserError(f"{width}x{height} pixels are over the limit of {MAX_PIXELS:,}")
+    if image.mode not in GREY_MODES + COLOUR_MODES:
+        raise UserError(f"pixels of mode {image.mode} do not fit 8 bits; convert it to grey or RGB")
+    return image
+
+
+def decode_image(
+    encoded: Encoded, channels: int, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Decode one picture to `[channels, height, width]`, resized to `size` where it is given.
+
+    Raises:
+        UserError: see `open_image`; also a picture that is cut off, or in colour where
+            `channels` is 1.
+    """
+    with open_image(encoded) as image:
+        if channels == 1 and image.mode in COLOUR_MODES:
+            raise UserError(f"is in colour ({image.mode}) where the first picture is grey")
+        return to_array(image, channels, size)
+
+
+def to_array(
+    image: Image.Image, channels: int, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Convert a picture to `[channels, height, width]`, colour to grey where `channels` is 1."""
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        if image.mode != mode:
+            image = image.convert(mode)
+        if size is not None and image.size != size[::-1]:
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"cannot be decoded ({error})") from error
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def decode_rows(
+    path: Path, first_row: int, pictures: Sequence[Encoded | None], resize: bool
+) -> int:
+    """Decode `pictures` into the rows of the uint8 array file at `path` from `first_row` on.
+
+    Returns the number of rows written.
+
+    Raises:
+        UserError: the row, and what is wrong with its picture.
+    """
+    array = np.load(path, mmap_mode="r+")
+    _, channels, height, width = array.shape
+    for row, encoded in enumerate(pictures, start=first_row):
+        try:
+            if encoded is None:
+                raise UserError("has no picture")
+            pixels = decode_image(encoded, channels, (height, width) if resize else None)
+        except UserError as error:
+            where = f"{encoded}: " if isinstance(encoded, str) else ""
+            raise UserError(f"row {row}: {where}{error}") from error
+        if pixels.shape[1:] != (height, width):
+            raise UserError(
+                f"row {row}: {pixels.shape[1]}x{pixels.shape[2]} pixels where the first picture "
+                f"has {height}x{width}; pass --data.image_size to resize all to one size"
+            )
+        array[row] = pixels
+    array.flush()
+    return len(pictures)

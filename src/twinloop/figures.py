@@ -1,0 +1,94 @@
+"""Figures of a run, each with the data set's name on it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
+    """Every metric by epoch, train and val of one name on one axis."""
+    names = sorted({key.partition("/")[2] for row in history for key in row if "/" in key})
+    figure, axes = _subplots(1, len(names), 3.6, 2.8)
+    for axis, name in zip(axes.flat, names, strict=True):
+        for stage in ("train", "val"):
+            points = [(r["epoch"], r[f"{stage}/{name}"]) for r in history if f"{stage}/{name}" in r]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=stage)
+        axis.set(title=name, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title)
+    return figure
+
+
+def reconstructions(rows: dict[str, Tensor], title: str) -> "Figure":
+    """Rows of pictures `[N, C, H, W]`, each row under its name: originals above what came out."""
+    count = len(next(iter(rows.values())))
+    figure, axes = _subplots(len(rows), count, 0.8, 0.9)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(line, images, strict=True):
+            _show(axis, image)
+        line[0].set_title(name, loc="left", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def confusion(matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure":
+    """Counts `[classes, classes]`: true class down, predicted class across."""
+    figure, axes = _subplots(1, 1, 6.4, 6.0)
+    axis = axes[0, 0]
+    counts = matrix.cpu().numpy()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(class_names) <= 20:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axis.text(column, row, int(count), ha="center", va="center", color=colour, size=7)
+    places = range(len(class_names))
+    axis.set_xticks(places, class_names, rotation=45, ha="right")
+    axis.set_yticks(places, class_names)
+    axis.set(xlabel="predicted", ylabel="true", title=title)
+    return figure
+
+
+def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure":
+    """Pictures `[N, C, H, W]`, each above its caption, eight in a row."""
+    columns = min(8, len(images))
+    figure, axes = _subplots(-(-len(images) // columns), columns, 1.5, 1.7)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        _show(axis, image)
+        axis.set_title(caption, fontsize=7)
+    figure.suptitle(title)
+    return figure
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    figure.savefig(part, dpi=150, format="png")
+    part.replace(path)
+
+
+def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
+    """A figure of `rows` x `columns` axes, each of `width` x `height` inches."""
+    from matplotlib.figure import Figure
+
+    # Figures made this way belong to nobody: no window, and no global list that keeps them.
+    figure = Figure(figsize=(max(columns * width, 3.0), rows * height + 0.5), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _show(axis: Any, image: Tensor) -> None:
+    pixels = image.detach().float().cpu().clamp(0, 1)
+    axis.imshow(pixels.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
+    axis.axis("off")

@@ -1,0 +1,8 @@
+"""Plain `nn.Module`s: they take a picture's shape, and know nothing of loops, losses or data."""
+
+from twinloop.models.autoencoder import Autoencoder as Autoencoder
+from twinloop.models.autoencoder import BottleneckAutoencoder as BottleneckAutoencoder
+from twinloop.models.autoencoder import LessonAutoencoder as LessonAutoencoder
+from twinloop.models.classifier import LessonClassifier as LessonClassifier
+from twinloop.models.classifier import SequentialClassifier as SequentialClassifier
+from twinloop.models.mlp import MLP as MLP

@@ -1,0 +1,106 @@
+"""Convolutional autoencoders: conv down to a code, deconv up to a picture."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from twinloop.models.layers import conv, deconv
+
+
+class Autoencoder(nn.Module):
+    """What both autoencoders share: an `encoder`, a `decoder`, and `forward` as one after both."""
+
+    encoder: nn.Sequential
+    decoder: nn.Sequential
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Picture to code: `[B, C, H, W] -> [B, *code shape]`, pixels in [0, 1]."""
+        code: Tensor = self.encoder(x)
+        return code
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Code to picture: `[B, *code shape] -> [B, C, H, W]`, pixels in [0, 1]."""
+        picture: Tensor = self.decoder(code)
+        return picture
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct: `[B, C, H, W] -> [B, C, H, W]`, pixels in [0, 1]."""
+        return self.decode(self.encode(x))
+
+
+class LessonAutoencoder(Autoencoder):
+    """The lesson's: pad to 32, two convs, two deconvs, crop, sigmoid; the code is 4x8x8.
+
+    Args:
+        image_shape: Channels, height, width; padded to the next power of two, at least 4.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        pad = _pad_to(height, _power_of_two(height), width, _power_of_two(width))
+        self.encoder = nn.Sequential(
+            nn.ZeroPad2d(pad),  # 32x32
+            conv(channels, 2),  # 16x16
+            conv(2, 4),  # 8x8
+        )
+        self.decoder = nn.Sequential(
+            deconv(4, 2),  # 16x16
+            deconv(2, channels, act=False),  # 32x32
+            nn.ZeroPad2d(tuple(-side for side in pad)),  # type: ignore[arg-type]  # 28x28
+            nn.Sigmoid(),
+        )
+
+
+class BottleneckAutoencoder(Autoencoder):
+    """Batch-normed convs down to `code_size` numbers, deconvs up again.
+
+    Args:
+        image_shape: Channels, height, width; padded to a multiple of 2 for each width given.
+        code_size: How many numbers a picture is squeezed into.
+        widths: Channels after each conv of the encoder; the decoder has them in reverse.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        code_size: int = 32,
+        widths: Sequence[int] = (32, 64, 128),
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        step = 2 ** len(widths)
+        rows, columns = -(-height // step), -(-width // step)  # 4x4 of a 28x28 picture
+        pad = _pad_to(height, rows * step, width, columns * step)
+        deepest = widths[-1] * rows * columns
+        down = pairwise([channels, *widths])
+        up = pairwise(widths[::-1])
+        self.encoder = nn.Sequential(
+            nn.ZeroPad2d(pad),  # 32x32
+            *(conv(inputs, outputs, norm=True) for inputs, outputs in down),  # 16x16, 8x8, 4x4
+            nn.Flatten(),
+            nn.Linear(deepest, code_size),
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(code_size, deepest, bias=False),
+            nn.BatchNorm1d(deepest),
+            nn.ReLU(),
+            nn.Unflatten(1, (widths[-1], rows, columns)),  # 4x4
+            *(deconv(inputs, outputs, norm=True) for inputs, outputs in up),  # 8x8, 16x16
+            deconv(widths[0], channels, act=False),  # 32x32
+            nn.ZeroPad2d(tuple(-side for side in pad)),  # type: ignore[arg-type]  # 28x28
+            nn.Sigmoid(),
+        )
+
+
+def _power_of_two(size: int) -> int:
+    return max(4, 1 << (size - 1).bit_length())
+
+
+def _pad_to(
+    height: int, padded_height: int, width: int, padded_width: int
+) -> tuple[int, int, int, int]:
+    """Zeros to add left, right, top and bottom; the odd one goes right and below."""
+    across, down = padded_width - width, padded_height - height
+    return across // 2, across - across // 2, down // 2, down - down // 2

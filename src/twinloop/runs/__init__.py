@@ -1,0 +1,1 @@
+"""What a run leaves behind, whichever loop it was: folder, results, TensorBoard, figures."""

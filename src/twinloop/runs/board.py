@@ -1,0 +1,102 @@
+"""What TensorBoard shows of a run besides its scalars. Called by either loop."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from twinloop import figures
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.models.autoencoder import Autoencoder
+from twinloop.tasks import Reconstruction, Task
+
+PICTURES = 8
+"""How many pictures of val stand beside their reconstructions."""
+PROJECTED = 500
+"""How many codes of test are in the projector."""
+
+
+def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:
+    """The graph of the network, and the hyperparameters with the names of their results."""
+    training = task.training
+    task.eval()
+    example = torch.zeros(1, *task.spec.image_shape).to(next(task.parameters()))
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # the graph is drawn by tracing, which torch deprecates
+        writer.add_graph(task.network, example)
+    task.train(training)
+    names = {f"hp/{task.monitor.replace('/', '_')}": None, "hp/test_loss": None}
+    file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
+    for summary in hparams(_flat(config), names):  # type: ignore[no-untyped-call]
+        file_writer.add_summary(summary)
+
+
+def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
+    """Weights as histograms; reconstructions or the confusion matrix of val."""
+    for name, weight in task.network.named_parameters():
+        writer.add_histogram(name, weight, step)
+    if isinstance(task, Reconstruction):
+        grid = torch.cat(list(reconstructed(task, data, PICTURES).values()))
+        columns = len(grid) // (3 if task.noise else 2)
+        writer.add_image("val/reconstructions", _tile(grid, columns), step)
+    elif "val/confusion" in task.last_metrics:
+        title = f"{task.spec.name}, val"
+        figure = figures.confusion(task.last_metrics["val/confusion"], task.spec.class_names, title)
+        writer.add_figure("val/confusion", figure, step, close=False)
+
+
+def log_end(
+    writer: SummaryWriter, task: Task, data: ImageDataModule, results: dict[str, Any], step: int
+) -> None:
+    """The results of the hyperparameters, and the codes of test with thumbnails and classes."""
+    stage, _, name = task.monitor.partition("/")
+    if name in results[stage]:
+        writer.add_scalar(f"hp/{stage}_{name}", results[stage][name], step)
+    writer.add_scalar("hp/test_loss", results["test"]["loss"], step)
+    if isinstance(task.network, Autoencoder):
+        # Spread over the whole split, which may be sorted by class.
+        rows = torch.linspace(0, len(data.data.test) - 1, min(PROJECTED, len(data.data.test)))
+        images = data.data.test.images[rows.long()].float() / 255
+        labels = data.data.test.labels[rows.long()]
+        with torch.no_grad():
+            codes = task.network.encode(images.to(next(task.parameters()))).flatten(1).float()
+        names = [task.spec.class_names[label] for label in labels]
+        writer.add_embedding(codes.cpu(), names, images, step, "codes")
+    writer.flush()
+
+
+def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> dict[str, Tensor]:
+    """The first pictures of val, with noise if the task has any, and what comes out: `[N, ...]`."""
+    rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
+    images = data.data.train.images[rows[:count]].to(next(task.parameters())) / 255
+    training = task.training
+    task.eval()
+    with torch.no_grad():
+        inputs, targets = task.inputs_and_targets((images, images.new_zeros(len(images)).long()))
+        outputs = task(inputs)
+    task.train(training)
+    given = {"original": targets, "with noise": inputs} if task.noise else {"original": targets}
+    return {name: part.float().cpu() for name, part in (given | {"answer": outputs}).items()}
+
+
+def _tile(images: Tensor, columns: int, scale: int = 3) -> Tensor:
+    """`[N, C, H, W] -> [C, rows * H, columns * W]`, each pixel `scale` times as large."""
+    _, channels, height, width = images.shape
+    grid = images.clamp(0, 1).view(-1, columns, channels, height, width).permute(2, 0, 3, 1, 4)
+    grid = grid.reshape(channels, -1, columns * width)
+    return grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `a.b.c: value`, values in the types that TensorBoard takes."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            known = isinstance(value, bool | int | float | str)
+            flat[f"{prefix}{key}"] = value if known else str(value)
+    return flat

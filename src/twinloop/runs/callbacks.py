@@ -1,0 +1,100 @@
+"""Lightning callbacks that make a run leave what it should.
+
+Those that report an epoch are `Checkpoint`s: Lightning calls these last, after the task has logged
+the epoch's metrics.
+"""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.runs import board
+from twinloop.tasks import Task
+
+
+class History(Checkpoint):
+    """Keeps a row for each epoch, across resumes: its number, seconds, and metrics."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock, validation included, and take down the metrics."""
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(("train/", "val/")) and not name.endswith("_step")
+        }
+        seconds = time.perf_counter() - self._started
+        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": seconds} | metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the rows of a checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+
+class Lines(Checkpoint):
+    """Progress where the output is no terminal: one line an epoch."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how the epoch went."""
+        row = dict(self.history.rows[-1])
+        epochs = f"/{trainer.max_epochs}" if trainer.max_epochs else ""
+        start = f"epoch {row.pop('epoch')}{epochs}  {row.pop('seconds'):.1f} s"
+        print(start, *(f"{name} {value:.4f}" for name, value in row.items()), sep="  ", flush=True)
+
+
+class RandomState(Callback):
+    """Saves torch's generators with a checkpoint, which Lightning does not.
+
+    Dropout and noise draw from them, so without it a resumed run would differ from one that was
+    never stopped.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator of the CPU and those of all GPUs."""
+        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Draw on from where the checkpoint was saved."""
+        torch.set_rng_state(state_dict["cpu"])
+        torch.cuda.set_rng_state_all(state_dict["cuda"])
+
+
+class Board(Checkpoint):
+    """What TensorBoard shows besides the scalars that the task logs."""
+
+    def __init__(
+        self, writer: SummaryWriter, data: ImageDataModule, config: dict[str, Any]
+    ) -> None:
+        self.writer = writer
+        self.data = data
+        self.config = config
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The graph and the hyperparameters, once a run and not again when it goes on."""
+        assert isinstance(pl_module, Task)
+        if trainer.global_step == 0:
+            board.log_start(self.writer, pl_module, self.config)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Histograms, reconstructions, confusion."""
+        assert isinstance(pl_module, Task)
+        board.log_epoch(self.writer, pl_module, self.data, trainer.global_step)

@@ -1,0 +1,64 @@
+"""Read a checkpoint without running anything that it brings along."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load tensors and plain types; a pickle that names anything else is refused.
+
+    Raises:
+        UserError: no such file, cut off, no checkpoint of this project, or one that wants to run
+            code.
+    """
+    if not path.is_file():
+        raise UserError(f"ckpt_path: there is no file {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: refused, because it holds more than tensors and plain types and could run "
+            "code; use a checkpoint that this project has saved"
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f"{path}: cut off or no checkpoint; use another one of its run (best.ckpt, last.ckpt)"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "data_spec"} <= checkpoint.keys():
+        raise UserError(f"{path}: no checkpoint of this project (state_dict or data_spec missing)")
+    return checkpoint
+
+
+def spec_of(checkpoint: dict[str, Any]) -> DataSpec:
+    """The data set that a checkpoint was trained on."""
+    facts = checkpoint["data_spec"]
+    return DataSpec(
+        str(facts["name"]),
+        str(facts["fingerprint"]),
+        tuple(facts["image_shape"]),
+        tuple(facts["class_names"]),
+    )
+
+
+def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None:
+    """Make sure that the weights in `checkpoint` are those of `model`, name by name.
+
+    Raises:
+        UserError: the first weight that differs in name or shape.
+    """
+    there = {name: tuple(weight.shape) for name, weight in checkpoint["state_dict"].items()}
+    here = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    for name in [*here, *there]:
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"{path}: a checkpoint of another model: {name} has shape "
+                f"{there.get(name, 'none')} there and {here.get(name, 'none')} here; "
+                "pass the --config it was trained with"
+            )

@@ -1,0 +1,60 @@
+"""Where a run is kept: lightning_logs/<experiment>/version_<n>-<data set>/."""
+
+import re
+from pathlib import Path
+
+from twinloop.errors import UserError
+
+
+def new_run(logs: Path, experiment: str, dataset: str) -> Path:
+    """Make the folder of a new run; two runs that ask at once get two folders.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    number = max((_number(path) for path in _runs(logs, experiment)), default=-1) + 1
+    while True:
+        # The number alone is claimed first, so that it is unique whatever the data set.
+        folder = logs / experiment / f"version_{number}-{dataset}"
+        taken = any(_number(path) == number for path in _runs(logs, experiment))
+        try:
+            if not taken:
+                folder.mkdir(parents=True)
+                return folder
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
+        number += 1
+
+
+def latest_run(logs: Path, experiment: str, dataset: str) -> Path:
+    """The newest run of an experiment on a data set that has a checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in sorted(_runs(logs, experiment), key=_number, reverse=True):
+        on_dataset = folder.name.partition("-")[2] == dataset
+        if on_dataset and (folder / "checkpoints" / "last.ckpt").is_file():
+            return folder
+    raise UserError(
+        f"ckpt_path: no run of {experiment!r} on {dataset} with a checkpoint is in "
+        f"{logs / experiment}; run fit first, or pass the path of a checkpoint"
+    )
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder that belongs to a checkpoint: its run's, or its own where it lies elsewhere."""
+    return (
+        checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    )
+
+
+def _runs(logs: Path, experiment: str) -> list[Path]:
+    return [path for path in (logs / experiment).glob("version_*-*") if _number(path) >= 0]
+
+
+def _number(folder: Path) -> int:
+    match = re.match(r"version_(\d+)-", folder.name)
+    return int(match[1]) if match else -1

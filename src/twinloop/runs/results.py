@@ -1,0 +1,135 @@
+"""results.json: what a run was and what came out; and the same as a table in the terminal."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from twinloop import figures
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
+from twinloop.models.autoencoder import Autoencoder
+from twinloop.runs.board import reconstructed
+from twinloop.runs.evaluation import evaluate_codes
+from twinloop.tasks import Classification, Reconstruction, Task
+
+UNITS = {
+    "mse": "per pixel, pixels in [0, 1]",
+    "pca_mse": "per pixel, PCA with as many numbers",
+    "psnr": "dB",
+    "linear_probe_accuracy": "logistic regression on the codes",
+    "knn_accuracy": "10 nearest codes",
+}
+PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "numpy")
+
+
+def collect(
+    *,
+    experiment: str,
+    loop: str,
+    task: Task,
+    data: ImageDataModule,
+    history: list[dict[str, float]],
+    val: dict[str, float],
+    test: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything that results.json holds, in plain types.
+
+    `val` and `test` are the metrics of the best checkpoint, whose weights `task` has now;
+    `history` has a row an epoch with its `epoch`, `seconds` and metrics.
+    """
+    if isinstance(task.network, Autoencoder):
+        test = test | evaluate_codes(task.network, data)
+    if isinstance(task, Classification):
+        by_class = task.last_metrics["test/class_accuracy"].tolist()
+        test = test | {"class_accuracy": dict(zip(task.spec.class_names, by_class, strict=True))}
+    seconds = [row["seconds"] for row in history]
+    return {
+        "experiment": experiment,
+        "loop": loop,
+        "dataset": {
+            "name": task.spec.name,
+            "fingerprint": task.spec.fingerprint,
+            "test_split": data.data.test_split,
+            "sizes": data.sizes,
+        },
+        "seed": data.seed,
+        "parameters": sum(weight.numel() for weight in task.network.parameters()),
+        "epochs": len(history),
+        "seconds": {"total": sum(seconds), "per_epoch": seconds},
+        "device": str(task.device),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "commit": _commit(),
+        "val": val,
+        "test": test,
+        "history": history,
+    }
+
+
+def write_figures(results: dict[str, Any], task: Task, data: ImageDataModule, folder: Path) -> None:
+    """Curves by epoch; reconstructions of an autoencoder; the confusion matrix of a classifier."""
+    name = f"{results['experiment']} on {task.spec.name}"
+    if results["history"]:
+        figures.save(figures.curves(results["history"], name), folder / "curves.png")
+    if isinstance(task, Reconstruction):
+        title = f"{name}: test MSE {results['test']['mse']:.4f}"
+        rows = reconstructed(task, data, 10)
+        figures.save(figures.reconstructions(rows, title), folder / "reconstructions.png")
+    if isinstance(task, Classification):
+        title = f"{name}: test accuracy {results['test']['accuracy']:.1%}"
+        matrix = task.last_metrics["test/confusion"]
+        figure = figures.confusion(matrix, task.spec.class_names, title)
+        figures.save(figure, folder / "confusion.png")
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    """Write results.json, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(json.dumps(results, indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
+    """Print one table of the results, and the commands to type next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    sizes = results["dataset"]["sizes"]
+    title = f"{results['experiment']} on {results['dataset']['name']} ({results['loop']})"
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_row("data", ", ".join(f"{size:,} {name}" for name, size in sizes.items()))
+    table.add_row("parameters", f"{results['parameters']:,}")
+    table.add_row("epochs", f"{results['epochs']} in {results['seconds']['total']:.0f} s")
+    for stage in ("val", "test"):
+        for name, value in results[stage].items():
+            if isinstance(value, float):
+                unit = f"  ({UNITS[name]})" if name in UNITS else ""
+                table.add_row(f"{stage} {name}", f"{value:.4f}{unit}")
+    console = Console(soft_wrap=not os.isatty(1))
+    console.print(table)
+    console.print(f"figures and results.json: {folder}", highlight=False)
+    console.print(f"look at it: tensorboard --logdir {logs}", highlight=False)
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this code is run from, '+' where it was changed since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    if head.returncode:
+        return None
+    return head.stdout.strip() + ("+" if status.stdout.strip() else "")

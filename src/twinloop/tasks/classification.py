@@ -1,0 +1,69 @@
+"""Which class is it?"""
+
+from collections.abc import Callable
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from twinloop.data.spec import DataSpec
+from twinloop.tasks.schedule import Schedule
+from twinloop.tasks.task import ImageBatch, Task
+
+
+class Classification(Task):
+    """Cross entropy on logits; counts accuracy, accuracy by class, and the confusion matrix.
+
+    Args:
+        network: Makes a network from a picture's shape and the number of classes.
+        optimizer: Makes an optimiser from parameters.
+        spec: What the data looks like; filled in from the data set.
+        schedule: How the learning rate moves; it stays as it is if unset.
+        label_smoothing: Share of the target that is spread over all classes, in training only.
+    """
+
+    monitor = "val/accuracy"
+    mode = "max"
+
+    def __init__(
+        self,
+        network: Callable[[tuple[int, int, int], int], nn.Module],
+        optimizer: OptimizerCallable,
+        spec: DataSpec,
+        schedule: Schedule | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        classes = len(spec.class_names)
+        # Labels were checked against the classes when the data was decoded.
+        accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
+        full = MetricCollection(
+            {
+                "accuracy": accuracy,
+                "class_accuracy": MulticlassAccuracy(classes, average=None, validate_args=False),
+                "confusion": MulticlassConfusionMatrix(classes, validate_args=False),
+            },
+            compute_groups=[["accuracy"], ["class_accuracy"], ["confusion"]],
+        )
+        super().__init__(
+            network(spec.image_shape, classes),
+            optimizer,
+            schedule,
+            spec,
+            {
+                "train": MetricCollection({"accuracy": accuracy.clone()}, prefix="train/"),
+                "val": full.clone(prefix="val/"),
+                "test": full.clone(prefix="test/"),
+            },
+        )
+        self.label_smoothing = label_smoothing
+
+    def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """Pictures `[B, C, H, W]` and labels `[B]`."""
+        return batch
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy in nats: logits `[B, classes]`, labels `[B]` -> one number."""
+        smoothing = self.label_smoothing if self.training else 0.0
+        return F.cross_entropy(output, target, label_smoothing=smoothing)

@@ -1,0 +1,59 @@
+"""What every test shares: one cache of decoded digits, and no trace left behind."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from twinloop.data.datamodule import ImageDataModule
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests decode into a folder of their own, and never ask the Hub."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TWINLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("huggingface")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _isolated() -> Iterator[None]:
+    """Fix the seed; fail a test that leaves a thread, a variable or a changed default behind."""
+    torch.manual_seed(0)
+    variables = dict(os.environ)
+    threads = set(threading.enumerate())
+    dtype = torch.get_default_dtype()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    left = [t for t in set(threading.enumerate()) - threads if not t.daemon]
+    assert not left, f"threads left behind: {left}"
+    new = {
+        name: value
+        for name, value in os.environ.items()
+        # seed_everything leaves its seed to worker processes
+        if variables.get(name) != value and name not in ("PL_GLOBAL_SEED", "PYTEST_CURRENT_TEST")
+        and not name.startswith("PL_SEED")
+    }
+    assert not new, f"variables left behind: {new}"
+    assert torch.get_default_dtype() == dtype
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageDataModule:
+    """scikit-learn's digits: 8x8, grey, ten classes."""
+    return ImageDataModule("digits", batch_size=64)
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> Path:
+    """The folder of the real data that DATA names; tests that need it carry the marker `data`."""
+    folder = Path(os.environ.get("DATA", "")).expanduser()
+    if not os.environ.get("DATA") or not folder.is_dir():
+        pytest.skip("DATA names no folder; pass DATA=FOLDER with Fashion-MNIST in Hub layout")
+    return folder.resolve()
