@@ -10,6 +10,9 @@ import torch
 
 from twinloop.data.datamodule import ImageDataModule
 
+LIBRARIES = ("KMP_", "PL_", "PYTEST_")
+"""Variables that OpenMP, Lightning's seed_everything and pytest set for themselves."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -35,9 +38,7 @@ def _isolated() -> Iterator[None]:
     new = {
         name: value
         for name, value in os.environ.items()
-        # seed_everything leaves its seed to worker processes
-        if variables.get(name) != value and name not in ("PL_GLOBAL_SEED", "PYTEST_CURRENT_TEST")
-        and not name.startswith("PL_SEED")
+        if variables.get(name) != value and not name.startswith(LIBRARIES)
     }
     assert not new, f"variables left behind: {new}"
     assert torch.get_default_dtype() == dtype

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import traceback
 import warnings
 from argparse import ArgumentError
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -28,7 +29,7 @@ from twinloop.runs.folder import latest_run, new_run, run_of
 from twinloop.runs.predictions import write_predictions
 from twinloop.tasks import Task
 
-OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 """No room, or no right to write: nothing that a traceback would explain."""
 KEYWORDS = ("last", "best")
 """Checkpoints of the latest run that `--ckpt_path` knows by name."""
@@ -112,13 +113,15 @@ class TwinloopCLI(LightningCLI):
             asked = run / "checkpoints" / f"{asked}.ckpt"
         self.checkpoint = Path(asked) if asked is not None else None
         if self.subcommand == "predict" and self.checkpoint:
-            return spec_of(read_checkpoint(self.checkpoint))
+            data.spec = spec_of(read_checkpoint(self.checkpoint))
         return data.spec
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what makes a run leave a folder with everything in it."""
         if self.checkpoint:
-            check_fits(read_checkpoint(self.checkpoint), self.model, self.checkpoint)
+            checkpoint = read_checkpoint(self.checkpoint)
+            check_fits(checkpoint, self.model, self.checkpoint)
+            self.model.load_state_dict(checkpoint["state_dict"])
         config = self._get(self.config, "trainer")
         terminal = sys.stdout.isatty()
         if not terminal or self.subcommand != "fit":
@@ -152,6 +155,7 @@ class TwinloopCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [
             RandomState(),
             self.history,
+            LearningRateMonitor(logging_interval="step"),
             RichProgressBar() if terminal else Lines(self.history),
             Board(self.logger.experiment, self.datamodule, settings),
             self.saver,
@@ -204,26 +208,17 @@ class TwinloopCLI(LightningCLI):
 
     def _evaluate(self, evaluate: Any) -> None:
         print(f"checkpoint: {self.checkpoint}")
-        metrics = evaluate(
-            self.model,
-            datamodule=self.datamodule,
-            ckpt_path=self.checkpoint,
-            weights_only=True,
-            verbose=False,
-        )
+        metrics = evaluate(self.model, datamodule=self.datamodule, verbose=False)
         for name, value in metrics[0].items():
             print(f"{name}  {value:.4f}")
 
     def predict(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Write what the model makes of a person's own pictures."""
         assert self.checkpoint is not None
-        batches = datamodule.predict_dataloader(model.spec.image_shape)
-        outputs: Any = self.trainer.predict(
-            model, batches, ckpt_path=self.checkpoint, weights_only=True
-        )
+        outputs: Any = self.trainer.predict(model, datamodule=datamodule)
         assert datamodule.images is not None
         folder = run_of(self.checkpoint) / "predictions" / datamodule.images.resolve().name
-        images = batches.split.images.float() / 255
+        images = datamodule.pictures.float() / 255
         write_predictions(
             model,
             images,
@@ -250,6 +245,7 @@ def main(args: list[str]) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     _quiet()
+    threading.excepthook = _report_thread
     try:
         TwinloopCLI(args)
     except Exception as error:
@@ -269,8 +265,9 @@ def _explain(error: BaseException | None) -> str | None:
         if isinstance(error, ArgumentError):
             return _shorten(error.message or str(error))
         if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
-            return f"{error.filename or 'writing'}: {error.strerror}; mend that and run it again"
-        error = error.__cause__ or error.__context__
+            where = error.filename or "the run folder"
+            return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
+        error = error.__cause__
     return None
 
 
@@ -287,6 +284,12 @@ def _shorten(message: str) -> str:
     return line.replace("Parser key ", "").removesuffix(";")
 
 
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Leave a full disk to the main thread, which TensorBoard's tells at the next write."""
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in OUT_OF_REACH):
+        threading.__excepthook__(failed)
+
+
 def _quiet() -> None:
     """Silence what libraries say to everyone: tips, advertisements, and advice that is not ours."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
@@ -295,5 +298,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # The metrics of an epoch are logged however few its batches are.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+    # A run goes on in its own folder.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Batches are gathered whole from mapped memory: worker processes would only slow them down.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -241,9 +241,11 @@ def _decode(
 
     total = sum(map(len, encoded.values()))
     for name, split in encoded.items():
-        np.lib.format.open_memmap(
-            part / f"{name}-images.npy", "w+", np.uint8, (len(split), channels, height, width)
-        )
+        path = part / f"{name}-images.npy"
+        np.lib.format.open_memmap(path, "w+", np.uint8, (len(split), channels, height, width))
+        with path.open("r+b") as file:
+            # Take the room now: on a full disk, writing to a mapped hole would kill the process.
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     processes = min(os.cpu_count() or 1, -(-total // ROWS_PER_TASK))
     # fork would copy the locks of torch's threads; spawned processes import only data.decode
     context = multiprocessing.get_context("spawn")

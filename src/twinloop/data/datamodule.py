@@ -86,9 +86,12 @@ class ImageDataModule(LightningDataModule):
             label_column=self.label_column,
         )
 
-    @property
+    @cached_property
     def spec(self) -> DataSpec:
-        """The shape of a picture and the names of the classes, for the models."""
+        """The shape of a picture and the names of the classes, for the models.
+
+        Predict sets it to what a checkpoint was trained on, and so needs no data set.
+        """
         return self.data.spec
 
     @cached_property
@@ -133,13 +136,15 @@ class ImageDataModule(LightningDataModule):
         """The official test split, in its own order."""
         return Batches(self.data.test, self.rows["test"], self.batch_size)
 
-    def predict_dataloader(self, image_shape: tuple[int, int, int] | None = None) -> Batches:
+    def predict_dataloader(self) -> Batches:
         """The pictures of the folder `images`, in the order of `self.paths`, all labelled 0."""
         if self.images is None:
             raise UserError("data.images is not set; pass --data.images FOLDER with your pictures")
-        self.paths, pictures = read_pictures(self.images, image_shape or self.spec.image_shape)
-        labels = torch.zeros(len(pictures), dtype=torch.int64)
-        return Batches(cache.Split(pictures, labels), torch.arange(len(pictures)), self.batch_size)
+        self.paths, self.pictures = read_pictures(self.images, self.spec.image_shape)
+        labels = torch.zeros(len(self.pictures), dtype=torch.int64)
+        return Batches(
+            cache.Split(self.pictures, labels), torch.arange(len(labels)), self.batch_size
+        )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment a batch and make it float, on the device it was moved to."""

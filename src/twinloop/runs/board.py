@@ -79,7 +79,9 @@ def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> di
         outputs = task(inputs)
     task.train(training)
     given = {"original": targets, "with noise": inputs} if task.noise else {"original": targets}
-    return {name: part.float().cpu() for name, part in (given | {"answer": outputs}).items()}
+    return {
+        name: part.float().cpu() for name, part in (given | {"reconstruction": outputs}).items()
+    }
 
 
 def _tile(images: Tensor, columns: int, scale: int = 3) -> Tensor:

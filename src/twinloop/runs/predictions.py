@@ -41,7 +41,7 @@ def write_predictions(
         arrays = {"reconstructions": outputs, "codes": codes, "mse": errors}
         for name, picture in zip(names, outputs, strict=True):
             _save_picture(picture, (folder / "reconstructions" / name).with_suffix(".png"))
-        shown = {"yours": images[:SHOWN:], "answer": outputs[:SHOWN]}
+        shown = {"yours": images[:SHOWN:], "reconstruction": outputs[:SHOWN]}
         figure = figures.reconstructions({k: v[:10] for k, v in shown.items()}, title)
     else:
         probabilities = outputs.softmax(1)

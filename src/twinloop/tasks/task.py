@@ -115,6 +115,17 @@ class Task(LightningModule):
         """Keep what predict must know of the data, in plain types."""
         checkpoint["data_spec"] = self.spec._asdict()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a schedule that was planned for another length of run."""
+        steps = self.trainer.estimated_stepping_batches
+        for scheduler in checkpoint["lr_schedulers"]:
+            planned = scheduler.get("total_steps", steps)
+            if planned != steps:
+                raise UserError(
+                    f"model.schedule was planned for {planned:,} steps, and this run has "
+                    f"{steps:,}; pass the trainer.max_epochs and data.batch_size it started with"
+                )
+
     def _count(self, stage: str, batch: ImageBatch) -> Tensor:
         inputs, target = self.inputs_and_targets(batch)
         output = self(inputs)
