@@ -37,7 +37,7 @@ def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None
 def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
     """Weights as histograms; reconstructions or the confusion matrix of val."""
     for name, weight in task.network.named_parameters():
-        writer.add_histogram(name, weight, step)
+        writer.add_histogram(f"weights/{name}", weight, step)
     if isinstance(task, Reconstruction):
         grid = torch.cat(list(reconstructed(task, data, PICTURES).values()))
         columns = len(grid) // (3 if task.noise else 2)

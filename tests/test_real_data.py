@@ -1,0 +1,62 @@
+"""The experiments on real Fashion-MNIST reach what they promise."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinloop.cli import main
+from twinloop.data.datamodule import ImageDataModule
+
+pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+def train(experiment: str, data: Path, folder: Path) -> dict[str, Any]:
+    """Train one experiment as it is and return its results."""
+    options = ["--data.source", str(data), "--trainer.default_root_dir", str(folder)]
+    assert main(["fit", "--config", str(EXPERIMENTS / f"{experiment}.yaml"), *options]) == 0
+    run = folder / "lightning_logs" / experiment / "version_0-fashion_mnist"
+    results: dict[str, Any] = json.loads((run / "results.json").read_text())
+    assert results["dataset"]["sizes"] == {"train": 55_000, "val": 5_000, "test": 10_000}
+    return results
+
+
+def test_decoded_pixels_are_the_published_ones(fashion_mnist: Path) -> None:
+    data = ImageDataModule(str(fashion_mnist)).data
+    assert data.spec.image_shape == (1, 28, 28)
+    assert data.test_split == "test"
+    assert data.train.labels.bincount().tolist() == [6_000] * 10
+    assert data.test.labels.bincount().tolist() == [1_000] * 10
+    # The first pictures of the published files: an ankle boot in train, another in test.
+    assert data.spec.class_names[data.train.labels[0]] == "Ankle boot"
+    assert data.spec.class_names[data.test.labels[0]] == "Ankle boot"
+    # The mean and deviation that everyone normalises Fashion-MNIST by.
+    pixels = data.train.images.double() / 255
+    assert float(pixels.mean()) == pytest.approx(0.2860, abs=5e-5)
+    assert float(pixels.std()) == pytest.approx(0.3530, abs=5e-5)
+
+
+def test_the_autoencoder_beats_pca_by_a_third(fashion_mnist: Path, tmp_path: Path) -> None:
+    test = train("autoencoder", fashion_mnist, tmp_path)["test"]
+    assert test["mse"] <= 0.0115
+    assert test["pca_mse"] == pytest.approx(0.0151, abs=5e-5)
+
+
+def test_the_classifier_reaches_its_accuracy(fashion_mnist: Path, tmp_path: Path) -> None:
+    assert train("classifier", fashion_mnist, tmp_path)["test"]["accuracy"] >= 0.925
+
+
+def test_the_lessons_classifier_reaches_its_accuracy(fashion_mnist: Path, tmp_path: Path) -> None:
+    results = train("lesson-classifier", fashion_mnist, tmp_path)
+    assert results["epochs"] == 5
+    assert results["parameters"] == 5_274
+    assert results["test"]["accuracy"] >= 0.87
+
+
+def test_the_lessons_autoencoder_beats_the_lesson(fashion_mnist: Path, tmp_path: Path) -> None:
+    results = train("lesson-autoencoder", fashion_mnist, tmp_path)
+    assert results["epochs"] == 5
+    assert results["test"]["mse"] < 0.034
