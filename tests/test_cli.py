@@ -107,8 +107,17 @@ def test_a_resumed_run_goes_on_in_its_folder_and_ends_the_same(tmp_path: Path) -
     )
     assert [path.name for path in parts.iterdir()] == ["version_0-digits"]
     assert_equal_weights(weights(whole / "version_0-digits"), weights(parts / "version_0-digits"))
+    assert weights(parts / "version_0-digits")["epoch"] == 1
     rows = json.loads((parts / "version_0-digits" / "results.json").read_text())["history"]
     assert [row["epoch"] for row in rows] == [1, 2]
+
+
+def test_last_is_the_last_epoch_also_where_an_earlier_one_was_better(tmp_path: Path) -> None:
+    # With a learning rate of 0 no epoch is better than the first.
+    assert fit("mlp", tmp_path, "--model.optimizer.lr", "0", "--model.schedule", "null") == 0
+    run = tmp_path / "lightning_logs" / "mlp" / "version_0-digits"
+    assert weights(run, "best")["epoch"] == 0
+    assert weights(run, "last")["epoch"] == 1
 
 
 def test_test_and_validate_print_what_fit_has_found(

@@ -24,7 +24,7 @@ from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.runs import board, results
 from twinloop.runs.callbacks import Board, History, Lines, RandomState
-from twinloop.runs.checkpoint import check_fits, read_checkpoint, spec_of
+from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
 from twinloop.runs.folder import latest_run, new_run, run_of
 from twinloop.runs.predictions import write_predictions
 from twinloop.tasks import Task
@@ -148,8 +148,11 @@ class TwinloopCLI(LightningCLI):
             filename="best",
             monitor=self.model.monitor,
             mode=self.model.mode,
-            save_last=True,
             enable_version_counter=False,
+        )
+        # A saver with `save_last` would leave out every epoch that is not the best so far.
+        latest = ModelCheckpoint(
+            self.run / "checkpoints", filename="last", enable_version_counter=False
         )
         settings = json.loads(self._parser("fit").dump(self.config["fit"], format="json"))
         self.trainer_defaults["callbacks"] = [
@@ -159,7 +162,9 @@ class TwinloopCLI(LightningCLI):
             RichProgressBar() if terminal else Lines(self.history),
             Board(self.logger.experiment, self.datamodule, settings),
             self.saver,
+            latest,
         ]
+        kwargs["plugins"] = [*(config.plugins or []), WholeCheckpointIO()]
         return super().instantiate_trainer(logger=self.logger, **kwargs)
 
     def fit(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:

@@ -1,14 +1,47 @@
-"""Read a checkpoint without running anything that it brings along."""
+"""Write a checkpoint whole, and read one without running anything that it brings along."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import nn
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to a checkpoint file, by `write_checkpoint`."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Save `checkpoint` under `path`."""
+        write_checkpoint(checkpoint, Path(path))
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Save to a temporary name beside `path`, flush it to disk, then rename it.
+
+    Whatever happens in between, `path` is the old checkpoint or the new one, and whole.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
