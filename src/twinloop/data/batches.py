@@ -6,14 +6,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from twinloop.data.augment import Augmentation
 from twinloop.data.cache import Split
 from twinloop.data.split import generator
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""uint8 pictures `[B, C, H, W]`, int64 labels `[B]`, and the draws of an augmentation `[B, 5]`."""
+"""uint8 pictures `[B, C, H, W]`, int64 labels `[B]`, and an augmentation's draws, int32 `[B, 5]`.
+
+Draws travel as integers since Lightning rounds every float of a batch to the precision it trains
+in, and 0.999 in bfloat16 is 1.
+"""
+
+
+def to_integers(draws: Tensor) -> Tensor:
+    """Uniform float32 in [0, 1), which have 24 bits, as int32."""
+    return (draws * 2**24).int()
+
+
+def from_integers(draws: Tensor) -> Tensor:
+    """Back to the same float32."""
+    return draws.float() / 2**24
 
 
 class Batches:
@@ -22,6 +36,9 @@ class Batches:
     The order of an epoch depends on (seed, epoch) and on nothing else, so a run can go on from
     any epoch, and two loops see the same batches however often each drew from torch's generator.
     Shuffled rows are drawn anew each epoch; otherwise they come in the order given.
+
+    Where several processes train together each gathers every n-th row, and the first rows come
+    twice where they cannot be divided evenly, so that no process waits for another's batch.
     """
 
     def __init__(
@@ -41,9 +58,14 @@ class Batches:
         self.shuffle = shuffle
         self.augmentation = augmentation
         self.epoch = 0
+        self.position = 0
+        self._resume_at: tuple[int, int] | None = None
+        joined = distributed.is_available() and distributed.is_initialized()
+        self.rank = distributed.get_rank() if joined else 0
+        self.processes = distributed.get_world_size() if joined else 1
 
     def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.batch_size)
+        return math.ceil(len(self.rows) / self.processes / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         # The epoch is read when the first batch is asked for: Lightning makes the iterator first
@@ -53,8 +75,16 @@ class Batches:
             order = torch.randperm(len(rows), generator=generator(self.seed, self.epoch, 0))
             rows = rows[order]
         if self.augmentation:
-            draws = self.augmentation.draws(len(rows), self.seed, self.epoch)
-        for start in range(0, len(rows), self.batch_size):
+            draws = to_integers(self.augmentation.draws(len(rows), self.seed, self.epoch))
+        if self.processes > 1:
+            shares = math.ceil(len(rows) / self.processes) * self.processes
+            mine = torch.arange(self.rank, shares, self.processes) % len(rows)
+            rows, draws = rows[mine], None if draws is None else draws[mine]
+        first = self._resume_at[1] if self._resume_at and self._resume_at[0] == self.epoch else 0
+        self._resume_at = None
+        for number in range(first, len(self)):
+            self.position = number + 1
+            start = number * self.batch_size
             part = slice(start, start + self.batch_size)
             yield (
                 self.split.images.index_select(0, rows[part]),
@@ -65,6 +95,14 @@ class Batches:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iterator follows."""
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Which epoch it is, and how many of its batches were handed out."""
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after those batches, if the next iterator is one of the same epoch."""
+        self._resume_at = state["epoch"], state["position"] % len(self)
 
     @property
     def batch_sampler(self) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from twinloop.data import cache
 from twinloop.data.augment import Augmentation
-from twinloop.data.batches import Batch, Batches
+from twinloop.data.batches import Batch, Batches, from_integers
 from twinloop.data.pictures import read_pictures
 from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
 from twinloop.data.spec import DataSpec
@@ -117,8 +117,13 @@ class ImageDataModule(LightningDataModule):
         return f"{type(self).__name__}({self.source!r})"
 
     def train_dataloader(self) -> Batches:
-        """Shuffled and augmented batches; the first ones, unshuffled, to overfit on them."""
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        """What train is for Lightning, by its flag `overfit_batches`."""
+        return self.train_batches(
+            overfit=self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        )
+
+    def train_batches(self, *, overfit: bool = False) -> Batches:
+        """Shuffled and augmented; with `overfit` in their own order and as they are."""
         return Batches(
             self.data.train,
             self.rows["train"],
@@ -150,5 +155,5 @@ class ImageDataModule(LightningDataModule):
         """Augment a batch and make it float, on the device it was moved to."""
         images, labels, draws = batch
         if draws is not None and self.augmentation is not None:
-            images = self.augmentation(images, draws)
+            images = self.augmentation(images, from_integers(draws))
         return images.float().div_(255), labels
