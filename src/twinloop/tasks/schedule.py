@@ -12,6 +12,9 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
+SHORTEST = 3
+"""The fewest steps that go up and down; a shorter run ends on the way."""
+
 
 class Schedule(ABC):
     """How the learning rate moves during a run."""
@@ -33,7 +36,10 @@ class OneCycle(Schedule):
     def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> LRSchedulerConfigType:
         """Step with every optimiser step."""
         peaks = [group["lr"] for group in optimizer.param_groups]
-        scheduler = OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=self.warmup)
+        # torch divides by the lengths of the way up and of the way down.
+        total = max(steps, SHORTEST)
+        warmup = min(max(self.warmup, 2 / total), 1 - 1 / total)
+        scheduler = OneCycleLR(optimizer, peaks, total_steps=total, pct_start=warmup)
         return {"scheduler": scheduler, "interval": "step"}
 
 

@@ -1,18 +1,20 @@
 """What every task shares: one definition of an experiment, for whichever loop runs it."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.tasks.schedule import Schedule
+from twinloop.tasks.schedule import SHORTEST, Schedule
 
 ImageBatch = tuple[Tensor, Tensor]
 """Pictures float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
@@ -62,22 +64,34 @@ class Task(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's answer to `x`."""
-        output: Tensor = self.network(x)
+        # A batch is made float32 whatever the precision; the weights say which one is wanted.
+        output: Tensor = self.network(x.to(next(self.network.parameters()).dtype))
         return output
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert or move everything, but let metrics count in float32 at the least.
+
+        The sum over an epoch's losses in bfloat16 would stop growing after a few batches.
+        """
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for module in self.modules():
+            if isinstance(module, Metric):
+                module.set_dtype(torch.float32)
+        return self
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The loss of one batch, to go backward from."""
-        loss = self._count("train", batch)
+        loss = self._evaluate("train", batch)
         self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Count one batch of val."""
-        self._count("val", batch)
+        self._evaluate("val", batch)
 
     def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Count one batch of test."""
-        self._count("test", batch)
+        self._evaluate("test", batch)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The network's answer to a person's own pictures."""
@@ -86,60 +100,101 @@ class Task(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's train metrics."""
-        self._log_epoch("train")
+        self.log_dict(self.compute("train"))
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's val metrics."""
-        self._log_epoch("val")
+        self.log_dict(self.compute("val"))
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self._log_epoch("test")
+        self.log_dict(self.compute("test"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimiser, and the schedule for the length of this run."""
+        """The optimiser, and the schedule for the length of this run."""
+        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+        optimizer, scheduler = self.optimizer_and_scheduler(steps, epochs)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler} if scheduler else optimizer
+
+    def optimizer_and_scheduler(
+        self, steps: float, epochs: int | None
+    ) -> tuple[Optimizer, LRSchedulerConfigType | None]:
+        """Make both for a run of so many optimiser steps and epochs, for whichever loop it is.
+
+        Raises:
+            UserError: a schedule where the length of the run is not known.
+        """
         optimizer = self.optimizer(self.network.parameters())
         if self.schedule is None:
-            return optimizer
-        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+            return optimizer, None
         if steps == float("inf") or epochs is None:
             raise UserError(
                 "model.schedule needs to know how long the run is; set trainer.max_epochs"
             )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": self.schedule(optimizer, int(steps), epochs),
-        }
+        return optimizer, self.schedule(optimizer, int(steps), epochs)
+
+    def count(self, stage: str, output: Tensor, target: Tensor, loss: Tensor) -> None:
+        """Add a batch to the metrics of `stage`: 'train', 'val' or 'test'."""
+        mean_loss, metrics = self._metrics(stage)
+        with torch.no_grad():
+            mean_loss.update(loss.detach(), weight=len(target))
+            metrics.update(output.detach(), target)
+
+    def compute(self, stage: str) -> dict[str, Tensor]:
+        """The metrics of `stage` that are one number, by name; and begin to count anew."""
+        mean_loss, metrics = self._metrics(stage)
+        values = {f"{stage}/loss": mean_loss.compute()} | metrics.compute()
+        mean_loss.reset()
+        metrics.reset()
+        self.last_metrics |= values
+        return {name: value for name, value in values.items() if value.numel() == 1}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what predict must know of the data, in plain types."""
+        """Keep what predict must know of the data, and what was counted of an epoch so far."""
         checkpoint["data_spec"] = self.spec._asdict()
+        mean_loss, metrics = self._metrics("train")
+        counted = {"loss": mean_loss, **dict(metrics.items())}
+        checkpoint["counted"] = {
+            name: {key: torch.clone(value) for key, value in metric.metric_state.items()}  # type: ignore[arg-type]
+            for name, metric in counted.items()
+            if metric.update_called
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with a schedule that was planned for another length of run."""
-        steps = self.trainer.estimated_stepping_batches
+        """Go on counting, unless the schedule was planned for another length of run."""
+        self.check_length(checkpoint, self.trainer.estimated_stepping_batches)
+        self.load_counted(checkpoint)
+
+    def check_length(self, checkpoint: dict[str, Any], steps: float) -> None:
+        """Make sure that the schedule in `checkpoint` was planned for a run of `steps` steps.
+
+        Raises:
+            UserError: it was planned for another number.
+        """
         for scheduler in checkpoint["lr_schedulers"]:
-            planned = scheduler.get("total_steps", steps)
-            if planned != steps:
+            planned = scheduler.get("total_steps", max(steps, SHORTEST))
+            if planned != max(steps, SHORTEST):
                 raise UserError(
                     f"model.schedule was planned for {planned:,} steps, and this run has "
                     f"{steps:,}; pass the trainer.max_epochs and data.batch_size it started with"
                 )
 
-    def _count(self, stage: str, batch: ImageBatch) -> Tensor:
+    def load_counted(self, checkpoint: dict[str, Any]) -> None:
+        """Take over what the train metrics had counted when `checkpoint` was saved."""
+        mean_loss, metrics = self._metrics("train")
+        counted = {"loss": mean_loss, **dict(metrics.items())}
+        for name, states in checkpoint["counted"].items():
+            metric = counted[name]
+            metric._update_count = 1
+            for key, value in states.items():
+                setattr(metric, key, value.to(metric.device))
+
+    def _evaluate(self, stage: str, batch: ImageBatch) -> Tensor:
         inputs, target = self.inputs_and_targets(batch)
         output = self(inputs)
         loss = self.loss(output, target)
-        with torch.no_grad():
-            getattr(self, f"{stage}_loss").update(loss.detach(), weight=len(target))
-            getattr(self, f"{stage}_metrics").update(output.detach(), target)
+        self.count(stage, output, target, loss)
         return loss
 
-    def _log_epoch(self, stage: str) -> None:
-        mean_loss = getattr(self, f"{stage}_loss")
-        metrics = getattr(self, f"{stage}_metrics")
-        values = {f"{stage}/loss": mean_loss.compute()} | metrics.compute()
-        mean_loss.reset()
-        metrics.reset()
-        self.last_metrics |= values
-        self.log_dict({name: value for name, value in values.items() if value.numel() == 1})
+    def _metrics(self, stage: str) -> tuple[MeanMetric, MetricCollection]:
+        return getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_metrics")
