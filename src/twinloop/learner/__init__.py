@@ -1,0 +1,15 @@
+"""The homemade loop, in the lesson's terms: torch and torchmetrics, and no Lightning."""
+
+from twinloop.learner.callback import Callback as Callback
+from twinloop.learner.callback import CancelBatchException as CancelBatchException
+from twinloop.learner.callback import CancelEpochException as CancelEpochException
+from twinloop.learner.callback import CancelFitException as CancelFitException
+from twinloop.learner.callback import CancelStepException as CancelStepException
+from twinloop.learner.learner import Learner as Learner
+from twinloop.learner.learner import MomentumLearner as MomentumLearner
+from twinloop.learner.learner import TrainLearner as TrainLearner
+from twinloop.learner.metrics import Accuracy as Accuracy
+from twinloop.learner.metrics import Loss as Loss
+from twinloop.learner.metrics import Metric as Metric
+from twinloop.learner.simple import DataLoaders as DataLoaders
+from twinloop.learner.simple import SimpleLearner as SimpleLearner

@@ -1,0 +1,58 @@
+"""Whether the layers are alive."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from twinloop.learner.callback import Callback
+from twinloop.learner.learner import Learner
+
+BINS = 50
+
+
+class ActivationStatsCB(Callback):
+    """Mean, deviation and histogram of what some modules put out, for every batch of train.
+
+    Args:
+        select: Which modules to watch; all ReLUs by default.
+
+    `stats[name]` is `[batches, 2]`, means and standard deviations; `histograms[name]` counts
+    absolute values from 0 to 10 as `[batches, 50]`.
+    """
+
+    def __init__(self, select: type[nn.Module] | tuple[type[nn.Module], ...] = nn.ReLU) -> None:
+        self.select = select
+        self.handles: list[RemovableHandle] = []
+
+    def before_fit(self, learn: Learner) -> None:
+        """Put a hook on every module that is watched."""
+        self._stats: dict[str, list[Tensor]] = {}
+        self._histograms: dict[str, list[Tensor]] = {}
+        for name, module in learn.model.named_modules():
+            if isinstance(module, self.select):
+                self._stats[name], self._histograms[name] = [], []
+                self.handles.append(module.register_forward_hook(partial(self._watch, name)))
+
+    def cleanup_fit(self, learn: Learner) -> None:
+        """Take the hooks off again, however the fit has ended."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    @property
+    def stats(self) -> dict[str, Tensor]:
+        """Means and standard deviations by module, `[batches, 2]`."""
+        return {name: torch.stack(rows) for name, rows in self._stats.items()}
+
+    @property
+    def histograms(self) -> dict[str, Tensor]:
+        """Counts of absolute values by module, `[batches, 50]`."""
+        return {name: torch.stack(rows) for name, rows in self._histograms.items()}
+
+    def _watch(self, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        if module.training:
+            values = output.detach().float()
+            self._stats[name].append(torch.stack([values.mean(), values.std()]).cpu())
+            self._histograms[name].append(torch.histc(values.abs(), BINS, 0, 10).cpu())

@@ -1,0 +1,79 @@
+"""The mean of the weights on the way, which is often better than the weights at its end."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+
+from twinloop.learner.callback import Callback
+from twinloop.learner.learner import Learner
+
+
+class AverageCB(Callback):
+    """Exponential moving average of weights and buffers; Lightning: `EMAWeightAveraging`.
+
+    Validation is done with the average (Polyak & Juditsky 1992), which the model has at the end.
+
+    Args:
+        average: What is kept of the average at each step, or `(mean, weight, steps) -> mean`.
+    """
+
+    follows = ("DeviceCB", "TruePrecisionCB")
+    precedes = ("MetricsCB", "ValidateCB", "DistributedCB")
+
+    def __init__(self, average: float | Callable[..., Any] = 0.999) -> None:
+        self.avg_fn = average if callable(average) else get_ema_avg_fn(average)  # type: ignore[no-untyped-call]
+
+    def before_fit(self, learn: Learner) -> None:
+        """Begin with a copy."""
+        self.average = AveragedModel(
+            learn.model,
+            avg_fn=self.avg_fn,
+            use_buffers=True,
+        )
+        if any(weight.dtype.itemsize < 4 for weight in learn.model.parameters()):
+            self.average.float()  # small changes are lost when they are added to few bits
+        self.seen = learn.steps
+
+    def before_epoch(self, learn: Learner) -> None:
+        """Validate the average."""
+        if not learn.training:
+            self.swap(learn)
+
+    def after_batch(self, learn: Learner) -> None:
+        """Take the weights of a new step into the average."""
+        if learn.steps > self.seen:
+            self.average.update_parameters(learn.model)
+            self.seen = learn.steps
+
+    def cleanup_epoch(self, learn: Learner) -> None:
+        """Train on with the weights themselves."""
+        if not learn.training:
+            self.swap(learn)
+
+    def after_fit(self, learn: Learner) -> None:
+        """Leave the average in the model."""
+        learn.model.load_state_dict(self.average.module.state_dict())
+
+    def swap(self, learn: Learner) -> None:
+        """Exchange the weights and buffers of the model with those of the average."""
+        ours, mean = learn.model, self.average.module
+        with torch.no_grad():
+            for a, b in zip(
+                [*ours.parameters(), *ours.buffers()],
+                [*mean.parameters(), *mean.buffers()],
+                strict=True,
+            ):
+                kept = a.clone()
+                a.copy_(b)
+                b.copy_(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average, and the step that it has seen last."""
+        return {"average": self.average.state_dict(), "latest_update_step": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on averaging."""
+        self.average.load_state_dict(state["average"])
+        self.seen = state["latest_update_step"]

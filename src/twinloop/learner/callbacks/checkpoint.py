@@ -1,0 +1,149 @@
+"""Save, and go on."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twinloop.learner.callback import Callback
+from twinloop.learner.learner import Learner
+
+
+class CheckpointCB(Callback):
+    """Saves `last.ckpt` after every epoch and `best.ckpt` when `monitor` was never better.
+
+    Lightning: `ModelCheckpoint`.
+
+    Args:
+        folder: Where to.
+        monitor: The metric that chooses the best, 'val/accuracy' say.
+        mode: 'min' or 'max', whichever is better.
+        pack: What a checkpoint has in it.
+        write: How it gets to disk.
+    """
+
+    follows = ("MetricsCB", "EarlyStoppingCB", "ProgressCB", "TensorBoardCB", "AverageCB")
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str = "val/loss",
+        mode: str = "min",
+        pack: "Callable[[Learner], dict[str, Any]] | None" = None,
+        write: "Callable[[dict[str, Any], Path], None] | None" = None,
+    ) -> None:
+        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.pack, self.write = pack or pack_state, write or write_whole
+        self.best: Tensor | None = None
+
+    @property
+    def best_path(self) -> Path:
+        """The file of the best epoch."""
+        return self.folder / "best.ckpt"
+
+    @property
+    def last_path(self) -> Path:
+        """The file of the last epoch."""
+        return self.folder / "last.ckpt"
+
+    def after_epoch(self, learn: Learner) -> None:
+        """Save the epoch."""
+        if not learn.ends_epoch:
+            return
+        if self.is_best(learn.metrics.get(self.monitor)):
+            self.best = learn.metrics[self.monitor].detach().cpu()
+            self.write(self.pack(learn), self.best_path)
+        self.write(self.pack(learn), self.last_path)
+
+    def is_best(self, value: Tensor | None) -> bool:
+        """Whether a metric is better than each before it; never one that is no number."""
+        if value is None or value.isnan():
+            return False
+        if self.best is None:
+            return True
+        return bool(value.cpu() < self.best if self.mode == "min" else value.cpu() > self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far."""
+        return {} if self.best is None else {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the best so far."""
+        self.best = state.get("best")
+
+
+class ResumeCB(Callback):
+    """Goes on from a checkpoint, before anything else has begun; Lightning: `ckpt_path`.
+
+    Args:
+        checkpoint: What `CheckpointCB` has saved.
+        unpack: Puts it back in a Learner.
+    """
+
+    follows = ("SchedCB", "AverageCB", "MixedPrecisionCB", "TruePrecisionCB", "DeviceCB")
+
+    def __init__(
+        self,
+        checkpoint: dict[str, Any],
+        unpack: "Callable[[Learner, dict[str, Any]], int] | None" = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.unpack = unpack or unpack_state
+        self.first_batch = 0
+
+    def before_fit(self, learn: Learner) -> None:
+        """Put everything back as it was."""
+        self.first_batch = self.unpack(learn, self.checkpoint)
+
+    def before_epoch(self, learn: Learner) -> None:
+        """Leave out the batches that were trained on before."""
+        if learn.training:
+            learn.num, self.first_batch = self.first_batch, 0
+
+
+def pack_state(learn: Learner) -> dict[str, Any]:
+    """Everything that decides how the run goes on, between two epochs."""
+    return {
+        "epoch": learn.epoch + 1,
+        "steps": learn.steps,
+        "model": learn.model.state_dict(),
+        "opt": learn.opt.state_dict(),
+        "callbacks": {type(cb).__name__: state for cb in learn.cbs if (state := cb.state_dict())},
+        "random": torch.get_rng_state(),
+    }
+
+
+def unpack_state(learn: Learner, checkpoint: dict[str, Any]) -> int:
+    """Put back what `pack_state` has packed; returns the batch to begin with."""
+    learn.epoch, learn.steps = checkpoint["epoch"], checkpoint["steps"]
+    learn.model.load_state_dict(checkpoint["model"])
+    learn.opt.load_state_dict(checkpoint["opt"])
+    for cb in learn.cbs:
+        if type(cb).__name__ in checkpoint["callbacks"]:
+            cb.load_state_dict(checkpoint["callbacks"][type(cb).__name__])
+    torch.set_rng_state(checkpoint["random"])
+    return 0
+
+
+def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
+    """Save to a temporary name beside `path`, flush it to disk, then rename it.
+
+    Whatever happens in between, `path` is the old checkpoint or the new one, and whole.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

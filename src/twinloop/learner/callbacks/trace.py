@@ -1,0 +1,47 @@
+"""To see what happens when, and to stop there."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from twinloop.learner.callback import EVENTS, Callback
+from twinloop.learner.learner import Learner
+
+
+class Traced(NamedTuple):
+    """An event, and where the Learner was."""
+
+    event: str
+    stage: str
+    epoch: int
+    num: int
+
+
+class TraceCB(Callback):
+    """Records every event in `events`."""
+
+    def __init__(self) -> None:
+        self.events: list[Traced] = []
+        for event in EVENTS:
+            setattr(self, event, partial(self._record, event))
+
+    def _record(self, event: str, learn: Learner) -> None:
+        self.events.append(Traced(event, learn.stage, learn.epoch, learn.num))
+
+
+class BreakpointCB(Callback):
+    """Drops into the debugger at an event.
+
+    Args:
+        event: Its name.
+        when: Says by the Learner whether this time is the one:
+            `BreakpointCB("after_loss", lambda learn: not learn.loss.isfinite())`.
+    """
+
+    def __init__(self, event: str, when: Callable[[Learner], Any] = bool) -> None:
+        self.when = when
+        setattr(self, event, self._stop)
+
+    def _stop(self, learn: Learner) -> None:
+        if self.when(learn):
+            breakpoint()

@@ -1,0 +1,30 @@
+"""When to validate, where once after every epoch is not what is wanted."""
+
+from twinloop.learner.callback import Callback
+from twinloop.learner.learner import Learner
+
+
+class ValidateCB(Callback):
+    """Validates inside the training epoch, as Lightning does: use it with `fit(valid=False)`.
+
+    Args:
+        every_n_epochs: Only in every n-th epoch; Lightning: `check_val_every_n_epoch`.
+        every_n_batches: After every n-th batch, or after the last one if unset; Lightning:
+            `val_check_interval`.
+    """
+
+    def __init__(self, every_n_epochs: int = 1, every_n_batches: int | None = None) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.every_n_batches = every_n_batches
+
+    def after_batch(self, learn: Learner) -> None:
+        """Validate if it is time, and go on with the epoch as if nothing had been."""
+        if not learn.training or not len(learn.dls.valid):
+            return
+        due = (learn.num + 1) % (self.every_n_batches or learn.n_batches) == 0
+        if due and (learn.epoch + 1) % self.every_n_epochs == 0:
+            kept = {name: getattr(learn, name) for name in ("dl", "num", "n_batches", "batch")}
+            learn.one_epoch(False)
+            learn.model.train()
+            learn.training = True
+            vars(learn).update(kept)
