@@ -1,36 +1,49 @@
 """The command line: `python -m twinloop fit|validate|test|predict --config experiments/X.yaml`."""
 
-import errno
 import json
 import logging
-import re
+import os
 import sys
 import threading
 import traceback
 import warnings
-from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import distributed
+from torch.utils.tensorboard.writer import SummaryWriter
 
+from twinloop.comparison.bridge import build_learner
+from twinloop.comparison.checkpoint import LightningForm
+from twinloop.comparison.run import BoardCB, HistoryCB, SaveAndStopCB
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError
-from twinloop.runs import board, results
+from twinloop.errors import OUT_OF_REACH, explain
+from twinloop.learner import Callback as LearnerCallback
+from twinloop.learner import callbacks as learner
+from twinloop.runs import results
 from twinloop.runs.callbacks import Board, History, Lines, RandomState
-from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
+from twinloop.runs.checkpoint import (
+    WholeCheckpointIO,
+    check_fits,
+    read_checkpoint,
+    spec_of,
+    write_checkpoint,
+)
+from twinloop.runs.evaluation import evaluate
 from twinloop.runs.folder import latest_run, new_run, run_of
 from twinloop.runs.predictions import write_predictions
+from twinloop.runs.stop import SaveAndStop, Stopped, StopSignals
 from twinloop.tasks import Task
 
-OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
-"""No room, or no right to write: nothing that a traceback would explain."""
+FIRST_PROCESS = not getattr(rank_zero_only, "rank", 0)
+"""Whether this is the process that prints and writes, where several train together."""
 KEYWORDS = ("last", "best")
 """Checkpoints of the latest run that `--ckpt_path` knows by name."""
 
@@ -51,6 +64,7 @@ class TwinloopCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.checkpoint: Path | None = None
+        self.signals = StopSignals()
         # Mistakes are ours to report, and an option must be spelled out.
         strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -58,8 +72,7 @@ class TwinloopCLI(LightningCLI):
             ImageDataModule,
             args=args,
             subclass_mode_model=True,
-            save_config_callback=SaveConfigCallback,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=None,
             seed_everything_default=42,
             auto_configure_optimizers=False,
             trainer_defaults={
@@ -74,6 +87,12 @@ class TwinloopCLI(LightningCLI):
         """The experiment's name, and what the parts learn from each other."""
         parser.add_argument(
             "--experiment", type=str, required=True, help="Runs are kept under this name."
+        )
+        parser.add_argument(
+            "--loop",
+            type=Literal["lightning", "homemade"],
+            default="lightning",
+            help="Who trains: Lightning's Trainer or the homemade Learner, to the same weights.",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments(
@@ -123,27 +142,33 @@ class TwinloopCLI(LightningCLI):
             check_fits(checkpoint, self.model, self.checkpoint)
             self.model.load_state_dict(checkpoint["state_dict"])
         config = self._get(self.config, "trainer")
-        terminal = sys.stdout.isatty()
-        if not terminal or self.subcommand != "fit":
-            kwargs.setdefault("enable_progress_bar", False)
-        if self.subcommand != "fit":
-            kwargs["logger"] = False
-            self.save_config_callback = None
-            return super().instantiate_trainer(**kwargs)
-        if config.fast_dev_run:
+        self.short = bool(self.subcommand == "fit" and config.fast_dev_run)
+        if self.subcommand != "fit" or self.short:
+            kwargs |= {"logger": False, "enable_progress_bar": False}
             return super().instantiate_trainer(**kwargs)
 
         experiment = self._get(self.config, "experiment")
         # A run goes on in its own folder.
         if self.checkpoint and run_of(self.checkpoint).parent == self.logs / experiment:
             self.run = run_of(self.checkpoint)
-        else:
+        elif FIRST_PROCESS:
             self.run = new_run(self.logs, experiment, self.datamodule.spec.name)
-        self.logger = TensorBoardLogger(
+        else:
+            self.run = self.logs / experiment / "version_of_the_first_process"
+        if FIRST_PROCESS:
+            self._parser("fit").save(
+                self.config["fit"], self.run / "config.yaml", skip_none=False, overwrite=True
+            )
+        if self._get(self.config, "loop") == "homemade":
+            return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+
+        history = History()
+        self.rows = history.rows
+        logger = TensorBoardLogger(
             self.logs, experiment, version=self.run.name, default_hp_metric=False
         )
-        self.history = History()
-        self.saver = ModelCheckpoint(
+        self.writer: SummaryWriter = logger.experiment
+        saver = ModelCheckpoint(
             self.run / "checkpoints",
             filename="best",
             monitor=self.model.monitor,
@@ -154,68 +179,96 @@ class TwinloopCLI(LightningCLI):
         latest = ModelCheckpoint(
             self.run / "checkpoints", filename="last", enable_version_counter=False
         )
-        settings = json.loads(self._parser("fit").dump(self.config["fit"], format="json"))
+        shown: list[Callback] = [Board(self.writer, self.datamodule, self._settings())]
+        if sys.stdout.isatty():
+            shown.append(RichProgressBar())
+        else:
+            kwargs.setdefault("enable_progress_bar", False)
+            shown.append(Lines(history))
         self.trainer_defaults["callbacks"] = [
             RandomState(),
-            self.history,
+            history,
             LearningRateMonitor(logging_interval="step"),
-            RichProgressBar() if terminal else Lines(self.history),
-            Board(self.logger.experiment, self.datamodule, settings),
-            self.saver,
+            *(shown if FIRST_PROCESS else ()),
+            saver,
             latest,
+            SaveAndStop(self.signals, self.run / "checkpoints" / "last.ckpt"),
         ]
         kwargs["plugins"] = [*(config.plugins or []), WholeCheckpointIO()]
-        return super().instantiate_trainer(logger=self.logger, **kwargs)
+        return super().instantiate_trainer(logger=logger, **kwargs)
 
     def fit(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Train, then read test once with the best weights, and write the results."""
+        loop = self._get(self.config, "loop")
         sizes = ", ".join(f"{size:,} {name}" for name, size in datamodule.sizes.items())
-        experiment = self._get(self.config, "experiment")
-        print(f"{experiment} on {model.spec.name}: {sizes}", flush=True)
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True)
-        if self._get(self.config, "trainer").fast_dev_run or self.trainer.interrupted:
-            return
-        best = Path(self.saver.best_model_path)
-        weights = read_checkpoint(best)
-        model.load_state_dict(weights["state_dict"])
-        quiet = Trainer(
-            accelerator=self.trainer.accelerator,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            inference_mode=False,
+        if FIRST_PROCESS:
+            experiment = self._get(self.config, "experiment")
+            print(f"{experiment} on {model.spec.name}, {loop} loop: {sizes}", flush=True)
+        with self.signals:
+            if loop == "homemade":
+                self._fit_homemade()
+            else:
+                self.trainer.fit(
+                    model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
+                )
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        if FIRST_PROCESS and not self.short:
+            results.conclude(self.run, loop, model, datamodule, self.rows, self.writer)
+
+    def _fit_homemade(self) -> None:
+        """Train by the Learner that `build_learner` makes of the Trainer's flags."""
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            distributed.init_process_group()
+        # What the parser leaves out is not a flag of the Trainer.
+        flags = vars(self._get(self.config_init, "trainer"))
+        extra: list[LearnerCallback] = []
+        if not self.short:
+            form = LightningForm(self.model, flags["accumulate_grad_batches"])
+            saver = learner.CheckpointCB(
+                self.run / "checkpoints",
+                self.model.monitor,
+                self.model.mode,
+                form.pack,
+                write_checkpoint,
+            )
+            history = HistoryCB()
+            self.rows = history.rows
+            extra = [form, history]
+            if FIRST_PROCESS:
+                self.writer = SummaryWriter(str(self.run))
+                extra += [
+                    learner.ProgressCB(),
+                    learner.TensorBoardCB(self.writer, flags["log_every_n_steps"]),
+                    BoardCB(self.writer, self.model, self.datamodule, self._settings()),
+                    saver,
+                    SaveAndStopCB(self.signals, saver),
+                ]
+            if self.checkpoint:
+                extra.append(learner.ResumeCB(read_checkpoint(self.checkpoint), form.unpack))
+        learn = build_learner(self.model, self.datamodule, flags, extra)
+        learn.fit(learn.n_epochs, valid=False)
+
+    def _settings(self) -> dict[str, Any]:
+        """Every setting of the run, in plain types."""
+        settings: dict[str, Any] = json.loads(
+            self._parser("fit").dump(self.config["fit"], format="json")
         )
-        val = _metrics(quiet.validate(model, datamodule=datamodule, verbose=False))
-        test = _metrics(quiet.test(model, datamodule=datamodule, verbose=False))
-        found = results.collect(
-            experiment=self.run.parent.name,
-            loop="lightning",
-            task=model,
-            data=datamodule,
-            history=self.history.rows,
-            val=val,
-            test=test,
-        )
-        results.write(found, self.run / "results.json")
-        results.write_figures(found, model, datamodule, self.run)
-        step = int(weights["global_step"])
-        board.log_end(self.logger.experiment, model, datamodule, found, step)
-        results.show(found, self.run, self.logs)
+        return settings
 
     def validate(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Print the metrics of val."""
-        self._evaluate(self.trainer.validate)
+        self._evaluate("val")
 
     def test(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Print the metrics of test."""
-        self._evaluate(self.trainer.test)
+        self._evaluate("test")
 
-    def _evaluate(self, evaluate: Any) -> None:
+    def _evaluate(self, stage: str) -> None:
         print(f"checkpoint: {self.checkpoint}")
-        metrics = evaluate(self.model, datamodule=self.datamodule, verbose=False)
-        for name, value in metrics[0].items():
-            print(f"{name}  {value:.4f}")
+        self.model.to(self.trainer.strategy.root_device)
+        for name, value in evaluate(self.model, self.datamodule, stage).items():
+            print(f"{stage}/{name}  {value:.4f}")
 
     def predict(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Write what the model makes of a person's own pictures."""
@@ -236,11 +289,6 @@ class TwinloopCLI(LightningCLI):
         print(f"overview.png, predictions.csv and predictions.npz: {folder}")
 
 
-def _metrics(logged: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Lightning's `{"test/mse": ...}` of one loader, without the stage."""
-    return {name.partition("/")[2]: value for name, value in logged[0].items()}
-
-
 def main(args: list[str]) -> int:
     """Run a command; a person's mistake ends in one line, and with `--debug` in a traceback.
 
@@ -253,40 +301,19 @@ def main(args: list[str]) -> int:
     threading.excepthook = _report_thread
     try:
         TwinloopCLI(args)
+    except Stopped as stopped:
+        print(stopped)
+        return stopped.status
+    except KeyboardInterrupt:
+        print("stopped at once; what was saved before is whole", file=sys.stderr)
+        return 130
     except Exception as error:
-        message = _explain(error)
+        message = explain(error)
         if message is None or debug:
             traceback.print_exc()
         print("error:", message or repr(error), file=sys.stderr)
         return 2 if message else 1
     return 0
-
-
-def _explain(error: BaseException | None) -> str | None:
-    """What a person did wrong, where an error in the chain of causes is of that kind."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return str(error)
-        if isinstance(error, ArgumentError):
-            return _shorten(error.message or str(error))
-        if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
-            where = error.filename or "the run folder"
-            return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
-        error = error.__cause__
-    return None
-
-
-def _shorten(message: str) -> str:
-    """The parser's message in one line, with only the first of the types that did not fit."""
-    line = " ".join(message.split())
-    line = re.sub(
-        r"Does not validate against any of the Union subtypes Subtypes: .*?Errors: - ", "", line
-    )
-    line = re.sub(r" - Expected a .*?(?= Given value: )", ";", line)
-    line = re.sub(r"[.;]? (Given value|Got value): (Namespace|NestedArg)\(.*", "", line)
-    line = re.sub(r"<class '(?:builtins\.)?([\w.]+)'>", r"\1", line)
-    line = re.sub(r"(Given|Got) value: ", "got ", line)
-    return line.replace("Parser key ", "").removesuffix(";")
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:

@@ -1,5 +1,39 @@
-"""The one exception that is shown to a person as a line and not as a traceback."""
+"""The one exception that is shown to a person as a line, and what other errors say in a line."""
+
+import errno
+import re
+from argparse import ArgumentError
+
+OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+"""No room, or no right to write: nothing that a traceback would explain."""
 
 
 class UserError(Exception):
     """A mistake its reader can mend: says what is wrong, where (file, key, row), and what to do."""
+
+
+def explain(error: BaseException | None) -> str | None:
+    """What a person did wrong, where an error in the chain of causes is of that kind."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return str(error)
+        if isinstance(error, ArgumentError):
+            return _shorten(error.message or str(error))
+        if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
+            where = error.filename or "the run folder"
+            return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
+        error = error.__cause__
+    return None
+
+
+def _shorten(message: str) -> str:
+    """The parser's message in one line, with only the first of the types that did not fit."""
+    line = " ".join(message.split())
+    line = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: .*?Errors: - ", "", line
+    )
+    line = re.sub(r" - Expected a .*?(?= Given value: )", ";", line)
+    line = re.sub(r"[.;]? (Given value|Got value): (Namespace|NestedArg)\(.*", "", line)
+    line = re.sub(r"<class '(?:builtins\.)?([\w.]+)'>", r"\1", line)
+    line = re.sub(r"(Given|Got) value: ", "got ", line)
+    return line.replace("Parser key ", "").removesuffix(";")

@@ -44,7 +44,7 @@ class History(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after the rows of a checkpoint."""
-        self.rows = list(state_dict["rows"])
+        self.rows[:] = state_dict["rows"]
 
 
 class Lines(Checkpoint):

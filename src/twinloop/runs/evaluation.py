@@ -1,4 +1,4 @@
-"""How good are the codes of an autoencoder? Baselines and probes by scikit-learn."""
+"""How good is a trained task? Its metrics; for codes, baselines and probes by scikit-learn."""
 
 from typing import Any
 
@@ -10,10 +10,26 @@ from torch import Tensor
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.models.autoencoder import Autoencoder
+from twinloop.tasks import Task
 
 Array = NDArray[Any]
 
 NEIGHBOURS = 10
+
+
+def evaluate(task: Task, data: ImageDataModule, stage: str) -> dict[str, float]:
+    """The task's metrics on 'val' or 'test', by name; `task` is in evaluation mode afterwards."""
+    task.eval()
+    loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
+    with torch.no_grad():
+        for batch in loader:
+            images, labels = data.on_after_batch_transfer(batch, 0)
+            moved = images.to(task.device), labels.to(task.device)
+            inputs, target = task.inputs_and_targets(moved)
+            output = task(inputs)
+            task.count(stage, output, target, task.loss(output, target))
+    found = task.compute(stage) if len(loader) else {}
+    return {name.partition("/")[2]: float(value) for name, value in found.items()}
 
 
 def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, float]:

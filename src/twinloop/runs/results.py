@@ -8,12 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch.utils.tensorboard.writer import SummaryWriter
+
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.models.autoencoder import Autoencoder
-from twinloop.runs.board import reconstructed
-from twinloop.runs.evaluation import evaluate_codes
+from twinloop.runs import board
+from twinloop.runs.checkpoint import read_checkpoint
+from twinloop.runs.evaluation import evaluate, evaluate_codes
 from twinloop.tasks import Classification, Reconstruction, Task
 
 UNITS = {
@@ -24,6 +27,32 @@ UNITS = {
     "knn_accuracy": "10 nearest codes",
 }
 PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "numpy")
+
+
+def conclude(
+    run: Path,
+    loop: str,
+    task: Task,
+    data: ImageDataModule,
+    history: list[dict[str, float]],
+    writer: SummaryWriter,
+) -> None:
+    """Read test once with the best weights of a finished run; write and show what came out."""
+    weights = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    task.load_state_dict(weights["state_dict"])
+    found = collect(
+        experiment=run.parent.name,
+        loop=loop,
+        task=task,
+        data=data,
+        history=history,
+        val=evaluate(task, data, "val"),
+        test=evaluate(task, data, "test"),
+    )
+    write(found, run / "results.json")
+    write_figures(found, task, data, run)
+    board.log_end(writer, task, data, found, int(weights["global_step"]))
+    show(found, run, run.parent.parent)
 
 
 def collect(
@@ -77,7 +106,7 @@ def write_figures(results: dict[str, Any], task: Task, data: ImageDataModule, fo
         figures.save(figures.curves(results["history"], name), folder / "curves.png")
     if isinstance(task, Reconstruction):
         title = f"{name}: test MSE {results['test']['mse']:.4f}"
-        rows = reconstructed(task, data, 10)
+        rows = board.reconstructed(task, data, 10)
         figures.save(figures.reconstructions(rows, title), folder / "reconstructions.png")
     if isinstance(task, Classification):
         title = f"{name}: test accuracy {results['test']['accuracy']:.1%}"

@@ -1,0 +1,231 @@
+"""A Learner's checkpoint in Lightning's form, so that either loop goes on from the other's."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from twinloop.learner import Callback, Learner
+from twinloop.learner import callbacks as cbs
+from twinloop.learner.callbacks.schedule import SchedCB
+from twinloop.runs.callbacks import RandomState
+from twinloop.tasks import Task
+
+
+class LightningForm(Callback):
+    """Packs a Learner as Lightning packs a Trainer, and unpacks either's checkpoint.
+
+    It counts the batches of validation, which Lightning's checkpoint has and the Learner does not.
+
+    Args:
+        task: The LightningModule that the Learner trains.
+        accumulate: Batches to a step.
+    """
+
+    precedes = ("CheckpointCB", "SaveAndStopCB")
+
+    def __init__(self, task: Task, accumulate: int = 1) -> None:
+        self.task = task
+        self.accumulate = accumulate
+        self.validated = self.validated_last = 0
+
+    def before_epoch(self, learn: Learner) -> None:
+        """Count anew."""
+        if learn.training:
+            self.validated = 0
+        else:
+            self.validated_last = 0
+
+    def after_batch(self, learn: Learner) -> None:
+        """Count a batch of validation."""
+        if not learn.training:
+            self.validated += 1
+            self.validated_last += 1
+
+    def pack(self, learn: Learner) -> dict[str, Any]:
+        """The checkpoint that a Trainer would save where `learn` is now."""
+        at_end = learn.num == learn.n_batches or learn.stopping
+        checkpoint: dict[str, Any] = {
+            "epoch": learn.epoch,
+            "global_step": learn.steps,
+            "pytorch-lightning_version": lightning.__version__,
+            "state_dict": self.task.state_dict(),
+            "loops": self._loops(learn, at_end),
+            "callbacks": {"RandomState": RandomState().state_dict()},
+            "optimizer_states": [learn.opt.state_dict()],
+            "lr_schedulers": [cb.state_dict() for cb in learn.cbs if isinstance(cb, SchedCB)],
+        }
+        for cb in learn.cbs:
+            self._pack_callback(cb, learn, checkpoint)
+        self.task.on_save_checkpoint(checkpoint)
+        return checkpoint
+
+    def unpack(self, learn: Learner, checkpoint: dict[str, Any]) -> int:
+        """Put `checkpoint` back into `learn`, and return the batch of the epoch to begin with."""
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs = loop["epoch_progress"]["current"]
+        in_epoch = epochs["processed"] < epochs["ready"]
+        learn.epoch, learn.steps = epochs["processed"], checkpoint["global_step"]
+        weights = checkpoint.get("current_model_state", checkpoint["state_dict"])
+        self.task.load_state_dict(weights)
+        learn.opt.load_state_dict(checkpoint["optimizer_states"][0])
+        schedulers = [cb for cb in learn.cbs if isinstance(cb, SchedCB)]
+        for scheduler, state in zip(schedulers, checkpoint["lr_schedulers"], strict=True):
+            scheduler.load_state_dict(state)
+        for cb in learn.cbs:
+            self._unpack_callback(cb, checkpoint)
+        self.task.load_counted(checkpoint)
+        RandomState().load_state_dict(checkpoint["callbacks"]["RandomState"])
+        return int(loop["epoch_loop.batch_progress"]["current"]["ready"]) if in_epoch else 0
+
+    def _loops(self, learn: Learner, at_end: bool) -> dict[str, Any]:
+        """The counters of Lightning's loops, after an epoch's last batch or inside an epoch."""
+        done = learn.epoch + at_end
+        batches = learn.num + (not at_end)  # inside an epoch this batch counts as processed
+        earlier = learn.epoch * math.ceil(learn.n_batches / self.accumulate)
+        steps = {
+            "total": _counted(learn.steps, learn.steps),
+            "current": _counted(learn.steps - earlier, learn.steps - earlier),
+        }
+        total = learn.epoch * learn.n_batches + batches
+        fit = {
+            "state_dict": {"combined_loader": [learn.dls.train.state_dict()]},
+            "epoch_loop.state_dict": {
+                "_batches_that_stepped": learn.steps if at_end else learn.steps - 1
+            },
+            "epoch_loop.batch_progress": {
+                "total": _counted(total, total - (not at_end), processed=total),
+                "current": _counted(batches, batches - (not at_end), processed=batches),
+                "is_last_batch": batches == learn.n_batches,
+            },
+            "epoch_loop.scheduler_progress": self._scheduled(learn, at_end, steps),
+            "epoch_loop.automatic_optimization.optim_progress": {
+                "optimizer": {
+                    "step": steps,
+                    "zero_grad": {
+                        name: count | {"started": count["ready"]} for name, count in steps.items()
+                    },
+                }
+            },
+            "epoch_loop.val_loop.batch_progress": {
+                "total": _counted(self.validated, self.validated, processed=self.validated),
+                "current": _counted(
+                    self.validated_last, self.validated_last, processed=self.validated_last
+                ),
+                "is_last_batch": self.validated_last > 0,
+            },
+            "epoch_progress": {
+                name: _counted(learn.epoch + 1, learn.epoch, processed=done)
+                for name in ("total", "current")
+            },
+        }
+        # What a Trainer has before it has begun, for the counters that a fit leaves alone.
+        idle = Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[],
+        )
+        loops = {
+            name: getattr(idle, name).state_dict()
+            for name in ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+        }
+        loops["fit_loop"] |= fit
+        return loops
+
+    def _scheduled(
+        self, learn: Learner, at_end: bool, steps: dict[str, dict[str, int]]
+    ) -> dict[str, dict[str, int]]:
+        """How often the scheduler was stepped: by the step, by the epoch, or after a checkpoint."""
+        if any(isinstance(cb, cbs.BatchSchedCB) for cb in learn.cbs):
+            return steps
+        total = current = 0
+        if any(isinstance(cb, cbs.EpochSchedCB) for cb in learn.cbs):
+            current = int(at_end and learn.num == learn.n_batches)
+            total = learn.epoch + current
+        elif any(isinstance(cb, cbs.PlateauSchedCB) for cb in learn.cbs):
+            total = learn.epoch
+        return {"total": _counted(total, total), "current": _counted(current, current)}
+
+    def _pack_callback(self, cb: Callback, learn: Learner, checkpoint: dict[str, Any]) -> None:
+        """Add what a callback's counterpart would have added."""
+        states = checkpoint["callbacks"]
+        if isinstance(cb, cbs.EarlyStoppingCB):
+            states[_early_stopping_key(cb)] = cb.state_dict()
+        elif isinstance(cb, cbs.CheckpointCB):
+            score = learn.metrics.get(cb.monitor)
+            states |= _saver_states(cb, None if score is None else score.detach().cpu())
+        elif isinstance(cb, cbs.AverageCB):
+            mean = cb.state_dict()
+            states["EMAWeightAveraging"] = {"latest_update_step": mean["latest_update_step"]}
+            checkpoint["current_model_state"] = checkpoint["state_dict"]
+            named = mean["average"].items()
+            checkpoint["state_dict"] = {
+                name.removeprefix("module."): value
+                for name, value in named
+                if name.startswith("module.")
+            }
+            checkpoint["averaging_state"] = {
+                name: value for name, value in named if not name.startswith("module.")
+            }
+        elif isinstance(cb, cbs.MixedPrecisionCB):
+            if cb.scaler:
+                checkpoint["MixedPrecision"] = cb.state_dict()
+        elif not isinstance(cb, SchedCB) and (state := cb.state_dict()):
+            states[type(cb).__name__.removesuffix("CB")] = state
+
+    def _unpack_callback(self, cb: Callback, checkpoint: dict[str, Any]) -> None:
+        """Take back what the callback or its counterpart has added."""
+        states = checkpoint["callbacks"]
+        if isinstance(cb, cbs.EarlyStoppingCB):
+            cb.load_state_dict(states[_early_stopping_key(cb)])
+        elif isinstance(cb, cbs.CheckpointCB):
+            score = states[_best_saver(cb).state_key]["best_model_score"]
+            cb.load_state_dict({} if score is None else {"best": score})
+        elif isinstance(cb, cbs.AverageCB):
+            mean = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
+            cb.load_state_dict(
+                states["EMAWeightAveraging"] | {"average": mean | checkpoint["averaging_state"]}
+            )
+        elif isinstance(cb, cbs.MixedPrecisionCB):
+            cb.load_state_dict(checkpoint.get("MixedPrecision", {}))
+        elif not isinstance(cb, SchedCB) and cb.state_dict():
+            cb.load_state_dict(states[type(cb).__name__.removesuffix("CB")])
+
+
+def _counted(ready: int, completed: int, processed: int | None = None) -> dict[str, int]:
+    """Lightning's names for how far something has come; all that is ready was started too."""
+    count = {"ready": ready, "completed": completed}
+    return count if processed is None else count | {"started": ready, "processed": processed}
+
+
+def _early_stopping_key(cb: cbs.EarlyStoppingCB) -> str:
+    return EarlyStopping(cb.monitor, mode=cb.mode).state_key
+
+
+def _best_saver(cb: cbs.CheckpointCB) -> ModelCheckpoint:
+    return ModelCheckpoint(cb.folder, filename="best", monitor=cb.monitor, mode=cb.mode)
+
+
+def _saver_states(cb: cbs.CheckpointCB, score: torch.Tensor | None) -> dict[str, Any]:
+    """What Lightning's two savers, of the best and of the last epoch, would know by now."""
+    best, last = _best_saver(cb), ModelCheckpoint(cb.folder, filename="last")
+    last.best_model_path = _existing(cb.last_path)
+    if cb.best is not None:
+        path = str(cb.best_path)
+        best.best_model_path = best.kth_best_model_path = path
+        best.best_model_score = best.kth_value = cb.best
+        best.current_score = score
+        best.best_k_models = {path: cb.best}
+    return {saver.state_key: saver.state_dict() for saver in (best, last)}
+
+
+def _existing(path: Path) -> str:
+    return str(path) if path.exists() else ""

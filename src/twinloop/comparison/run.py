@@ -1,0 +1,91 @@
+"""Callbacks that make a Learner's run leave what a Trainer's leaves: see `twinloop.runs`."""
+
+import time
+from typing import Any
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.learner import Callback, Learner
+from twinloop.learner import callbacks as cbs
+from twinloop.runs import board
+from twinloop.runs.stop import Stopped, StopSignals
+from twinloop.tasks import Task
+
+
+class HistoryCB(Callback):
+    """Keeps a row for each epoch, across resumes: its number, seconds, and metrics."""
+
+    follows = ("MetricsCB",)
+    precedes = ("CheckpointCB",)
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def before_epoch(self, learn: Learner) -> None:
+        """Start the clock."""
+        if learn.training:
+            self._started = time.perf_counter()
+
+    def after_epoch(self, learn: Learner) -> None:
+        """Stop the clock, validation included, and take down the metrics."""
+        if learn.ends_epoch:
+            metrics = {name: float(value) for name, value in learn.metrics.items()}
+            seconds = time.perf_counter() - self._started
+            self.rows.append({"epoch": learn.epoch + 1, "seconds": seconds} | metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the rows of a checkpoint."""
+        self.rows[:] = state["rows"]
+
+
+class BoardCB(Callback):
+    """What TensorBoard shows besides scalars: graph, hyperparameters, histograms, pictures."""
+
+    follows = ("MetricsCB", "AverageCB", "ResumeCB", "DeviceCB", "TruePrecisionCB")
+    precedes = ("DistributedCB",)
+
+    def __init__(
+        self, writer: SummaryWriter, task: Task, data: ImageDataModule, config: dict[str, Any]
+    ) -> None:
+        self.writer, self.task, self.data, self.config = writer, task, data, config
+
+    def before_fit(self, learn: Learner) -> None:
+        """The graph and the hyperparameters, once a run and not again when it goes on."""
+        if learn.steps == 0:
+            board.log_start(self.writer, self.task, self.config)
+
+    def after_epoch(self, learn: Learner) -> None:
+        """Histograms, reconstructions, confusion."""
+        if learn.ends_epoch:
+            board.log_epoch(self.writer, self.task, self.data, learn.steps)
+
+
+class SaveAndStopCB(Callback):
+    """Saves and stops after the step in which a signal came, as `twinloop.runs.stop` does."""
+
+    follows = ("CheckpointCB", "ValidateCB", "AverageCB")
+
+    def __init__(self, signals: StopSignals, saver: cbs.CheckpointCB) -> None:
+        self.signals, self.saver = signals, saver
+
+    def after_batch(self, learn: Learner) -> None:
+        """Stop where no gradient is left over for a later batch."""
+        full = all(cb.is_full(learn) for cb in learn.cbs if isinstance(cb, cbs.AccumulateCB))
+        done = learn.num + 1
+        if learn.training and self.signals.received and full and done < learn.n_batches:
+            path = self.saver.last_path
+            self.saver.write(self.saver.pack(learn), path)
+            where = f"in epoch {learn.epoch + 1} after batch {done}"
+            raise Stopped(self.signals.received, where, path)
+
+    def after_epoch(self, learn: Learner) -> None:
+        """Stop after the epoch's checkpoint."""
+        if learn.ends_epoch and self.signals.received:
+            where = f"after epoch {learn.epoch + 1}"
+            raise Stopped(self.signals.received, where, self.saver.last_path)
