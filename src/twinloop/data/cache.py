@@ -189,7 +189,8 @@ def _only(found: list[str], asked: str | None, what: str, columns: list[str]) ->
 
 
 def _labels(split: "Dataset", name: str, column: str) -> Labels:
-    values = split.with_format("numpy")[:][column]
+    # Without the other columns, or each row's picture would be decoded here for nothing.
+    values = split.select_columns([column]).with_format("numpy")[:][column]
     missing = np.flatnonzero(~np.isfinite(values.astype(np.float64)))
     if len(missing):
         raise UserError(f"{name} row {missing[0]}: column {column!r} has no label")
