@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -247,13 +247,7 @@ def _decode(
         with path.open("r+b") as file:
             # Take the room now: on a full disk, writing to a mapped hole would kill the process.
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    processes = min(os.cpu_count() or 1, -(-total // ROWS_PER_TASK))
-    # fork would copy the locks of torch's threads; spawned processes import only data.decode
-    context = multiprocessing.get_context("spawn")
-    with (
-        Progress(transient=True) as progress,
-        ProcessPoolExecutor(processes, mp_context=context) as pool,
-    ):
+    with Progress(transient=True) as progress, _executor(total) as pool:
         bar = progress.add_task(f"decoding {total:,} pictures", total=total)
         futures = {
             pool.submit(
@@ -269,6 +263,15 @@ def _decode(
             pool.shutdown(cancel_futures=True)
             raise UserError(f"{futures[future]} {error}") from error
     return channels, height, width
+
+
+def _executor(pictures: int) -> Executor:
+    """Processes, or for a few pictures a thread: these are decoded before a process would start."""
+    processes = min(os.cpu_count() or 1, -(-pictures // ROWS_PER_TASK))
+    if processes == 1:
+        return ThreadPoolExecutor(1)
+    # fork would copy the locks of torch's threads; spawned processes import only data.decode
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _hold_out(part: Path, labels: Labels) -> dict[str, Labels]:
