@@ -99,9 +99,9 @@ def test_draws_depend_on_seed_and_epoch_and_on_nothing_else() -> None:
 
 
 def test_a_negative_size_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match="data.augmentation.shift is -1; 0 is off"):
+    with pytest.raises(UserError, match=r"data\.augmentation.shift is -1; 0 is off"):
         Augmentation(shift=-1)
-    with pytest.raises(UserError, match="data.augmentation.erase is -2; 0 is off"):
+    with pytest.raises(UserError, match=r"data\.augmentation.erase is -2; 0 is off"):
         Augmentation(erase=-2)
 
 
