@@ -121,7 +121,7 @@ def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     assert data.test_split == "16.7% of train, held out"
     # Pixels of 0 to 16 become 0 to 255, so that 16 is white.
     values = sorted({round(value * 255 / 16) for value in range(17)})
-    assert data.train.images.unique().tolist() == values
+    assert np.unique(data.train.images).tolist() == values
     both = np.concatenate([data.train.images, data.test.images]).reshape(-1, 64)
     expected = np.rint(digits.data * 255 / 16).astype(np.uint8)
     assert sorted(map(bytes, both)) == sorted(map(bytes, expected))
