@@ -24,6 +24,12 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Each worker is one of several: together they would have more threads than there are cores."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _isolated() -> Iterator[None]:
     """Fix the seed; fail a test that leaves a thread, a variable or a changed default behind."""
