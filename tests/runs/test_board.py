@@ -14,7 +14,9 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from torch.optim import SGD
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from twinloop.data.cache import DecodedData, Split
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.spec import DataSpec
 from twinloop.models import MLP, BottleneckAutoencoder
 from twinloop.runs import board
 from twinloop.tasks import Classification, Reconstruction
@@ -100,6 +102,21 @@ def test_an_epoch_shows_originals_above_reconstructions(
     np.testing.assert_allclose(small[-1], drawn * 255, atol=1)
     if noise:
         np.testing.assert_allclose(small[1], inputs[:, 0] * 255, atol=1)
+
+
+def test_an_epoch_shows_colour_as_colour(tmp_path: Path) -> None:
+    pixels = torch.randint(256, (20, 3, 8, 6), dtype=torch.uint8)
+    split = Split(pixels, torch.arange(20) % 2)
+    spec = DataSpec("colour", "", (3, 8, 6), ("cat", "dog"))
+    data = ImageDataModule("digits", val_size=9)
+    data.data = DecodedData(spec, split, split, "test")
+    task = autoencoder(data)
+    with SummaryWriter(tmp_path) as writer:
+        board.log_epoch(writer, task, data, step=1)
+    shown = picture(read(tmp_path), "val/reconstructions")[::3, ::3]
+    assert shown.shape == (16, 8 * 6, 3)
+    originals = pixels[data.rows["val"][:8]].permute(2, 0, 3, 1).reshape(8, 8 * 6, 3)
+    np.testing.assert_array_equal(shown[:8], originals)
 
 
 def test_an_epoch_shows_the_confusion_of_a_classifier(
