@@ -35,8 +35,17 @@ class Augmentation:
         return torch.rand(pictures, 5, generator=generator(seed, epoch, 1))
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Change `images [B, C, H, W]` by `draws [B, 5]`, on the device of both."""
+        """Change `images [B, C, H, W]` by `draws [B, 5]`, on the device of both.
+
+        Raises:
+            UserError: the square to erase does not fit into a picture.
+        """
         batch, channels, height, width = images.shape
+        if self.erase > min(height, width):
+            raise UserError(
+                f"data.augmentation.erase is {self.erase}, more than pictures of "
+                f"{height}x{width} have"
+            )
         if self.shift or self.flip:
             steps = 2 * self.shift + 1
             down, right = (draws[:, :2] * steps).long().unbind(1)

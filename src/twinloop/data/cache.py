@@ -1,16 +1,18 @@
 """Decoded data sets on disk: uint8 arrays that are made once and mapped from then on."""
 
+import glob
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -72,16 +74,21 @@ def load(
 
     Raises:
         UserError: columns that cannot be told apart, an empty split, a label out of its range, a
-            picture that cannot be decoded, or pictures of different sizes without `image_size`.
+            picture that cannot be decoded, pictures of different sizes without `image_size`, or
+            a cache that cannot be written to.
     """
     wanted = [FORMAT, source.key, image_size, image_column, label_column]
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     folder = cache / f"{source.name}-{key}"
     if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
-                _build(folder, source, image_size, image_column, label_column)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    _build(folder, source, image_size, image_column, label_column)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"data.cache_dir: cannot write to {cache}: {reason}") from error
     return _map(folder)
 
 
@@ -108,7 +115,7 @@ def _build(
     label_column: str | None,
 ) -> None:
     """Decode into a temporary folder beside `folder`, then rename it: all of it or nothing."""
-    for left_over in folder.parent.glob(f"{folder.name}.part-*"):
+    for left_over in folder.parent.glob(f"{glob.escape(folder.name)}.part-*"):
         shutil.rmtree(left_over)  # its process was killed; the lock is ours
     splits = source.read()
     rows = {"train": _split(splits, ("train",), source.name)}
@@ -164,32 +171,44 @@ def _columns(
     from datasets import ClassLabel, Image, Value
 
     images = [name for name, kind in features.items() if isinstance(kind, Image)]
-    labels = [name for name, kind in features.items() if isinstance(kind, ClassLabel)] or [
+    classes = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
+    numbers = [
         name
         for name, kind in features.items()
         if isinstance(kind, Value) and kind.dtype.startswith(("int", "uint"))
     ]
+    if image_column is not None:
+        images = _asked(image_column, images, "image", features)
+    if label_column is not None:
+        classes = _asked(label_column, classes + numbers, "label", features)
     return (
-        _only(images, image_column, "image", list(features)),
-        _only(labels, label_column, "label", list(features)),
+        _only(images, "image", list(features)),
+        _only(classes or numbers, "label", list(features)),
     )
 
 
-def _only(found: list[str], asked: str | None, what: str, columns: list[str]) -> str:
+def _asked(column: str, fitting: list[str], what: str, features: "Features") -> list[str]:
     option = f"data.{what}_column"
-    if asked is not None:
-        if asked not in columns:
-            raise UserError(f"{option}: there is no column {asked!r}, only {columns}")
-        return asked
+    if column not in features:
+        raise UserError(f"{option}: there is no column {column!r}, only {list(features)}")
+    if column not in fitting:
+        raise UserError(f"{option}: {column!r} is no {what} column but {features[column]}")
+    return [column]
+
+
+def _only(found: list[str], what: str, columns: list[str]) -> str:
     if not found:
         raise UserError(f"data.source: the data set has no {what} column among {columns}")
     if len(found) > 1:
-        raise UserError(f"data.source: which of the columns {found} is it? pass --{option}")
+        raise UserError(
+            f"data.source: which of the columns {found} is it? pass --data.{what}_column"
+        )
     return found[0]
 
 
 def _labels(split: "Dataset", name: str, column: str) -> Labels:
-    values = split.with_format("numpy")[:][column]
+    # Without the other columns, or each row's picture would be decoded here for nothing.
+    values = split.select_columns([column]).with_format("numpy")[:][column]
     missing = np.flatnonzero(~np.isfinite(values.astype(np.float64)))
     if len(missing):
         raise UserError(f"{name} row {missing[0]}: column {column!r} has no label")
@@ -201,7 +220,13 @@ def _class_names(train: "Dataset", column: str, labels: dict[str, Labels]) -> tu
     names = getattr(train.features[column], "names", None)
     if names is not None:
         return tuple(names)
-    return tuple(str(label) for label in range(int(labels["train"].max()) + 1))
+    classes = int(labels["train"].max()) + 1
+    if classes > len(train):
+        raise UserError(
+            f"train row {labels['train'].argmax()}: column {column!r} is {classes - 1}, which is "
+            f"no class among {len(train)} pictures; pass --data.label_column"
+        )
+    return tuple(str(label) for label in range(classes))
 
 
 def _check_labels(labels: Labels, classes: int, split: str, column: str) -> None:
@@ -217,7 +242,14 @@ def _pictures(split: "Dataset", column: str) -> Iterator[tuple[int, list[Encoded
     """The encoded pictures of `split`, `ROWS_PER_TASK` at a time, with their first row."""
     for first in range(0, len(split), ROWS_PER_TASK):
         rows = split[first : first + ROWS_PER_TASK][column]
-        yield first, [row and (row["bytes"] or row["path"]) for row in rows]
+        yield first, [_encoded(row) for row in rows]
+
+
+def _encoded(row: dict[str, Any] | None) -> Encoded | None:
+    if row is None:
+        return None
+    encoded: Encoded | None = row["bytes"] or row["path"]
+    return encoded
 
 
 def _decode(
@@ -231,9 +263,11 @@ def _decode(
         name: split.select_columns([column]).cast_column(column, Image(decode=False))
         for name, split in splits.items()
     }
-    first = encoded["train"][0][column]
+    first = _encoded(encoded["train"][0][column])
     try:
-        with open_image(first["bytes"] or first["path"]) as image:
+        if first is None:
+            raise UserError("has no picture")
+        with open_image(first) as image:
             channels = 1 if image.mode in GREY_MODES else 3
             height, width = image_size or (image.height, image.width)
     except UserError as error:
@@ -243,16 +277,13 @@ def _decode(
     for name, split in encoded.items():
         path = part / f"{name}-images.npy"
         np.lib.format.open_memmap(path, "w+", np.uint8, (len(split), channels, height, width))
-        with path.open("r+b") as file:
-            # Take the room now: on a full disk, writing to a mapped hole would kill the process.
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    processes = min(os.cpu_count() or 1, -(-total // ROWS_PER_TASK))
-    # fork would copy the locks of torch's threads; spawned processes import only data.decode
-    context = multiprocessing.get_context("spawn")
-    with (
-        Progress(transient=True) as progress,
-        ProcessPoolExecutor(processes, mp_context=context) as pool,
-    ):
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            with path.open("r+b") as file:
+                # Take the room now: on a full disk, writing to a mapped hole would be fatal.
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    # Where the output is no terminal, all that a bar leaves is an empty line.
+    bars = Progress(transient=True, disable=not sys.stdout.isatty())
+    with bars as progress, _executor(total) as pool:
         bar = progress.add_task(f"decoding {total:,} pictures", total=total)
         futures = {
             pool.submit(
@@ -270,11 +301,23 @@ def _decode(
     return channels, height, width
 
 
+def _executor(pictures: int) -> Executor:
+    """Processes, or for a few pictures a thread: these are decoded before a process would start."""
+    processes = min(os.cpu_count() or 1, -(-pictures // ROWS_PER_TASK))
+    if processes == 1:
+        return ThreadPoolExecutor(1)
+    # fork would copy the locks of torch's threads; spawned processes import only data.decode
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+
+
 def _hold_out(part: Path, labels: Labels) -> dict[str, Labels]:
     """Split the decoded train pictures into train and test, stratified, the same for any seed."""
     from twinloop.data.split import stratified
 
-    train, test = stratified(torch.from_numpy(labels), round(len(labels) * HELD_OUT), seed=0)
+    size = max(1, round(len(labels) * HELD_OUT))
+    if size == len(labels):
+        raise UserError("data.source: the split 'train' has only 1 picture, too few to train on")
+    train, test = stratified(torch.from_numpy(labels), size, seed=0)
     images = np.load(part / "train-images.npy")
     np.save(part / "train-images.npy", images[train.numpy()])
     np.save(part / "test-images.npy", images[test.numpy()])

@@ -1,5 +1,6 @@
 """Any image classification data set as a LightningDataModule."""
 
+import math
 from functools import cached_property
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}; it must be at least 1")
-        if val_size < 0:
+        if not 0 <= val_size < math.inf:
             raise UserError(f"data.val_size is {val_size}; it must be 0 or more")
         if image_size is not None and min(image_size) < 1:
             raise UserError(f"data.image_size is {image_size}; both sides must be at least 1")

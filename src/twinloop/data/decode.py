@@ -1,6 +1,7 @@
 """Picture files to uint8 arrays. Needs no torch, so that decoding processes start quickly."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,12 +30,15 @@ def open_image(encoded: Encoded) -> Image.Image:
     Raises:
         UserError: no picture, too many pixels, or a kind of pixel that does not fit 8 bits.
     """
-    try:
-        image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
-    except Image.DecompressionBombError as error:
-        raise UserError(f"too large: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError("not a picture that can be read") from error
+    with warnings.catch_warnings():
+        # Pillow warns of odd files and of large ones; what cannot be used is refused below.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+        except Image.DecompressionBombError as error:
+            raise UserError(f"too large: {error}") from error
+        except Exception as error:  # of any type: Pillow's plugins trip over damaged headers
+            raise UserError("not a picture that can be read") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise UserError(f"{width}x{height} pixels are over the limit of {MAX_PIXELS:,}")
@@ -63,14 +67,16 @@ def to_array(
 ) -> NDArray[np.uint8]:
     """Convert a picture to `[channels, height, width]`, colour to grey where `channels` is 1."""
     mode = "L" if channels == 1 else "RGB"
-    try:
-        if image.mode != mode:
-            image = image.convert(mode)
-        if size is not None and image.size != size[::-1]:
-            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"cannot be decoded ({error})") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if image.mode != mode:
+                image = image.convert(mode)
+            if size is not None and image.size != size[::-1]:
+                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+        except Exception as error:  # as in open_image
+            raise UserError(f"cannot be decoded ({error})") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 

@@ -35,7 +35,8 @@ def find_source(source: str, revision: str | None = None) -> Source:
     """
     if source == "digits":
         return _digits()
-    if Path(source).expanduser().is_dir():
+    # An empty name would be the current folder.
+    if source and Path(source).expanduser().is_dir():
         return _folder(Path(source).expanduser(), name=Path(source).expanduser().resolve().name)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise UserError(
@@ -56,11 +57,14 @@ def source_for_make() -> str:
 
 def _folder(folder: Path, name: str) -> Source:
     """A folder of parquet, Arrow or CSV files, or of pictures in one folder for each class."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     key = hashlib.sha256()
-    for path in files:
-        stat = path.stat()
-        key.update(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            stat = path.stat()
+            name_and_state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+            key.update(name_and_state.encode(errors="surrogateescape"))
+    except OSError as error:
+        raise UserError(f"data.source: cannot read {error.filename}: {error.strerror}") from error
 
     def read() -> "DatasetDict":
         import datasets
@@ -79,7 +83,12 @@ def _folder(folder: Path, name: str) -> Source:
 def _hub_folder(repository: str, revision: str | None) -> Path:
     """Download a data set's files, or find them in the Hub's cache where the Hub is silent."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     answer: list[str | Exception] = []
 
@@ -115,6 +124,16 @@ def _hub_folder(repository: str, revision: str | None) -> Path:
             f"data.source: the Hub does not answer and its cache has no {repository!r}\n"
             "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits "
             "to try things out with no network"
+        ) from error
+    except HFValidationError as error:
+        raise UserError(
+            f"data.source: {repository!r} is neither a folder nor a Hub id (owner/name)"
+        ) from error
+    except Exception as error:  # whatever a broken connection raises
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"data.source: the download of {repository!r} broke off: {reason}\n"
+            "try again: what has arrived is kept; or pass --data.source FOLDER"
         ) from error
     return Path(folder)
 

@@ -11,6 +11,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.models.autoencoder import Autoencoder
+from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Reconstruction, Task
 
 PICTURES = 8
@@ -21,13 +22,10 @@ PROJECTED = 500
 
 def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:
     """The graph of the network, and the hyperparameters with the names of their results."""
-    training = task.training
-    task.eval()
     example = torch.zeros(1, *task.spec.image_shape).to(next(task.parameters()))
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with evaluating(task), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the graph is drawn by tracing, which torch deprecates
         writer.add_graph(task.network, example)
-    task.train(training)
     names = {f"hp/{task.monitor.replace('/', '_')}": None, "hp/test_loss": None}
     file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
     for summary in hparams(_flat(config), names):  # type: ignore[no-untyped-call]
@@ -61,7 +59,7 @@ def log_end(
         rows = torch.linspace(0, len(data.data.test) - 1, min(PROJECTED, len(data.data.test)))
         images = data.data.test.images[rows.long()].float() / 255
         labels = data.data.test.labels[rows.long()]
-        with torch.no_grad():
+        with evaluating(task), torch.no_grad():
             codes = task.network.encode(images.to(next(task.parameters()))).flatten(1).float()
         names = [task.spec.class_names[label] for label in labels]
         writer.add_embedding(codes.cpu(), names, images, step, "codes")
@@ -72,12 +70,9 @@ def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> di
     """The first pictures of val, with noise if the task has any, and what comes out: `[N, ...]`."""
     rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
     images = data.data.train.images[rows[:count]].to(next(task.parameters())) / 255
-    training = task.training
-    task.eval()
-    with torch.no_grad():
+    with evaluating(task), torch.no_grad():
         inputs, targets = task.inputs_and_targets((images, images.new_zeros(len(images)).long()))
         outputs = task(inputs)
-    task.train(training)
     given = {"original": targets, "with noise": inputs} if task.noise else {"original": targets}
     return {
         name: part.float().cpu() for name, part in (given | {"reconstruction": outputs}).items()

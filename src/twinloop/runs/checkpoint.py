@@ -64,9 +64,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: cut off or no checkpoint; use another one of its run (best.ckpt, last.ckpt)"
         ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "data_spec"} <= checkpoint.keys():
-        raise UserError(f"{path}: no checkpoint of this project (state_dict or data_spec missing)")
-    return checkpoint
+    parts: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
+    for name, names in (("state_dict", ()), ("data_spec", DataSpec._fields)):
+        part = parts.get(name)
+        if not isinstance(part, dict) or not part.keys() >= set(names):
+            raise UserError(f"{path}: no checkpoint of this project ({name} missing or incomplete)")
+    return parts
 
 
 def spec_of(checkpoint: dict[str, Any]) -> DataSpec:

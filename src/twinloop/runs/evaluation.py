@@ -1,11 +1,13 @@
 """How good is a trained task? Its metrics; for codes, baselines and probes by scikit-learn."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
@@ -41,6 +43,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
         test. `knn_accuracy`: the vote of the 10 nearest codes of train, scored on test.
     """
     from sklearn.decomposition import PCA
+    from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
@@ -54,7 +57,10 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
     components = min(train_codes.shape[1], *train_pixels.shape)
     pca = PCA(components, svd_solver="covariance_eigh").fit(train_pixels)
     drawn = pca.inverse_transform(pca.transform(test_pixels))
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    # A regression needs two classes; with one there is nothing to find out.
+    several = len(np.unique(train_labels)) > 1
+    classify = LogisticRegression(max_iter=1000) if several else DummyClassifier()
+    probe = make_pipeline(StandardScaler(), classify)
     neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(train_codes)), algorithm="brute")
     return {
         "pca_mse": float(np.mean((drawn - test_pixels) ** 2)),
@@ -72,15 +78,26 @@ def encode(
 ) -> tuple[Array, Array, Array]:
     """Pixels `[N, C*H*W]`, codes `[N, code numbers]` and labels `[N]` of all `batches`."""
     device = next(network.parameters()).device
-    network.eval()
     pixels, codes, labels = [], [], []
-    with torch.no_grad():
+    with evaluating(network), torch.no_grad():
         for batch in batches:
             images, target = data.on_after_batch_transfer(batch, 0)
             pixels.append(images.flatten(1))
             codes.append(network.encode(images.to(device)).flatten(1).float().cpu())
             labels.append(target)
     return _array(pixels), _array(codes), _array(labels)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put `module` into evaluation mode, and every part of it back as it was."""
+    training = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
 
 
 def _array(parts: list[Tensor]) -> Array:

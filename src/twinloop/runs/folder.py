@@ -14,7 +14,7 @@ def new_run(logs: Path, experiment: str, dataset: str) -> Path:
     """
     number = max((_number(path) for path in _runs(logs, experiment)), default=-1) + 1
     while True:
-        # The number alone is claimed first, so that it is unique whatever the data set.
+        # Runs on several data sets are counted together.
         folder = logs / experiment / f"version_{number}-{dataset}"
         taken = any(_number(path) == number for path in _runs(logs, experiment))
         try:

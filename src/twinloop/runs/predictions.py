@@ -10,6 +10,7 @@ from torch import Tensor
 
 from twinloop import figures
 from twinloop.models.autoencoder import Autoencoder
+from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Task
 
 SHOWN = 64
@@ -33,15 +34,17 @@ def write_predictions(
     names = [str(path.relative_to(root)) for path in paths]
     title = f"{task.spec.name}: {len(names)} pictures of {root.name}"
     if isinstance(task.network, Autoencoder):
-        with torch.no_grad():
+        with evaluating(task.network), torch.no_grad():
             codes = task.network.encode(images.to(task.device)).flatten(1).cpu()
         errors = (outputs - images).square().flatten(1).mean(1)
         header = ["file", "mse", *(f"code_{number}" for number in range(codes.shape[1]))]
         columns = torch.cat([errors[:, None], codes], dim=1)
         arrays = {"reconstructions": outputs, "codes": codes, "mse": errors}
         for name, picture in zip(names, outputs, strict=True):
-            _save_picture(picture, (folder / "reconstructions" / name).with_suffix(".png"))
-        shown = {"yours": images[:SHOWN:], "reconstruction": outputs[:SHOWN]}
+            # "a.jpg" becomes "a.jpg.png", for there may be an "a.png" too.
+            suffix = "" if name.endswith(".png") else ".png"
+            _save_picture(picture, folder / "reconstructions" / f"{name}{suffix}")
+        shown = {"yours": images[:SHOWN], "reconstruction": outputs[:SHOWN]}
         figure = figures.reconstructions({k: v[:10] for k, v in shown.items()}, title)
     else:
         probabilities = outputs.softmax(1)

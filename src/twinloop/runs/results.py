@@ -126,6 +126,7 @@ def write(results: dict[str, Any], path: Path) -> None:
         part.write_text(json.dumps(results, indent=2) + "\n")
         part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -1,0 +1,111 @@
+"""Shift, flip and erase, against pictures changed by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from twinloop.data.augment import Augmentation
+from twinloop.errors import UserError
+
+PICTURE = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=torch.uint8)
+LOW, MIDDLE, HIGH = 0.0, 0.5, 0.99
+
+
+def changed(augmentation: Augmentation, *draws: float) -> list[list[int]]:
+    """The one picture above after the draws: down, right, flip, top, left."""
+    result: Tensor = augmentation(PICTURE[None, None], torch.tensor([draws]))
+    assert result.dtype == torch.uint8
+    rows: list[list[int]] = result[0, 0].tolist()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("down", "right", "expected"),
+    [
+        (MIDDLE, MIDDLE, [[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+        (LOW, MIDDLE, [[0, 0, 0], [1, 2, 3], [4, 5, 6]]),
+        (HIGH, MIDDLE, [[4, 5, 6], [7, 8, 9], [0, 0, 0]]),
+        (MIDDLE, LOW, [[0, 1, 2], [0, 4, 5], [0, 7, 8]]),
+        (MIDDLE, HIGH, [[2, 3, 0], [5, 6, 0], [8, 9, 0]]),
+        (LOW, HIGH, [[0, 0, 0], [2, 3, 0], [5, 6, 0]]),
+    ],
+)
+def test_shift_moves_by_one_and_leaves_black(
+    down: float, right: float, expected: list[list[int]]
+) -> None:
+    assert changed(Augmentation(shift=1), down, right, 0, 0, 0) == expected
+
+
+def test_flip_mirrors_left_to_right_for_the_lower_half_of_draws() -> None:
+    mirrored = [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
+    assert changed(Augmentation(flip=True), 0, 0, 0.49, 0, 0) == mirrored
+    assert changed(Augmentation(flip=True), 0, 0, 0.5, 0, 0) == PICTURE.tolist()
+
+
+def test_flip_and_shift_together() -> None:
+    both = Augmentation(shift=1, flip=True)
+    assert changed(both, LOW, MIDDLE, LOW, 0, 0) == [[0, 0, 0], [3, 2, 1], [6, 5, 4]]
+    assert changed(both, MIDDLE, MIDDLE, HIGH, 0, 0) == PICTURE.tolist()
+
+
+@pytest.mark.parametrize(
+    ("top", "left", "expected"),
+    [
+        (LOW, LOW, [[0, 0, 3], [0, 0, 6], [7, 8, 9]]),
+        (LOW, HIGH, [[1, 0, 0], [4, 0, 0], [7, 8, 9]]),
+        (HIGH, LOW, [[1, 2, 3], [0, 0, 6], [0, 0, 9]]),
+    ],
+)
+def test_erase_blackens_a_square_inside(top: float, left: float, expected: list[list[int]]) -> None:
+    assert changed(Augmentation(erase=2), 0, 0, 0, top, left) == expected
+
+
+def test_every_channel_is_changed_alike() -> None:
+    colour = torch.stack([PICTURE, PICTURE + 10, PICTURE + 20])[None]
+    full = Augmentation(shift=1, flip=True, erase=1)
+    draws = torch.tensor([[LOW, HIGH, LOW, MIDDLE, MIDDLE]])
+    together = full(colour, draws)
+    for channel in range(3):
+        alone = full(colour[:, channel : channel + 1], draws)
+        assert torch.equal(together[:, channel], alone[:, 0])
+
+
+def test_nothing_is_changed_by_default() -> None:
+    images = torch.randint(256, (5, 3, 6, 4), dtype=torch.uint8)
+    augmentation = Augmentation()
+    assert torch.equal(augmentation(images, augmentation.draws(5, 0, 0)), images)
+
+
+def test_the_batch_size_makes_no_difference() -> None:
+    images = torch.randint(256, (10, 1, 6, 4), dtype=torch.uint8)
+    augmentation = Augmentation(shift=2, flip=True, erase=2)
+    draws = augmentation.draws(10, seed=3, epoch=1)
+    whole = augmentation(images, draws)
+    for size in (1, 3, 10):
+        parts = [slice(start, start + size) for start in range(0, 10, size)]
+        changes = [augmentation(images[part], draws[part]) for part in parts]
+        assert torch.equal(torch.cat(changes), whole)
+    assert not torch.equal(whole, images)
+
+
+def test_draws_depend_on_seed_and_epoch_and_on_nothing_else() -> None:
+    augmentation = Augmentation(flip=True)
+    draws = augmentation.draws(6, seed=1, epoch=2)
+    assert draws.shape == (6, 5)
+    torch.rand(1)
+    assert torch.equal(augmentation.draws(6, seed=1, epoch=2), draws)
+    assert not torch.equal(augmentation.draws(6, seed=1, epoch=3), draws)
+    assert not torch.equal(augmentation.draws(6, seed=2, epoch=2), draws)
+
+
+def test_a_negative_size_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"data\.augmentation.shift is -1; 0 is off"):
+        Augmentation(shift=-1)
+    with pytest.raises(UserError, match=r"data\.augmentation.erase is -2; 0 is off"):
+        Augmentation(erase=-2)
+
+
+def test_a_square_larger_than_the_picture_is_refused() -> None:
+    with pytest.raises(UserError, match=r"erase is 4, more than pictures of 3x3 have"):
+        changed(Augmentation(erase=4), 0, 0, 0, 0, 0)
+    assert changed(Augmentation(erase=3), 0, 0, 0, 0, 0) == [[0] * 3] * 3

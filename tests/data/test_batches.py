@@ -1,0 +1,98 @@
+"""Whole batches as uint8, in an order that (seed, epoch) fixes."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from twinloop.data.augment import Augmentation
+from twinloop.data.batches import Batches
+from twinloop.data.cache import Split
+
+ROWS = torch.tensor([8, 1, 5, 3, 9, 2, 7])
+
+
+@pytest.fixture
+def split() -> Split:
+    """Ten pictures of 2x2, each filled with ten times its row number."""
+    numbers = torch.arange(10)
+    images = (numbers * 10).to(torch.uint8)[:, None, None, None].expand(10, 1, 2, 2)
+    return Split(images.contiguous(), numbers + 100)
+
+
+def order(batches: Batches) -> list[int]:
+    """The rows of one epoch, read off the labels."""
+    labels: list[int] = (torch.cat([labels for _, labels, _ in batches]) - 100).tolist()
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (100, [7])]
+)
+def test_whole_batches_as_uint8(split: Split, batch_size: int, sizes: list[int]) -> None:
+    batches = Batches(split, ROWS, batch_size)
+    assert len(batches) == len(sizes)
+    found = list(batches)
+    assert [len(images) for images, _, _ in found] == sizes
+    images = torch.cat([images for images, _, _ in found])
+    assert images.dtype == torch.uint8
+    assert torch.equal(images[:, 0, 1, 1].long(), ROWS * 10)
+    assert order(batches) == ROWS.tolist()
+    assert all(draws is None for _, _, draws in found)
+
+
+def test_no_rows_are_no_batches(split: Split) -> None:
+    batches = Batches(split, torch.tensor([], dtype=torch.int64), 3)
+    assert len(batches) == 0
+    assert list(batches) == []
+
+
+def test_a_shuffled_epoch_has_every_row_once_with_its_label(split: Split) -> None:
+    batches = Batches(split, ROWS, 2, shuffle=True)
+    assert sorted(order(batches)) == sorted(ROWS.tolist())
+    for images, labels, _ in batches:
+        assert torch.equal(images[:, 0, 0, 0].long(), (labels - 100) * 10)
+
+
+def test_the_order_depends_on_seed_and_epoch_only(split: Split) -> None:
+    def epoch(seed: int, number: int, batch_size: int = 3) -> list[int]:
+        batches = Batches(split, ROWS, batch_size, seed=seed, shuffle=True)
+        batches.set_epoch(number)
+        torch.rand(seed + number)  # what was drawn elsewhere does not matter
+        return order(batches)
+
+    orders = {(seed, number): epoch(seed, number) for seed in (0, 1) for number in (0, 1, 2)}
+    assert len(set(map(tuple, orders.values()))) == 6
+    for (seed, number), rows in orders.items():
+        assert epoch(seed, number, batch_size=2) == rows
+
+
+def test_epochs_in_any_order_are_the_same(split: Split) -> None:
+    batches = Batches(split, ROWS, 3, seed=4, shuffle=True)
+    first = order(batches)
+    batches.set_epoch(5)
+    fifth = order(batches)
+    batches.batch_sampler.sampler.set_epoch(0)  # how Lightning asks for it
+    assert order(batches) == first
+    assert first != fifth
+
+
+def test_an_epoch_set_after_the_iterator_was_made_counts(split: Split) -> None:
+    batches = Batches(split, ROWS, 7, seed=4, shuffle=True)
+    batches.set_epoch(2)
+    expected = order(batches)
+    batches.set_epoch(0)
+    iterator = iter(batches)
+    batches.set_epoch(2)
+    assert (next(iterator)[1] - 100).tolist() == expected
+
+
+def test_a_position_has_its_draws_whatever_the_batch_size(split: Split) -> None:
+    augmentation = Augmentation(shift=1)
+
+    def draws(batch_size: int) -> Tensor:
+        batches = Batches(split, ROWS, batch_size, seed=3, shuffle=True, augmentation=augmentation)
+        batches.set_epoch(1)
+        return torch.cat([part for _, _, part in batches if part is not None])
+
+    assert torch.equal(draws(2), augmentation.draws(7, seed=3, epoch=1))
+    assert torch.equal(draws(2), draws(5))

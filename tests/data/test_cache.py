@@ -1,0 +1,427 @@
+"""A data set is decoded once, exactly, whole or not at all; bad data is named by its row."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from twinloop.data import cache
+from twinloop.data.source import Source
+from twinloop.errors import UserError
+
+Pixels = NDArray[np.uint8]
+CLASSES = datasets.ClassLabel(names=["cat", "dog"])
+NUMBERS = datasets.Value("int64")
+LABELS = [0, 1] * 3
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 5, 4), dtype=np.uint8)
+"""Nine grey pictures of 5x4."""
+
+
+def encoded(pixels: Pixels | Image.Image) -> dict[str, Any]:
+    """A picture as the row of a data set."""
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+GREY = [encoded(picture) for picture in PIXELS]
+
+
+def table(**columns: tuple[Any, Sequence[Any]]) -> Any:
+    """A split from columns of (feature, values)."""
+    features = datasets.Features({name: kind for name, (kind, _) in columns.items()})
+    types = features.arrow_schema
+    arrays = {name: pa.array(rows, types.field(name).type) for name, (_, rows) in columns.items()}
+    return datasets.Dataset(pa.table(arrays, schema=types))
+
+
+def split(pictures: Sequence[Any], labels: Sequence[Any], kind: Any = CLASSES) -> Any:
+    """A split with the usual two columns."""
+    return table(image=(datasets.Image(), pictures), label=(kind, labels))
+
+
+def source(name: str = "pets", key: str = "1", **splits: Any) -> Source:
+    return Source(name, key, lambda: datasets.DatasetDict(splits))
+
+
+def never() -> Any:
+    raise AssertionError("read again")
+
+
+def test_pixels_and_labels_are_exact(tmp_path: Path) -> None:
+    labels = [0, 1, 1, 0, 1]
+    data = cache.load(
+        source(train=split(GREY[:5], labels), test=split(GREY[5:], [1, 0, 0, 1])), tmp_path
+    )
+    np.testing.assert_array_equal(data.train.images, PIXELS[:5, None])
+    np.testing.assert_array_equal(data.test.images, PIXELS[5:, None])
+    assert data.train.images.dtype == torch.uint8
+    assert data.train.labels.dtype == torch.int64
+    assert data.train.labels.tolist() == labels
+    assert data.test.labels.tolist() == [1, 0, 0, 1]
+    assert (len(data.train), len(data.test), data.test_split) == (5, 4, "test")
+    assert data.spec.name == "pets"
+    assert data.spec.image_shape == (1, 5, 4)
+    assert data.spec.class_names == ("cat", "dog")
+
+
+def test_colour_has_three_channels(tmp_path: Path) -> None:
+    colour = np.random.default_rng(1).integers(0, 256, (4, 5, 3, 3), dtype=np.uint8)
+    data = cache.load(source(train=split(list(map(encoded, colour)), [0] * 4)), tmp_path)
+    assert data.spec.image_shape == (3, 5, 3)
+    both = torch.cat([data.train.images, data.test.images])
+    assert sorted(both.flatten(1).tolist()) == sorted(
+        picture.transpose(2, 0, 1).ravel().tolist() for picture in colour
+    )
+
+
+def test_image_size_makes_mixed_sizes_one(tmp_path: Path) -> None:
+    flat = [np.full(size, 100, np.uint8) for size in ((5, 4), (8, 8), (1, 9))]
+    test = split([encoded(flat[0])], [0])
+    mixed = source(train=split(list(map(encoded, flat)), [0, 1, 0]), test=test)
+    data = cache.load(mixed, tmp_path, image_size=(6, 7))
+    assert data.spec.image_shape == (1, 6, 7)
+    assert torch.equal(data.train.images, torch.full((3, 1, 6, 7), 100, dtype=torch.uint8))
+
+
+def test_a_sixth_is_held_out_where_there_is_no_test_split(tmp_path: Path) -> None:
+    pictures = [encoded(np.full((2, 2), number, np.uint8)) for number in range(36)]
+    data = cache.load(source(train=split(pictures, [0] * 12 + [1] * 24)), tmp_path)
+    assert data.test_split == "16.7% of train, held out"
+    assert data.train.labels.bincount().tolist() == [10, 20]
+    assert data.test.labels.bincount().tolist() == [2, 4]
+    numbers = torch.cat([data.train.images, data.test.images])[:, 0, 0, 0]
+    assert numbers.sort().values.tolist() == list(range(36))
+    for part in (data.train, data.test):  # each picture kept its label
+        assert torch.equal((part.images[:, 0, 0, 0] >= 12).long(), part.labels)
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val"])
+def test_an_official_validation_split_is_the_test_where_there_is_no_other(
+    name: str, tmp_path: Path
+) -> None:
+    data = cache.load(
+        source(train=split(GREY[:6], LABELS), **{name: split(GREY[6:8], [1, 1])}), tmp_path
+    )
+    assert data.test_split == name
+    np.testing.assert_array_equal(data.test.images, PIXELS[6:8, None])
+
+
+def test_columns_are_found_by_their_features(tmp_path: Path) -> None:
+    rows = table(
+        title=(datasets.Value("string"), ["x"] * 6),
+        scan=(datasets.Image(), GREY[:6]),
+        weight=(datasets.Value("int32"), [7] * 6),  # a class label goes before a number
+        animal=(CLASSES, LABELS),
+    )
+    data = cache.load(source(train=rows, test=rows), tmp_path)
+    np.testing.assert_array_equal(data.train.images, PIXELS[:6, None])
+    assert data.train.labels.tolist() == LABELS
+
+
+def test_whole_numbers_are_labels_where_nothing_has_class_names(tmp_path: Path) -> None:
+    rows = split(GREY[:4], [0, 2, 2, 0], datasets.Value("uint8"))
+    data = cache.load(source(train=rows, test=rows), tmp_path)
+    assert data.spec.class_names == ("0", "1", "2")
+    assert data.train.labels.tolist() == [0, 2, 2, 0]
+
+
+TWO = table(
+    a=(datasets.Image(), GREY[:4]),
+    b=(datasets.Image(), GREY[4:8]),
+    fine=(CLASSES, [0, 1, 0, 1]),
+    coarse=(CLASSES, [1, 1, 1, 0]),
+    number=(NUMBERS, [0, 1, 2, 0]),
+    text=(datasets.Value("string"), ["x"] * 4),
+)
+
+
+def test_an_option_chooses_between_columns(tmp_path: Path) -> None:
+    def labels(column: str) -> list[int]:
+        both = source(train=TWO, test=TWO)
+        data = cache.load(both, tmp_path, image_column="b", label_column=column)
+        np.testing.assert_array_equal(data.train.images, PIXELS[4:8, None])
+        found: list[int] = data.train.labels.tolist()
+        return found
+
+    assert labels("fine") == [0, 1, 0, 1]
+    assert labels("coarse") == [1, 1, 1, 0]
+    assert labels("number") == [0, 1, 2, 0]
+
+
+COLUMNS = {
+    "two images": ({"label_column": "fine"}, "columns ['a', 'b'] is it? pass --data.image_column"),
+    "two labels": (
+        {"image_column": "a"},
+        "columns ['fine', 'coarse'] is it? pass --data.label_column",
+    ),
+    "no such": ({"image_column": "c"}, "data.image_column: there is no column 'c', only ['a', "),
+    "no images": ({"image_column": "text"}, "data.image_column: 'text' is no image column"),
+    "no labels": (
+        {"image_column": "a", "label_column": "text"},
+        "data.label_column: 'text' is no label column",
+    ),
+    "labels of images": (
+        {"image_column": "a", "label_column": "b"},
+        "data.label_column: 'b' is no label column",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), COLUMNS.values(), ids=COLUMNS.keys())
+def test_a_wrong_or_missing_column_names_the_option(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        cache.load(source(train=TWO), tmp_path, **options)
+
+
+def replaced(row: int, picture: Any) -> Any:
+    """Six pictures, one of them another."""
+    return split([*GREY[:row], picture, *GREY[row + 1 : 6]], LABELS)
+
+
+WHOLE = split(GREY[:6], LABELS)
+BROKEN = {"bytes": GREY[0]["bytes"][:-40], "path": None}
+BAD = {
+    "no label column": (
+        {"train": table(image=(datasets.Image(), GREY))},
+        "data.source: the data set has no label column among ['image']",
+    ),
+    "no image column": (
+        {"train": table(label=(CLASSES, LABELS))},
+        "data.source: the data set has no image column among ['label']",
+    ),
+    "no train split": (
+        {"test": WHOLE},
+        "data.source: pets has no split 'train', only ['test']",
+    ),
+    "empty train": ({"train": split([], [])}, "data.source: the split 'train' of pets is empty"),
+    "empty test": (
+        {"train": WHOLE, "test": split([], [])},
+        "data.source: the split 'test' of pets is empty",
+    ),
+    "one picture": ({"train": split(GREY[:1], [0])}, "has only 1 picture, too few to train on"),
+    "label too large": (
+        {"train": WHOLE, "test": split(GREY[:3], [0, 1, 2], NUMBERS).cast_column("label", NUMBERS)},
+        "test row 2: column 'label' is 2, outside 0 to 1 (1 such rows); mend or remove them",
+    ),
+    "label below 0": (
+        {"train": split(GREY[:6], [0, -1, 1, -1, 1, 1])},
+        "train row 1: column 'label' is -1, outside 0 to 1 (2 such rows); mend or remove them",
+    ),
+    "label missing": (
+        {"train": split(GREY[:6], [0, 1, None, 1, 0, 1])},
+        "train row 2: column 'label' has no label",
+    ),
+    "numbers that are no classes": (
+        {"train": split(GREY[:6], [0, 1, 2, 10**9, 1, 1], NUMBERS)},
+        "train row 3: column 'label' is 1000000000, which is no class among 6 pictures; "
+        "pass --data.label_column",
+    ),
+    "first picture missing": ({"train": replaced(0, None)}, "train row 0: has no picture"),
+    "first picture empty": (
+        {"train": replaced(0, {"bytes": b"", "path": None})},
+        "train row 0: has no picture",
+    ),
+    "picture missing": ({"train": replaced(4, None)}, "train row 4: has no picture"),
+    "picture in no file": (
+        {"train": replaced(4, {"bytes": None, "path": "/nowhere/a.png"})},
+        "train row 4: /nowhere/a.png: not a picture that can be read",
+    ),
+    "corrupt picture": (
+        {"train": replaced(3, {"bytes": b"corrupt", "path": None})},
+        "train row 3: not a picture that can be read",
+    ),
+    "first picture corrupt": (
+        {"train": replaced(0, {"bytes": b"corrupt", "path": None})},
+        "train row 0: not a picture that can be read",
+    ),
+    "cut-off picture in test": (
+        {"train": WHOLE, "test": replaced(5, BROKEN)},
+        "test row 5: cannot be decoded (",
+    ),
+    "mixed sizes": (
+        {"train": replaced(2, encoded(PIXELS[0].T.copy()))},
+        "train row 2: 4x5 pixels where the first picture has 5x4; pass --data.image_size",
+    ),
+    "colour among grey": (
+        {"train": replaced(2, encoded(Image.new("RGB", (4, 5))))},
+        "train row 2: is in colour (RGB) where the first picture is grey",
+    ),
+    "huge picture": (
+        {"train": replaced(2, encoded(Image.new("1", (8_000, 7_000))))},
+        "train row 2: 8000x7000 pixels are over the limit of 50,000,000",
+    ),
+}
+
+
+@pytest.mark.parametrize(("splits", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_data_ends_in_one_line_and_leaves_nothing(
+    splits: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        cache.load(source(**splits), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_mended_data_is_read_again_after_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        cache.load(source(train=replaced(4, None)), tmp_path)
+    assert len(cache.load(source(train=WHOLE), tmp_path).train) == 5
+
+
+def test_a_second_load_maps_and_decodes_nothing(tmp_path: Path) -> None:
+    first = cache.load(source(train=WHOLE), tmp_path)
+    second = cache.load(Source("pets", "1", never), tmp_path)
+    assert second.spec == first.spec
+    assert second.test_split == first.test_split
+    assert torch.equal(second.train.images, first.train.images)
+    assert "train-images.npy" in Path("/proc/self/maps").read_text()
+
+
+def test_writing_to_a_mapped_picture_leaves_the_cache_as_it_is(tmp_path: Path) -> None:
+    data = cache.load(source(train=WHOLE), tmp_path)
+    before = data.train.images.clone()
+    data.train.images.zero_()
+    assert torch.equal(cache.load(Source("pets", "1", never), tmp_path).train.images, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "options"),
+    [
+        ("pets", "2", {}),
+        ("cats", "1", {}),
+        ("pets", "1", {"image_size": (3, 3)}),
+        ("pets", "1", {"image_column": "image"}),
+        ("pets", "1", {"label_column": "label"}),
+    ],
+)
+def test_whatever_changes_the_pixels_is_decoded_anew(
+    name: str, key: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    cache.load(source(train=WHOLE), tmp_path)
+    cache.load(source(name, key, train=WHOLE), tmp_path, **options)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
+
+
+@pytest.mark.parametrize("name", ["pets", "pets[1]"])
+def test_what_a_killed_process_left_is_removed_and_decoded_anew(name: str, tmp_path: Path) -> None:
+    whole = cache.load(source(name, train=WHOLE), tmp_path)
+    folder = next(path for path in tmp_path.iterdir() if path.is_dir())
+    (folder / "spec.json").unlink()  # what is written last
+    folder.rename(f"{folder}.part-left")
+    again = cache.load(source(name, train=WHOLE), tmp_path)
+    assert again.spec == whole.spec
+    assert torch.equal(again.train.images, whole.train.images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+def test_the_cache_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        cache.load(source(train=WHOLE), tmp_path)
+    finally:
+        os.umask(mask)
+    folder = next(path for path in tmp_path.iterdir() if path.is_dir())
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = f"data.cache_dir: cannot write to {tmp_path}/file: File exists"
+    with pytest.raises(UserError, match=re.escape(message)):
+        cache.load(source(train=WHOLE), tmp_path / "file")
+
+
+def test_a_full_disk_names_the_cache(tmp_path: Path) -> None:
+    # A petabyte, which no disk has room for.
+    message = rf"data.cache_dir: cannot write to {tmp_path}: .+"
+    with pytest.raises(UserError, match=message):
+        cache.load(source(train=WHOLE), tmp_path, image_size=(10**7, 10**7))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_system_without_fallocate_decodes_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = cache.load(source(train=WHOLE), tmp_path / "with").spec
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    assert cache.load(source(train=WHOLE), tmp_path / "without").spec == expected
+
+
+def test_the_fingerprint_tells_the_data_and_not_where_it_was(tmp_path: Path) -> None:
+    def fingerprint(rows: Any, key: str) -> str:
+        return cache.load(source(key=key, train=rows, test=rows), tmp_path).spec.fingerprint
+
+    first = fingerprint(WHOLE, "here")
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    bitmaps = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(bitmaps, "BMP")
+    assert fingerprint(replaced(0, {"bytes": bitmaps.getvalue(), "path": None}), "there") == first
+    changed = PIXELS[0].copy()
+    changed[4, 3] ^= 1
+    assert fingerprint(replaced(0, encoded(changed)), "one bit") != first
+    assert fingerprint(split(GREY[:6], [1, *LABELS[1:]]), "one label") != first
+
+
+@pytest.fixture
+def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode as large data sets are decoded."""
+    monkeypatch.setattr(cache, "ROWS_PER_TASK", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_several_processes_decode_the_same(tmp_path: Path) -> None:
+    data = cache.load(source(train=split(GREY, [0] * 9), test=WHOLE), tmp_path)
+    np.testing.assert_array_equal(data.train.images, PIXELS[:, None])
+    np.testing.assert_array_equal(data.test.images, PIXELS[:6, None])
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_several_processes_name_the_row(tmp_path: Path) -> None:
+    message = "test row 4: not a picture that can be read"
+    corrupt = replaced(4, {"bytes": b"corrupt", "path": None})
+    with pytest.raises(UserError, match=message):
+        cache.load(source(train=WHOLE, test=corrupt), tmp_path)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from twinloop.data.cache import load
+from twinloop.data.source import Source, find_source
+
+folder = Path(sys.argv[1])
+def read():
+    with (folder / "reads").open("a") as log:
+        log.write("read\\n")
+    return find_source("digits").read()
+
+print(load(Source("digits", "1", read), folder / "cache").spec.fingerprint)
+"""
+
+
+def test_two_processes_at_once_decode_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = (child.communicate()[0] for child in children)
+    assert [child.returncode for child in children] == [0, 0]
+    assert first == second
+    assert re.fullmatch(r"[0-9a-f]{64}\n", first)
+    assert (tmp_path / "reads").read_text() == "read\n"

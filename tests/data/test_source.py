@@ -1,0 +1,219 @@
+"""Data sets are found in folders, in the Hub's cache and in scikit-learn, without a network."""
+
+import os
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from twinloop.data import cache, source
+from twinloop.data.source import cache_folder, find_source, source_for_make
+from twinloop.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 6, 5), dtype=np.uint8)
+LABELS = [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def write_class_folders(folder: Path) -> None:
+    """Three pictures of each of two classes to train on, and one each to test."""
+    for number, (pixels, label) in enumerate(zip(PIXELS, LABELS, strict=True)):
+        split = "test" if number % 4 == 3 else "train"
+        path = folder / split / ("cat", "dog")[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def write_hub_layout(folder: Path) -> None:
+    """The same pictures as parquet files, as the Hub keeps them."""
+    features = datasets.Features(
+        picture=datasets.Image(), animal=datasets.ClassLabel(names=["cat", "dog"])
+    )
+    for split, rows in (("train", [0, 1, 2, 4, 5, 6]), ("test", [3, 7])):
+        columns = {"picture": list(PIXELS[rows]), "animal": [LABELS[row] for row in rows]}
+        path = folder / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
+
+
+WRITERS = {"class folders": write_class_folders, "Hub layout": write_hub_layout}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_a_folder_is_read_exactly(write: Any, tmp_path: Path) -> None:
+    write(tmp_path / "pets")
+    data = cache.load(find_source(str(tmp_path / "pets")), tmp_path / "cache")
+    assert data.spec.name == "pets"
+    assert data.spec.class_names == ("cat", "dog")
+    assert data.spec.image_shape == (1, 6, 5)
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(data.train.images[:, 0], PIXELS[[0, 1, 2, 4, 5, 6]])
+    np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
+
+
+def test_equal_data_has_one_fingerprint_wherever_it_was_read(tmp_path: Path) -> None:
+    found = set()
+    for name, write in WRITERS.items():
+        write(tmp_path / name)
+        found.add(
+            cache.load(find_source(str(tmp_path / name)), tmp_path / "cache").spec.fingerprint
+        )
+    assert len(found) == 1
+
+
+def test_a_folder_has_a_new_key_once_a_file_changes(tmp_path: Path) -> None:
+    write_class_folders(tmp_path)
+    picture = tmp_path / "train" / "cat" / "0.png"
+    key = find_source(str(tmp_path)).key
+    assert find_source(str(tmp_path)).key == key
+    os.utime(picture, (1, 1))
+    touched = find_source(str(tmp_path)).key
+    picture.rename(picture.with_name("1000.png"))
+    renamed = find_source(str(tmp_path)).key
+    picture.with_name("1000.png").unlink()
+    removed = find_source(str(tmp_path)).key
+    assert len({key, touched, renamed, removed}) == 4
+
+
+def test_a_loading_script_in_the_folder_is_not_run(tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    write_hub_layout(folder)
+    (folder / "pets.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\n")
+    with pytest.raises(UserError, match=r"scripts are no longer supported, but found pets\.py"):
+        cache.load(find_source(str(folder)), tmp_path / "cache")
+    assert not (tmp_path / "owned").exists()
+
+
+UNREADABLE = {
+    "empty": {},
+    "no data": {"notes.md": b"no data here"},
+    "not parquet": {"train.parquet": b"no parquet"},
+}
+
+
+@pytest.mark.parametrize("files", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_folder_without_a_data_set_is_named(files: dict[str, bytes], tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, contents in files.items():
+        (folder / name).write_bytes(contents)
+    with pytest.raises(
+        UserError, match=re.escape(f"data.source: cannot read {folder}: ")
+    ) as caught:
+        cache.load(find_source(str(folder)), tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_digits_are_scikit_learns(tmp_path: Path) -> None:
+    data = cache.load(find_source("digits"), tmp_path)
+    digits = load_digits()
+    assert data.spec.image_shape == (1, 8, 8)
+    assert data.spec.class_names == tuple("0123456789")
+    assert (len(data.train), len(data.test)) == (1_497, 300)
+    assert data.test_split == "16.7% of train, held out"
+    # Pixels of 0 to 16 become 0 to 255, so that 16 is white.
+    values = sorted({round(value * 255 / 16) for value in range(17)})
+    assert np.unique(data.train.images).tolist() == values
+    both = np.concatenate([data.train.images, data.test.images]).reshape(-1, 64)
+    expected = np.rint(digits.data * 255 / 16).astype(np.uint8)
+    assert sorted(map(bytes, both)) == sorted(map(bytes, expected))
+
+
+@pytest.mark.parametrize("name", ["", "fashion_mnist", "/nowhere", "./a", "~nobody/a", "a/b/c"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str) -> None:
+    message = f"there is no folder {name!r}; pass a folder, a Hub id (owner/name) or 'digits'"
+    with pytest.raises(UserError, match=re.escape(message)):
+        find_source(name)
+
+
+@pytest.mark.parametrize("name", ["a b/c", "-a/b", "a/" + "b" * 100])
+def test_what_no_hub_id_can_be_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"neither a folder nor a Hub id \(owner/name\)"):
+        find_source(name)
+
+
+OFFLINE = re.compile(
+    r"data\.source: the Hub does not answer and its cache has no 'owner/name'\n"
+    r"pass --data\.source FOLDER [^\n]+"
+)
+
+
+def test_the_hub_offline_says_in_two_lines_what_to_pass() -> None:
+    with pytest.raises(UserError) as caught:
+        find_source("owner/name")
+    assert OFFLINE.fullmatch(str(caught.value))
+
+
+def test_auto_is_digits_within_three_seconds_offline() -> None:
+    start = time.perf_counter()
+    assert source_for_make() == "digits"
+    assert time.perf_counter() - start < 3
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, reply: Any) -> None:
+    """Let the Hub answer a question for a data set's commit with `reply`."""
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", reply)
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source.HUB_SECONDS == 3
+    monkeypatch.setattr(source, "HUB_SECONDS", 0.1)
+    answer(monkeypatch, lambda *_, **__: time.sleep(5))
+    start = time.perf_counter()
+    assert source_for_make() == "digits"
+    with pytest.raises(UserError) as caught:
+        find_source("owner/name")
+    assert OFFLINE.fullmatch(str(caught.value))
+    assert time.perf_counter() - start < 1
+
+
+def test_a_name_that_the_hub_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> NoReturn:
+        response: Any = SimpleNamespace(status_code=404, headers={}, request=None)
+        raise RepositoryNotFoundError("404", response=response)
+
+    answer(monkeypatch, unknown)
+    message = r"no public data set 'owner/name' \(revision v2\); check the name"
+    with pytest.raises(UserError, match=message):
+        find_source("owner/name", revision="v2")
+
+
+def test_a_download_that_breaks_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> NoReturn:
+        raise ConnectionError("reset\nby peer")
+
+    answer(monkeypatch, lambda *_, **__: SimpleNamespace(sha="0" * 40))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
+    with pytest.raises(UserError, match="download of 'owner/name' broke off: reset by peer\n"):
+        find_source("owner/name")
+
+
+def test_the_hubs_cache_is_used_where_the_hub_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "datasets--owner--pets"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    write_hub_layout(repository / "snapshots" / ("0" * 40))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    data = cache.load(find_source("owner/pets"), tmp_path / "cache")
+    assert data.spec.name == "pets"
+    np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
+
+
+def test_the_cache_is_where_the_argument_or_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TWINLOOP_CACHE", "/variable")
+    assert cache_folder(Path("/argument")) == Path("/argument")
+    assert cache_folder(None) == Path("/variable")
+    monkeypatch.delenv("TWINLOOP_CACHE")
+    assert cache_folder(None) == Path.home() / ".cache" / "twinloop"

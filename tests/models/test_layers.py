@@ -1,0 +1,63 @@
+"""The two blocks against PyTorch's own operations, and their sizes."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from twinloop.models.layers import conv, deconv
+
+
+@pytest.mark.parametrize("size", [28, 32, 8, 7, 1])
+def test_conv_halves_and_rounds_up(size: int) -> None:
+    assert conv(3, 5)(torch.zeros(2, 3, size, size + 1)).shape == (
+        *(2, 5),
+        *(-(-size // 2), -(-(size + 1) // 2)),
+    )
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_conv_of_stride_1_keeps_the_size(kernel_size: int) -> None:
+    block = conv(1, 2, kernel_size=kernel_size, stride=1)
+    assert block(torch.zeros(1, 1, 9, 6)).shape == (1, 2, 9, 6)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 3), (1, 1)])
+def test_deconv_doubles(size: tuple[int, int]) -> None:
+    height, width = size
+    assert deconv(3, 5)(torch.zeros(2, 3, *size)).shape == (2, 5, 2 * height, 2 * width)
+
+
+def test_conv_is_a_convolution_and_a_rectifier() -> None:
+    block = conv(2, 3)
+    weight, bias = block.parameters()
+    x = torch.randn(4, 2, 6, 6)
+    expected = F.conv2d(x, weight, bias, stride=2, padding=1)
+    torch.testing.assert_close(block(x), expected.clamp(min=0))
+    assert (expected < 0).any()
+
+
+def test_conv_without_activation_is_linear() -> None:
+    block = conv(2, 3, act=False)
+    weight, bias = block.parameters()
+    x = torch.randn(4, 2, 6, 6)
+    torch.testing.assert_close(block(x), F.conv2d(x, weight, bias, stride=2, padding=1))
+
+
+def test_the_norm_takes_the_place_of_the_bias() -> None:
+    block = conv(2, 3, norm=True, act=False)
+    assert [type(layer) for layer in block] == [nn.Conv2d, nn.BatchNorm2d]
+    assert [name for name, _ in block.named_parameters()] == ["0.weight", "1.weight", "1.bias"]
+    output = block(torch.randn(16, 2, 8, 8))
+    torch.testing.assert_close(output.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        output.var((0, 2, 3), correction=0), torch.ones(3), rtol=0, atol=1e-3
+    )
+
+
+def test_deconv_repeats_each_pixel_and_then_convolves() -> None:
+    block = deconv(2, 3, act=False)
+    weight, bias = block.parameters()
+    x = torch.randn(4, 2, 3, 5)
+    large = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(block(x), F.conv2d(large, weight, bias, padding=1))

@@ -1,0 +1,168 @@
+"""What TensorBoard reads of a run is what the run had."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+    EventAccumulator,
+)
+from torch.optim import SGD
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from twinloop.data.cache import DecodedData, Split
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.spec import DataSpec
+from twinloop.models import MLP, BottleneckAutoencoder
+from twinloop.runs import board
+from twinloop.tasks import Classification, Reconstruction
+
+
+def autoencoder(data: ImageDataModule, noise: float = 0.0) -> Reconstruction:
+    return Reconstruction(
+        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda weights: SGD(weights, 0.1),
+        data.spec,
+        noise=noise,
+    )
+
+
+@pytest.fixture
+def classifier(digits: ImageDataModule) -> Classification:
+    return Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
+
+
+def read(folder: Path) -> Any:
+    """All events of a run."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "histograms": 0})
+    events.Reload()
+    return events
+
+
+def picture(events: Any, tag: str) -> Any:
+    """The pixels of the one picture under a tag."""
+    (event,) = events.Images(tag)
+    return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+
+
+def test_the_start_shows_graph_and_settings_and_leaves_the_task_as_it_is(
+    digits: ImageDataModule, tmp_path: Path
+) -> None:
+    task = autoencoder(digits).train()
+    task.network.decoder.eval()
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    state = torch.get_rng_state()
+    with SummaryWriter(tmp_path) as writer:
+        config = {"seed": 1, "data": {"source": "digits", "sizes": [1, 2], "revision": None}}
+        board.log_start(writer, task, config)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert task.network.encoder[1].training
+    assert not task.network.decoder[1].training
+    for name, value in task.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+    events = read(tmp_path)
+    assert events.Graph().node
+    start = events.SummaryMetadata("_hparams_/session_start_info")
+    text = str(start.plugin_data.content)
+    for name in ("seed", "data.source", "data.sizes"):
+        assert name in text
+    assert "data.revision" not in text
+    metrics = str(events.SummaryMetadata("_hparams_/experiment").plugin_data.content)
+    assert "hp/val_mse" in metrics
+    assert "hp/test_loss" in metrics
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_an_epoch_shows_originals_above_reconstructions(
+    noise: float, digits: ImageDataModule, tmp_path: Path
+) -> None:
+    task = autoencoder(digits, noise).train()
+    with SummaryWriter(tmp_path) as writer:
+        board.log_epoch(writer, task, digits, step=7)
+    assert task.network.encoder[1].training
+    events = read(tmp_path)
+    names = {f"weights/{name}" for name, _ in task.network.named_parameters()}
+    assert set(events.Tags()["histograms"]) == names
+    assert [event.step for event in events.Images("val/reconstructions")] == [7]
+
+    pixels = picture(events, "val/reconstructions")[:, :, 0]
+    rows = 3 if noise else 2
+    assert pixels.shape == (rows * 8 * 3, 8 * 8 * 3)
+    small = pixels[::3, ::3].reshape(rows, 8, 8, 8).transpose(0, 2, 1, 3)
+    originals = digits.data.train.images[digits.rows["val"][:8]]
+    np.testing.assert_array_equal(small[0], originals[:, 0])
+    with torch.no_grad():
+        inputs, _ = task.eval().inputs_and_targets((originals / 255, torch.zeros(8)))
+        drawn = task(inputs)[:, 0]
+    np.testing.assert_allclose(small[-1], drawn * 255, atol=1)
+    if noise:
+        np.testing.assert_allclose(small[1], inputs[:, 0] * 255, atol=1)
+
+
+def test_an_epoch_shows_colour_as_colour(tmp_path: Path) -> None:
+    pixels = torch.randint(256, (20, 3, 8, 6), dtype=torch.uint8)
+    split = Split(pixels, torch.arange(20) % 2)
+    spec = DataSpec("colour", "", (3, 8, 6), ("cat", "dog"))
+    data = ImageDataModule("digits", val_size=9)
+    data.data = DecodedData(spec, split, split, "test")
+    task = autoencoder(data)
+    with SummaryWriter(tmp_path) as writer:
+        board.log_epoch(writer, task, data, step=1)
+    shown = picture(read(tmp_path), "val/reconstructions")[::3, ::3]
+    assert shown.shape == (16, 8 * 6, 3)
+    originals = pixels[data.rows["val"][:8]].permute(2, 0, 3, 1).reshape(8, 8 * 6, 3)
+    np.testing.assert_array_equal(shown[:8], originals)
+
+
+def test_an_epoch_shows_the_confusion_of_a_classifier(
+    classifier: Classification, digits: ImageDataModule, tmp_path: Path
+) -> None:
+    classifier.last_metrics["val/confusion"] = torch.eye(10).long()
+    with SummaryWriter(tmp_path) as writer:
+        board.log_epoch(writer, classifier, digits, step=3)
+    assert read(tmp_path).Tags()["images"] == ["val/confusion"]
+
+
+def test_the_end_shows_results_beside_the_settings(
+    classifier: Classification, digits: ImageDataModule, tmp_path: Path
+) -> None:
+    found = {"val": {"accuracy": 0.75}, "test": {"loss": 0.5}}
+    with SummaryWriter(tmp_path) as writer:
+        board.log_end(writer, classifier, digits, found, step=9)
+    events = read(tmp_path)
+    scalars = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+    assert scalars == {"hp/val_accuracy": [(9, 0.75)], "hp/test_loss": [(9, 0.5)]}
+    assert not list(tmp_path.rglob("tensors.tsv"))
+
+
+def test_the_end_projects_codes_of_the_whole_test_split(
+    digits: ImageDataModule, tmp_path: Path
+) -> None:
+    task = autoencoder(digits).train()
+    with SummaryWriter(tmp_path) as writer:
+        board.log_end(writer, task, digits, {"val": {}, "test": {"loss": 0.5}}, step=9)
+    assert task.network.encoder[1].training
+    (codes,) = tmp_path.rglob("tensors.tsv")
+    with torch.no_grad():
+        expected = task.network.eval().encoder(digits.data.test.images / 255)
+    assert len(expected) == 300
+    np.testing.assert_allclose(np.loadtxt(codes), expected, rtol=1e-4, atol=1e-5)
+    names = (codes.parent / "metadata.tsv").read_text().split()
+    assert names == [str(label) for label in digits.data.test.labels.tolist()]
+    assert (codes.parent / "sprite.png").is_file()
+
+
+def test_without_val_the_pictures_are_those_of_train() -> None:
+    data = ImageDataModule("digits", val_size=0)
+    shown = board.reconstructed(autoencoder(data), data, 4)
+    assert list(shown) == ["original", "reconstruction"]
+    expected = data.data.train.images[data.rows["train"][:4]] / 255
+    torch.testing.assert_close(shown["original"], expected)

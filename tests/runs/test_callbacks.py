@@ -1,0 +1,77 @@
+"""Callbacks take down what happened, and take it up again when a run goes on."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch.optim import SGD
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.models import MLP
+from twinloop.runs.callbacks import History, Lines, RandomState
+from twinloop.tasks import Classification
+
+
+def fit(data: ImageDataModule, *callbacks: Any, epochs: int = 2) -> Trainer:
+    task = Classification(MLP, lambda weights: SGD(weights, 0.1), data.spec)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        limit_train_batches=2,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+    )
+    trainer.fit(task, datamodule=data)
+    return trainer
+
+
+def test_history_has_a_row_for_each_epoch_with_its_metrics(digits: ImageDataModule) -> None:
+    history = History()
+    trainer = fit(digits, history)
+    names = ["epoch", "seconds", "train/accuracy", "train/loss", "val/accuracy", "val/loss"]
+    assert [sorted(row) for row in history.rows] == [names] * 2
+    assert [row["epoch"] for row in history.rows] == [1, 2]
+    assert all(0 < row["seconds"] < 60 for row in history.rows)
+    for name in names[2:]:
+        assert history.rows[-1][name] == trainer.callback_metrics[name]
+    assert history.rows[0]["train/loss"] != history.rows[1]["train/loss"]
+
+
+def test_history_goes_on_after_the_rows_of_a_checkpoint(digits: ImageDataModule) -> None:
+    first, second = History(), History()
+    fit(digits, first, epochs=1)
+    saved = first.state_dict()
+    second.load_state_dict(saved)
+    fit(digits, second, epochs=1)
+    assert second.rows[0] == first.rows[0]
+    assert len(second.rows) == 2
+    assert len(saved["rows"]) == 1  # what was saved is not added to
+
+
+def test_lines_print_one_for_each_epoch(
+    digits: ImageDataModule, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = History()
+    fit(digits, history, Lines(history))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2
+    for number, (line, row) in enumerate(zip(lines, history.rows, strict=True), start=1):
+        assert re.match(rf"epoch {number}/2  \d+\.\d s  ", line)
+        for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+            assert f"  {name} {row[name]:.4f}" in line
+
+
+def test_random_numbers_go_on_where_the_checkpoint_was_saved() -> None:
+    callback = RandomState()
+    saved = callback.state_dict()
+    expected = torch.rand(3)
+    torch.rand(5)
+    callback.load_state_dict(saved)
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,171 @@
+"""Checkpoints are written whole, and read without running anything."""
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError
+from twinloop.models import MLP
+from twinloop.runs.checkpoint import (
+    WholeCheckpointIO,
+    check_fits,
+    read_checkpoint,
+    spec_of,
+    write_checkpoint,
+)
+
+SPEC = DataSpec("pets", "f" * 64, (1, 4, 4), ("cat", "dog"))
+
+
+def checkpoint(model: nn.Module) -> dict[str, Any]:
+    return {"state_dict": model.state_dict(), "data_spec": SPEC._asdict(), "epoch": 3}
+
+
+@pytest.fixture
+def model() -> MLP:
+    return MLP((1, 4, 4), 2, hidden=3)
+
+
+def test_what_was_written_is_read(model: MLP, tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "last.ckpt"
+    write_checkpoint(checkpoint(model), path)
+    found = read_checkpoint(path)
+    assert found.keys() == {"state_dict", "data_spec", "epoch"}
+    assert found["epoch"] == 3
+    assert found["state_dict"].keys() == model.state_dict().keys()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(found["state_dict"][name], weight), name
+    assert spec_of(found) == SPEC
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_lightning_writes_the_same_way(model: MLP, tmp_path: Path) -> None:
+    WholeCheckpointIO().save_checkpoint(checkpoint(model), str(tmp_path / "last.ckpt"))
+    assert spec_of(read_checkpoint(tmp_path / "last.ckpt")) == SPEC
+
+
+def no_room(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("failure", [no_room, interrupted])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_whole(
+    step: str, failure: Any, model: MLP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(checkpoint(model), path)
+    before = path.read_bytes()
+    monkeypatch.setattr(os if step == "fsync" else Path, step, failure)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        write_checkpoint(checkpoint(MLP((1, 4, 4), 2)), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_cannot_be_saved_leaves_the_old_file_whole(model: MLP, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(checkpoint(model), path)
+    before = path.read_bytes()
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        write_checkpoint({"state_dict": model.state_dict(), "function": lambda: 0}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_cut_off_checkpoint_is_named(share: float, model: MLP, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(checkpoint(model), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UserError, match=re.escape(f"{path}: cut off or no checkpoint; use ")):
+        read_checkpoint(path)
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def save_bare(checkpoint: dict[str, Any], path: Path) -> None:
+    """A pickle that is not in PyTorch's archive."""
+    path.write_bytes(pickle.dumps(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [(torch.save, "refused, because it holds more than"), (save_bare, "cut off or no checkpoint")],
+)
+@pytest.mark.parametrize("key", ["state_dict", "optimizer_states"])
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(
+    key: str, save: Any, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "hostile.ckpt"
+    hostile = {"state_dict": {}, "data_spec": SPEC._asdict(), key: Payload(tmp_path / "owned")}
+    save(hostile, path)
+    with pytest.raises(UserError, match=re.escape(f"{path}: {message}")):
+        read_checkpoint(path)
+    assert not (tmp_path / "owned").exists()
+
+
+FOREIGN = {
+    "no dictionary": ([1, 2], "state_dict missing"),
+    "no weights": ({"data_spec": SPEC._asdict()}, "state_dict missing"),
+    "weights that are none": ({"state_dict": 1, "data_spec": SPEC._asdict()}, "state_dict missing"),
+    "no spec": ({"state_dict": {}}, "data_spec missing"),
+    "half a spec": ({"state_dict": {}, "data_spec": {"name": "pets"}}, "data_spec missing or in"),
+}
+
+
+@pytest.mark.parametrize(("contents", "message"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_a_checkpoint_of_another_project_is_named(
+    contents: Any, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "foreign.ckpt"
+    torch.save(contents, path)
+    expected = f"{path}: no checkpoint of this project ({message}"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"ckpt_path: there is no file {tmp_path}/last.ckpt"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_a_checkpoint_fits_its_model(model: MLP) -> None:
+    check_fits(checkpoint(model), MLP((1, 4, 4), 2, hidden=3), Path("last.ckpt"))
+
+
+OTHERS = {
+    "shape": (MLP((1, 4, 4), 2, hidden=4), "layers.1.weight has shape (4, 16) there and (3, 16)"),
+    "more": (nn.ModuleDict({"layers": MLP((1, 4, 4), 2, hidden=3).layers, "new": nn.Linear(1, 1)}),
+             "new.weight has shape (1, 1) there and none here"),
+    "less": (nn.Identity(), "layers.1.weight has shape none there and (3, 16) here"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("other", "message"), OTHERS.values(), ids=OTHERS.keys())
+def test_a_checkpoint_of_another_model_names_the_weight(
+    other: nn.Module, message: str, model: MLP
+) -> None:
+    expected = f"last.ckpt: a checkpoint of another model: {message}"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        check_fits(checkpoint(other), model, Path("last.ckpt"))

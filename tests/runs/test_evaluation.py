@@ -1,0 +1,112 @@
+"""PCA and the probes of codes, against NumPy's own linear algebra."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from twinloop.data.batches import Batches
+from twinloop.data.cache import DecodedData, Split
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.spec import DataSpec
+from twinloop.models import Autoencoder, BottleneckAutoencoder
+from twinloop.runs.evaluation import encode, evaluate_codes, evaluating
+
+
+class FirstPixels(Autoencoder):
+    """The code is the pixels of the first `rows` rows, as they are."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.ZeroPad2d((0, 0, 0, rows - 8)), nn.Conv2d(1, 1, 1))
+        self.decoder = nn.Sequential(nn.ZeroPad2d((0, 0, 0, 8 - rows)))
+        for weight, value in zip(self.encoder.parameters(), (1.0, 0.0), strict=True):
+            nn.init.constant_(weight, value)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_pca_is_that_of_a_singular_value_decomposition(rows: int, digits: ImageDataModule) -> None:
+    found = evaluate_codes(FirstPixels(rows), digits)
+    train = digits.data.train.images[digits.rows["train"]].numpy().reshape(-1, 64) / 255
+    test = digits.data.test.images.numpy().reshape(-1, 64) / 255
+    mean = train.mean(0)
+    _, _, directions = np.linalg.svd(train - mean, full_matrices=False)
+    kept = directions[: 8 * rows]
+    drawn = (test - mean) @ kept.T @ kept + mean
+    assert found["pca_mse"] == pytest.approx(np.mean((drawn - test) ** 2), rel=1e-4)
+
+
+def test_the_nearest_codes_vote(digits: ImageDataModule) -> None:
+    found = evaluate_codes(FirstPixels(8), digits)
+    train = digits.data.train.images[digits.rows["train"]].numpy().reshape(-1, 64) / 255
+    test = digits.data.test.images.numpy().reshape(-1, 64) / 255
+    labels = digits.data.train.labels[digits.rows["train"]].numpy()
+    distances = (test**2).sum(1)[:, None] - 2 * test @ train.T + (train**2).sum(1)
+    nearest = np.sort(np.argsort(distances, axis=1)[:, :10])
+    votes = np.stack([(labels[nearest] == label).sum(1) for label in range(10)])
+    right = (votes.argmax(0) == digits.data.test.labels.numpy()).mean()
+    assert found["knn_accuracy"] == pytest.approx(right)
+    assert 0.9 < found["linear_probe_accuracy"] < 1
+
+
+def small(train: list[int], test: list[int]) -> ImageDataModule:
+    """Pictures of 8x8 with these labels, bright where the label is 1."""
+
+    def split(labels: list[int]) -> Split:
+        numbers = torch.tensor(labels)
+        images = torch.randint(100, (len(labels), 1, 8, 8)) + 150 * numbers[:, None, None, None]
+        return Split(images.to(torch.uint8), numbers)
+
+    data = ImageDataModule("digits", val_size=0)
+    spec = DataSpec("small", "", (1, 8, 8), ("dark", "bright"))
+    data.data = DecodedData(spec, split(train), split(test), "test")
+    return data
+
+
+def test_codes_that_tell_the_classes_are_always_right() -> None:
+    found = evaluate_codes(FirstPixels(1), small([0, 1] * 20, [0, 1] * 5))
+    assert found["linear_probe_accuracy"] == 1
+    assert found["knn_accuracy"] == 1
+
+
+def test_one_class_is_no_obstacle() -> None:
+    found = evaluate_codes(FirstPixels(1), small([0] * 20, [0, 0, 0, 1]))
+    assert found["linear_probe_accuracy"] == 0.75
+    assert found["knn_accuracy"] == 0.75
+
+
+def test_fewer_pictures_than_numbers_in_a_code_are_no_obstacle() -> None:
+    assert evaluate_codes(FirstPixels(8), small([0, 1, 0, 1], [0, 1]))["pca_mse"] > 0
+
+
+def test_pixels_codes_and_labels_belong_together(digits: ImageDataModule) -> None:
+    rows = torch.tensor([5, 2, 9, 0, 7])
+    batches = Batches(digits.data.train, rows, 2)
+    pixels, codes, labels = encode(FirstPixels(2), digits, batches)
+    expected = digits.data.train.images[rows].float() / 255
+    np.testing.assert_array_equal(pixels, expected.flatten(1))
+    np.testing.assert_array_equal(codes, expected[:, :, :2].flatten(1))
+    np.testing.assert_array_equal(labels, digits.data.train.labels[rows])
+
+
+def test_encoding_changes_nothing_in_the_network(digits: ImageDataModule) -> None:
+    network = BottleneckAutoencoder((1, 8, 8), 2, widths=(2, 4)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    encode(network, digits, digits.val_dataloader())
+    assert network.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_every_part_gets_its_mode_back_also_after_an_error() -> None:
+    network = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
+    network[1].eval()
+
+    def fail() -> None:
+        with evaluating(network):
+            assert not any(part.training for part in network.modules())
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+    assert [part.training for part in network.modules()] == [True, True, False, False]

@@ -1,0 +1,88 @@
+"""What predict writes, read back and compared with what the network answered."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.optim import SGD
+
+from twinloop.data.spec import DataSpec
+from twinloop.models import MLP, BottleneckAutoencoder
+from twinloop.runs.predictions import write_predictions
+from twinloop.tasks import Classification, Reconstruction
+
+ROOT = Path("pictures")
+PATHS = [ROOT / "a.jpg", ROOT / "a.png", ROOT / "inside" / "b.png"]
+
+
+def table(folder: Path) -> list[list[str]]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_a_classifier_writes_classes_and_probabilities(tmp_path: Path) -> None:
+    spec = DataSpec("pets", "", (1, 8, 8), ("cat", "dog, small", "eel"))
+    task = Classification(MLP, lambda weights: SGD(weights, 0.1), spec)
+    shares = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.1, 0.2, 0.7]])
+    logits = shares.log() + 5
+    write_predictions(task, torch.rand(3, 1, 8, 8), logits, PATHS, ROOT, tmp_path / "new")
+    assert table(tmp_path / "new") == [
+        ["file", "class", "cat", "dog, small", "eel"],
+        ["a.jpg", "cat", "0.5", "0.25", "0.25"],
+        ["a.png", "dog, small", "0.125", "0.75", "0.125"],
+        ["inside/b.png", "eel", "0.1", "0.2", "0.7"],
+    ]
+    with np.load(tmp_path / "new" / "predictions.npz") as arrays:
+        assert set(arrays) == {"files", "logits", "probabilities"}
+        assert arrays["files"].tolist() == ["a.jpg", "a.png", "inside/b.png"]
+        np.testing.assert_array_equal(arrays["logits"], logits)
+        np.testing.assert_allclose(arrays["probabilities"], shares, rtol=1e-6)
+    with Image.open(tmp_path / "new" / "overview.png") as overview:
+        assert overview.format == "PNG"
+    assert not (tmp_path / "new" / "reconstructions").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_autoencoder_writes_codes_errors_and_pictures(channels: int, tmp_path: Path) -> None:
+    spec = DataSpec("pets", "", (channels, 8, 8), ("cat",))
+    task = Reconstruction(
+        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda weights: SGD(weights, 0.1),
+        spec,
+    )
+    images = torch.rand(3, channels, 8, 8)
+    outputs = images.clone()
+    outputs[1] += 0.5  # partly over 1, as no sigmoid would do
+    before = {name: value.clone() for name, value in task.network.state_dict().items()}
+    task.train()  # as Lightning leaves it after predict
+    write_predictions(task, images, outputs, PATHS, ROOT, tmp_path)
+
+    assert task.training
+    for name, value in task.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    with torch.no_grad():
+        codes = task.network.eval().encoder(images).numpy()
+    header, *rows = table(tmp_path)
+    assert header == ["file", "mse", "code_0", "code_1"]
+    assert [row[0] for row in rows] == ["a.jpg", "a.png", "inside/b.png"]
+    numbers = np.array([row[1:] for row in rows], dtype=np.float64)
+    np.testing.assert_allclose(numbers[:, 0], [0, 0.25, 0], rtol=1e-5)
+    np.testing.assert_allclose(numbers[:, 1:], codes, rtol=1e-4, atol=1e-6)
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        assert set(arrays) == {"files", "reconstructions", "codes", "mse"}
+        np.testing.assert_array_equal(arrays["reconstructions"], outputs)
+        np.testing.assert_allclose(arrays["codes"], codes, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(arrays["mse"], [0, 0.25, 0], rtol=1e-5)
+
+    # Two pictures that differ in their suffix only do not overwrite each other.
+    folder = tmp_path / "reconstructions"
+    files = [folder / "a.jpg.png", folder / "a.png", folder / "inside" / "b.png"]
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(files)
+    for path, output in zip(files, outputs, strict=True):
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture).reshape(8, 8, channels)
+        expected = np.rint(output.clamp(0, 1).permute(1, 2, 0).numpy() * 255)
+        np.testing.assert_array_equal(pixels, expected)

@@ -1,0 +1,89 @@
+"""Figures show the numbers they are given, under their names."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from twinloop import figures
+
+HISTORY = [
+    {"epoch": 1, "seconds": 2.0, "train/loss": 0.9, "val/loss": 0.8, "val/accuracy": 0.5},
+    {"epoch": 2, "seconds": 2.0, "train/loss": 0.7, "val/loss": 0.6, "val/accuracy": 0.75},
+]
+
+
+def test_curves_have_an_axis_for_each_metric_and_a_line_for_each_stage() -> None:
+    figure = figures.curves(HISTORY, "mlp on digits")
+    assert figure.get_suptitle() == "mlp on digits"
+    lines = {
+        (axis.get_title(), str(line.get_label())): np.asarray(line.get_xydata()).tolist()
+        for axis in figure.axes
+        for line in axis.lines
+    }
+    assert lines == {
+        ("accuracy", "val"): [[1, 0.5], [2, 0.75]],
+        ("loss", "train"): [[1, 0.9], [2, 0.7]],
+        ("loss", "val"): [[1, 0.8], [2, 0.6]],
+    }
+
+
+def test_an_epoch_without_validation_leaves_a_gap() -> None:
+    history = [{"epoch": 1, "train/loss": 0.9}, HISTORY[1]]
+    figure = figures.curves(history, "")
+    (loss,) = (axis for axis in figure.axes if axis.get_title() == "loss")
+    points = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in loss.lines}
+    assert points == {"train": [[1, 0.9], [2, 0.7]], "val": [[2, 0.6]]}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_reconstructions_stand_below_the_originals(channels: int) -> None:
+    rows = {"original": torch.rand(3, channels, 4, 5), "drawn": torch.rand(3, channels, 4, 5)}
+    figure = figures.reconstructions(rows, "digits")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [
+        "original",
+        "",
+        "",
+        "drawn",
+        "",
+        "",
+    ]
+    expected = torch.cat(list(rows.values())).permute(0, 2, 3, 1).squeeze(3).numpy()
+    for axis, picture in zip(figure.axes, expected, strict=True):
+        (shown,) = axis.images
+        np.testing.assert_array_equal(np.asarray(shown.get_array()), picture)
+        assert shown.get_clim() == (0, 1)
+
+
+def test_confusion_shows_shares_and_writes_counts() -> None:
+    matrix = torch.tensor([[3, 1, 0], [0, 0, 0], [0, 2, 2]])
+    (axis,) = figures.confusion(matrix, ["cat", "dog", "eel"], "val").axes
+    assert (axis.get_title(), axis.get_ylabel(), axis.get_xlabel()) == ("val", "true", "predicted")
+    shares = np.asarray(axis.images[0].get_array())
+    np.testing.assert_array_equal(shares, [[0.75, 0.25, 0], [0, 0, 0], [0, 0.5, 0.5]])
+    counts = {(text.get_position(), text.get_text()) for text in axis.texts}
+    assert counts == {((0, 0), "3"), ((1, 0), "1"), ((1, 2), "2"), ((2, 2), "2")}
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["cat", "dog", "eel"]
+
+
+def test_many_classes_are_left_without_counts() -> None:
+    (axis,) = figures.confusion(torch.eye(21).long(), [str(n) for n in range(21)], "").axes
+    assert len(axis.texts) == 0
+
+
+@pytest.mark.parametrize(("count", "axes"), [(1, 1), (8, 8), (9, 16)])
+def test_predictions_are_eight_in_a_row_under_their_captions(count: int, axes: int) -> None:
+    captions = [f"class {number}" for number in range(count)]
+    figure = figures.predictions(torch.rand(count, 1, 4, 4), captions, "")
+    assert len(figure.axes) == axes
+    assert [axis.get_title() for axis in figure.axes if axis.images] == captions
+
+
+def test_a_figure_is_saved_as_png_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "curves.png"
+    figures.save(figures.curves(HISTORY, ""), path)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+    assert [file.name for file in path.parent.iterdir()] == ["curves.png"]
