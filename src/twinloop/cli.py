@@ -190,7 +190,7 @@ class TwinloopCLI(LightningCLI):
             history,
             LearningRateMonitor(logging_interval="step"),
             *(shown if FIRST_PROCESS else ()),
-            saver,
+            *([saver] if self._validates else ()),
             latest,
             SaveAndStop(self.signals, self.run / "checkpoints" / "last.ckpt"),
         ]
@@ -227,7 +227,7 @@ class TwinloopCLI(LightningCLI):
             form = LightningForm(self.model, flags["accumulate_grad_batches"])
             saver = learner.CheckpointCB(
                 self.run / "checkpoints",
-                self.model.monitor,
+                self.model.monitor if self._validates else None,
                 self.model.mode,
                 form.pack,
                 write_checkpoint,
@@ -248,6 +248,12 @@ class TwinloopCLI(LightningCLI):
                 extra.append(learner.ResumeCB(read_checkpoint(self.checkpoint), form.unpack))
         learn = build_learner(self.model, self.datamodule, flags, extra)
         learn.fit(learn.n_epochs, valid=False)
+
+    @property
+    def _validates(self) -> bool:
+        """Whether there is anything to tell the best epoch by."""
+        limit = self._get(self.config, "trainer").limit_val_batches
+        return bool(self.datamodule.sizes["val"]) and limit != 0
 
     def _settings(self) -> dict[str, Any]:
         """Every setting of the run, in plain types."""

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from twinloop.data.augment import Augmentation
-from twinloop.data.batches import Batches
+from twinloop.data.batches import Batches, from_integers, to_integers
 from twinloop.data.cache import Split
 
 ROWS = torch.tensor([8, 1, 5, 3, 9, 2, 7])
@@ -92,7 +92,47 @@ def test_a_position_has_its_draws_whatever_the_batch_size(split: Split) -> None:
     def draws(batch_size: int) -> Tensor:
         batches = Batches(split, ROWS, batch_size, seed=3, shuffle=True, augmentation=augmentation)
         batches.set_epoch(1)
-        return torch.cat([part for _, _, part in batches if part is not None])
+        return torch.cat([from_integers(part) for _, _, part in batches if part is not None])
 
     assert torch.equal(draws(2), augmentation.draws(7, seed=3, epoch=1))
     assert torch.equal(draws(2), draws(5))
+
+
+def test_draws_are_the_same_floats_after_they_were_integers() -> None:
+    draws = torch.cat([torch.rand(1000), torch.tensor([0.0, 1 - 2**-24])])
+    assert torch.equal(from_integers(to_integers(draws)), draws)
+
+
+def test_an_epoch_goes_on_where_it_was_stopped(split: Split) -> None:
+    whole = Batches(split, torch.arange(7), 2, seed=3, shuffle=True)
+    whole.set_epoch(4)
+    begun = Batches(split, torch.arange(7), 2, seed=3, shuffle=True)
+    begun.set_epoch(4)
+    first = iter(begun)
+    next(first), next(first)
+    resumed = Batches(split, torch.arange(7), 2, seed=3, shuffle=True)
+    resumed.load_state_dict(begun.state_dict())
+    resumed.set_epoch(4)
+    rest, expected = [b[0] for b in resumed], [b[0] for b in whole][2:]
+    assert len(rest) == len(expected) == 2
+    assert all(torch.equal(a, b) for a, b in zip(rest, expected, strict=True))
+    # The next epoch begins at its beginning, as does one that is resumed after the whole of it.
+    assert len(list(resumed)) == 4
+    resumed.load_state_dict(resumed.state_dict())
+    assert len(list(resumed)) == 4
+
+
+def test_processes_share_an_epoch_and_none_waits_for_another(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = torch.cat([labels for _, labels, _ in Batches(split, torch.arange(7), 2, shuffle=True)])
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        batches = Batches(split, torch.arange(7), 2, shuffle=True)
+        shares.append(torch.cat([labels for _, labels, _ in batches]))
+        assert len(batches) == 2
+    # Seven rows make four each: the first comes twice.
+    assert torch.equal(torch.stack(shares, 1).flatten(), torch.cat([whole, whole[:1]]))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from twinloop.data.augment import Augmentation
+from twinloop.data.batches import from_integers
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
@@ -59,7 +60,7 @@ def test_only_train_is_shuffled_and_augmented() -> None:
     assert draws is not None
     assert not torch.equal(labels, data.data.train.labels[data.rows["train"]])
     floats, _ = data.on_after_batch_transfer((images, labels, draws), 0)
-    mirrored = draws[:, 2] < 0.5
+    mirrored = from_integers(draws)[:, 2] < 0.5
     torch.testing.assert_close(floats[mirrored], images[mirrored].flip(3) / 255)
     torch.testing.assert_close(floats[~mirrored], images[~mirrored] / 255)
     for batches, name in ((data.val_dataloader(), "val"), (data.test_dataloader(), "test")):

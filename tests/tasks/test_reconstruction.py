@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.models import Autoencoder
+from twinloop.models import Autoencoder, BottleneckAutoencoder
 from twinloop.tasks import Reconstruction
 
 SPEC = DataSpec("pets", "", (1, 16, 16), ("cat", "dog"))
@@ -62,6 +62,23 @@ def test_metrics_of_val_are_those_of_all_pixels_whatever_the_batches(
         "val/mse": pytest.approx(mse.item(), rel=1e-5),
         "val/psnr": pytest.approx(-10 * mse.log10().item(), rel=1e-5),
     }
+
+
+def test_colour_is_counted_as_grey_is() -> None:
+    colour = DataSpec("colour", "", (3, 8, 8), ("cat", "dog"))
+    autoencoder = Reconstruction(
+        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda weights: SGD(weights, 0.1),
+        colour,
+    )
+    images = torch.rand(5, 3, 8, 8)
+    batches = [(images[:3], torch.zeros(3)), (images[3:], torch.zeros(2))]
+    loader: Any = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    (logged,) = quiet().validate(autoencoder, loader, verbose=False)
+    with torch.no_grad():
+        mse = (autoencoder.eval()(images) - images).double().square().mean().item()
+    assert logged["val/mse"] == pytest.approx(mse, rel=1e-5)
+    assert logged["val/loss"] == pytest.approx(mse, rel=1e-5)
 
 
 def test_ssim_on_test_is_that_of_flat_pictures() -> None:

@@ -128,8 +128,6 @@ class TaskCB(Callback):
 class TaskMetricsCB(cbs.MetricsCB):
     """The metrics that the task has, in place of metrics of the callback's own."""
 
-    follows = ("ResumeCB",)
-
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task

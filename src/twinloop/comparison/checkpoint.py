@@ -1,13 +1,14 @@
 """A Learner's checkpoint in Lightning's form, so that either loop goes on from the other's."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
 
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
@@ -57,6 +58,7 @@ class LightningForm(Callback):
             "loops": self._loops(learn, at_end),
             "callbacks": {"RandomState": RandomState().state_dict()},
             "optimizer_states": [learn.opt.state_dict()],
+            "ImageDataModule": {"train": learn.dls.train.state_dict()},
             "lr_schedulers": [cb.state_dict() for cb in learn.cbs if isinstance(cb, SchedCB)],
         }
         for cb in learn.cbs:
@@ -160,8 +162,7 @@ class LightningForm(Callback):
         if isinstance(cb, cbs.EarlyStoppingCB):
             states[_early_stopping_key(cb)] = cb.state_dict()
         elif isinstance(cb, cbs.CheckpointCB):
-            score = learn.metrics.get(cb.monitor)
-            states |= _saver_states(cb, None if score is None else score.detach().cpu())
+            states |= _saver_states(cb, learn.metrics)
         elif isinstance(cb, cbs.AverageCB):
             mean = cb.state_dict()
             states["EMAWeightAveraging"] = {"latest_update_step": mean["latest_update_step"]}
@@ -187,8 +188,9 @@ class LightningForm(Callback):
         if isinstance(cb, cbs.EarlyStoppingCB):
             cb.load_state_dict(states[_early_stopping_key(cb)])
         elif isinstance(cb, cbs.CheckpointCB):
-            score = states[_best_saver(cb).state_key]["best_model_score"]
-            cb.load_state_dict({} if score is None else {"best": score})
+            if cb.monitor:
+                score = states[_best_saver(cb).state_key]["best_model_score"]
+                cb.load_state_dict({} if score is None else {"best": score})
         elif isinstance(cb, cbs.AverageCB):
             mean = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
             cb.load_state_dict(
@@ -214,15 +216,18 @@ def _best_saver(cb: cbs.CheckpointCB) -> ModelCheckpoint:
     return ModelCheckpoint(cb.folder, filename="best", monitor=cb.monitor, mode=cb.mode)
 
 
-def _saver_states(cb: cbs.CheckpointCB, score: torch.Tensor | None) -> dict[str, Any]:
-    """What Lightning's two savers, of the best and of the last epoch, would know by now."""
-    best, last = _best_saver(cb), ModelCheckpoint(cb.folder, filename="last")
+def _saver_states(cb: cbs.CheckpointCB, metrics: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What Lightning's savers, of the best and of the last epoch, would know by now."""
+    last = ModelCheckpoint(cb.folder, filename="last")
     last.best_model_path = _existing(cb.last_path)
+    if cb.monitor is None:
+        return {last.state_key: last.state_dict()}
+    best = _best_saver(cb)
     if cb.best is not None:
         path = str(cb.best_path)
         best.best_model_path = best.kth_best_model_path = path
         best.best_model_score = best.kth_value = cb.best
-        best.current_score = score
+        best.current_score = metrics[cb.monitor].detach().cpu()
         best.best_k_models = {path: cb.best}
     return {saver.state_key: saver.state_dict() for saver in (best, last)}
 

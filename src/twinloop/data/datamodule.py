@@ -3,6 +3,7 @@
 import math
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -75,6 +76,7 @@ class ImageDataModule(LightningDataModule):
         self.revision = revision
         self.cache_dir = cache_dir
         self.images = images
+        self._train: Batches | None = None
 
     @cached_property
     def data(self) -> cache.DecodedData:
@@ -125,7 +127,7 @@ class ImageDataModule(LightningDataModule):
 
     def train_batches(self, *, overfit: bool = False) -> Batches:
         """Shuffled and augmented; with `overfit` in their own order and as they are."""
-        return Batches(
+        self._train = Batches(
             self.data.train,
             self.rows["train"],
             self.batch_size,
@@ -133,6 +135,20 @@ class ImageDataModule(LightningDataModule):
             shuffle=not overfit,
             augmentation=None if overfit else self.augmentation,
         )
+        return self._train
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the epoch is, for a checkpoint."""
+        return {"train": self._train.state_dict()} if self._train is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Have the epoch go on where a checkpoint's was.
+
+        Lightning does so itself, but only with a loader that is made after the checkpoint was
+        read, and a schedule has asked for one before, to know the length of the run.
+        """
+        if self._train is not None:
+            self._train.load_state_dict(state_dict["train"])
 
     def val_dataloader(self) -> Batches:
         """The held-out part of train, in its own order."""

@@ -38,7 +38,9 @@ def conclude(
     writer: SummaryWriter,
 ) -> None:
     """Read test once with the best weights of a finished run; write and show what came out."""
-    weights = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    # Without validation no epoch is known to be the best.
+    weights = read_checkpoint(best if best.exists() else last)
     task.load_state_dict(weights["state_dict"])
     found = collect(
         experiment=run.parent.name,

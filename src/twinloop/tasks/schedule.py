@@ -12,8 +12,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 
-SHORTEST = 3
-"""The fewest steps that go up and down; a shorter run ends on the way."""
+from twinloop.errors import UserError
 
 
 class Schedule(ABC):
@@ -33,13 +32,16 @@ class OneCycle(Schedule):
 
     warmup: float = 0.25
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"model.schedule.warmup is {self.warmup}; it must be in [0, 1)")
+
     def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> LRSchedulerConfigType:
         """Step with every optimiser step."""
         peaks = [group["lr"] for group in optimizer.param_groups]
-        # torch divides by the lengths of the way up and of the way down.
-        total = max(steps, SHORTEST)
-        warmup = min(max(self.warmup, 2 / total), 1 - 1 / total)
-        scheduler = OneCycleLR(optimizer, peaks, total_steps=total, pct_start=warmup)
+        # torch divides by the length of the way up, which is left out where there is no room.
+        warmup = self.warmup if self.warmup * steps > 1 else 0.0
+        scheduler = OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warmup)
         return {"scheduler": scheduler, "interval": "step"}
 
 

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.tasks.schedule import SHORTEST, Schedule
+from twinloop.tasks.schedule import Schedule
 
 ImageBatch = tuple[Tensor, Tensor]
 """Pictures float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
@@ -138,7 +138,8 @@ class Task(LightningModule):
         mean_loss, metrics = self._metrics(stage)
         with torch.no_grad():
             mean_loss.update(loss.detach(), weight=len(target))
-            metrics.update(output.detach(), target)
+            # Some metrics flatten by a view, which channels side by side do not allow.
+            metrics.update(output.detach().contiguous(), target.contiguous())
 
     def compute(self, stage: str) -> dict[str, Tensor]:
         """The metrics of `stage` that are one number, by name; and begin to count anew."""
@@ -172,8 +173,8 @@ class Task(LightningModule):
             UserError: it was planned for another number.
         """
         for scheduler in checkpoint["lr_schedulers"]:
-            planned = scheduler.get("total_steps", max(steps, SHORTEST))
-            if planned != max(steps, SHORTEST):
+            planned = scheduler.get("total_steps", steps)
+            if planned != steps:
                 raise UserError(
                     f"model.schedule was planned for {planned:,} steps, and this run has "
                     f"{steps:,}; pass the trainer.max_epochs and data.batch_size it started with"

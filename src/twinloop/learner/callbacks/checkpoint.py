@@ -19,7 +19,7 @@ class CheckpointCB(Callback):
 
     Args:
         folder: Where to.
-        monitor: The metric that chooses the best, 'val/accuracy' say.
+        monitor: The metric that chooses the best, 'val/accuracy' say; None keeps the last only.
         mode: 'min' or 'max', whichever is better.
         pack: What a checkpoint has in it.
         write: How it gets to disk.
@@ -30,7 +30,7 @@ class CheckpointCB(Callback):
     def __init__(
         self,
         folder: Path,
-        monitor: str = "val/loss",
+        monitor: str | None = "val/loss",
         mode: str = "min",
         pack: "Callable[[Learner], dict[str, Any]] | None" = None,
         write: "Callable[[dict[str, Any], Path], None] | None" = None,
@@ -53,8 +53,9 @@ class CheckpointCB(Callback):
         """Save the epoch."""
         if not learn.ends_epoch:
             return
-        if self.is_best(learn.metrics.get(self.monitor)):
-            self.best = learn.metrics[self.monitor].detach().cpu()
+        value = learn.metrics[self.monitor].detach().cpu() if self.monitor else None
+        if self.is_best(value):
+            self.best = value
             self.write(self.pack(learn), self.best_path)
         self.write(self.pack(learn), self.last_path)
 
@@ -64,7 +65,7 @@ class CheckpointCB(Callback):
             return False
         if self.best is None:
             return True
-        return bool(value.cpu() < self.best if self.mode == "min" else value.cpu() > self.best)
+        return bool(value < self.best if self.mode == "min" else value > self.best)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far."""

@@ -18,7 +18,7 @@ class TensorBoardCB(Callback):
     """
 
     follows = ("MetricsCB",)
-    precedes = ("BatchSchedCB", "AccumulateCB", "ValidateCB")
+    precedes = ("AccumulateCB", "ValidateCB")
 
     def __init__(self, writer: SummaryWriter, every: int = 10) -> None:
         self.writer = writer

@@ -1,0 +1,131 @@
+"""A run that is stopped by a signal goes on in either loop, to the bits of one that was not."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from twinloop.cli import main
+from twinloop.comparison.parity import LOOPS, Loop
+from twinloop.data.batches import Batch, Batches
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+STOPPED = 128 + signal.SIGTERM
+
+
+def fit(loop: str, folder: Path, *options: str) -> int:
+    return main(
+        [
+            *("fit", "--config", str(EXPERIMENTS / "denoising-autoencoder.yaml")),
+            *("--data.source", "digits", "--trainer.default_root_dir", str(folder)),
+            *("--trainer.max_epochs", "5", "--trainer.limit_train_batches", "4", "--loop", loop),
+            *("--model.network.widths", "[4,8]", *options),
+        ]
+    )
+
+
+def last(folder: Path) -> dict[str, Any]:
+    path = folder / "lightning_logs/denoising-autoencoder/version_0-digits/checkpoints/last.ckpt"
+    checkpoint: dict[str, Any] = torch.load(path)
+    return checkpoint
+
+
+def stop_at(epoch: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process get a SIGTERM while that batch is gathered."""
+    gather = Batches.__iter__
+
+    def gather_and_stop(self: Batches) -> Iterator[Batch]:
+        for number, found in enumerate(gather(self), start=1):
+            if self.shuffle and self.epoch == epoch and number == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield found
+
+    monkeypatch.setattr(Batches, "__iter__", gather_and_stop)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert fit("lightning", folder) == 0
+    return last(folder)
+
+
+def assert_equal(one: Any, other: Any, path: str = "") -> None:
+    """Compare two checkpoints: the same keys everywhere, and the same bits in every tensor."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key, value in one.items():
+            # Paths and times are a run's own.
+            if key not in ("dirpath", "best_model_path", "kth_best_model_path", "seconds"):
+                if key == "best_k_models":
+                    assert_equal(list(value.values()), list(other[key].values()), f"{path}/{key}")
+                else:
+                    assert_equal(value, other[key], f"{path}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{path}/{number}")
+    elif isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype, path
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path
+
+
+def test_a_checkpoint_is_lightnings_whichever_loop_saved_it(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    assert fit("homemade", tmp_path) == 0
+    assert_equal(last(tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("second", LOOPS)
+@pytest.mark.parametrize("first", LOOPS)
+@pytest.mark.parametrize("batch", [2, 4], ids=["in an epoch", "in its last batch"])
+def test_either_loop_goes_on_after_sigterm(
+    first: Loop,
+    second: Loop,
+    batch: int,
+    tmp_path: Path,
+    uninterrupted: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(2, batch, patch)
+        assert fit(first, tmp_path) == STOPPED
+    printed = capsys.readouterr().out
+    assert "stopped by SIGTERM" in printed
+    assert ("in epoch 3 after batch 2" if batch == 2 else "after epoch 3") in printed
+    assert last(tmp_path)["global_step"] == 8 + batch
+    assert fit(second, tmp_path, "--ckpt_path", "last") == 0
+    ended = last(tmp_path)
+    assert_equal(ended["state_dict"], uninterrupted["state_dict"])
+    assert_equal(ended["optimizer_states"], uninterrupted["optimizer_states"])
+    assert_equal(ended["lr_schedulers"], uninterrupted["lr_schedulers"])
+    # The train metrics of the epoch that was cut in two are of both its parts.
+    assert_equal(ended["callbacks"]["History"], uninterrupted["callbacks"]["History"])
+
+
+def test_lightning_goes_on_in_an_epoch_also_without_a_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constant = ("--model.schedule", "null")
+    assert fit("lightning", tmp_path / "whole", *constant) == 0
+    with monkeypatch.context() as patch:
+        stop_at(1, 3, patch)
+        assert fit("lightning", tmp_path / "parts", *constant) == STOPPED
+    assert fit("lightning", tmp_path / "parts", *constant, "--ckpt_path", "last") == 0
+    one, other = (last(tmp_path / name) for name in ("whole", "parts"))
+    assert_equal(other["state_dict"], one["state_dict"])
+
+
+def test_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert fit("homemade", tmp_path, "--trainer.max_epochs", "1") == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
