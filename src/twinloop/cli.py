@@ -14,12 +14,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from twinloop.comparison.bridge import build_learner
+from twinloop.comparison.bridge import Flags, build_learner
 from twinloop.comparison.checkpoint import LightningForm
 from twinloop.comparison.run import BoardCB, HistoryCB, SaveAndStopCB
 from twinloop.data.datamodule import ImageDataModule
@@ -28,7 +27,7 @@ from twinloop.errors import OUT_OF_REACH, explain
 from twinloop.learner import Callback as LearnerCallback
 from twinloop.learner import callbacks as learner
 from twinloop.runs import results
-from twinloop.runs.callbacks import Board, History, Lines, RandomState
+from twinloop.runs.callbacks import Board, History, Lines, RandomState, Scalars
 from twinloop.runs.checkpoint import (
     WholeCheckpointIO,
     check_fits,
@@ -147,6 +146,9 @@ class TwinloopCLI(LightningCLI):
             kwargs |= {"logger": False, "enable_progress_bar": False}
             return super().instantiate_trainer(**kwargs)
 
+        homemade = self._get(self.config, "loop") == "homemade"
+        if homemade:
+            Flags(vars(self._get(self.config_init, "trainer")))  # refuses what it cannot do
         experiment = self._get(self.config, "experiment")
         # A run goes on in its own folder.
         if self.checkpoint and run_of(self.checkpoint).parent == self.logs / experiment:
@@ -159,14 +161,12 @@ class TwinloopCLI(LightningCLI):
             self._parser("fit").save(
                 self.config["fit"], self.run / "config.yaml", skip_none=False, overwrite=True
             )
-        if self._get(self.config, "loop") == "homemade":
+        if homemade:
             return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
         history = History()
         self.rows = history.rows
-        logger = TensorBoardLogger(
-            self.logs, experiment, version=self.run.name, default_hp_metric=False
-        )
+        logger = Scalars(self.logs, experiment, version=self.run.name, default_hp_metric=False)
         self.writer: SummaryWriter = logger.experiment
         saver = ModelCheckpoint(
             self.run / "checkpoints",
@@ -220,8 +220,7 @@ class TwinloopCLI(LightningCLI):
         """Train by the Learner that `build_learner` makes of the Trainer's flags."""
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             distributed.init_process_group()
-        # What the parser leaves out is not a flag of the Trainer.
-        flags = vars(self._get(self.config_init, "trainer"))
+        flags = Flags(vars(self._get(self.config_init, "trainer")))
         extra: list[LearnerCallback] = []
         if not self.short:
             form = LightningForm(self.model, flags["accumulate_grad_batches"])

@@ -80,6 +80,10 @@ class Flags:
                 "counterpart for; set it to 1"
             )
         object.__setattr__(self, "values", values)
+        # What cannot be is said before anything is made.
+        _precision(self["precision"], self.device)
+        _counterparts(self)
+        _ = self.is_distributed
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -150,7 +154,10 @@ class TaskMetricsCB(cbs.MetricsCB):
 
 
 def build_learner(
-    task: Task, data: ImageDataModule, flags: Mapping[str, Any], extra: Sequence[Callback] = ()
+    task: Task,
+    data: ImageDataModule,
+    flags: Mapping[str, Any] | Flags,
+    extra: Sequence[Callback] = (),
 ) -> Learner:
     """Make the Learner that trains `task` on `data` as `Trainer(**flags)` would.
 
@@ -166,7 +173,7 @@ def build_learner(
     Raises:
         UserError: a flag that the Learner has no counterpart for.
     """
-    wanted = Flags(flags)
+    wanted = flags if isinstance(flags, Flags) else Flags(flags)
     if wanted["deterministic"]:
         torch.use_deterministic_algorithms(True)
     train = data.train_batches(overfit=wanted["overfit_batches"] > 0)
@@ -195,7 +202,7 @@ def build_learner(
         ),
         *_precision(wanted["precision"], device),
         *(_scheduler(scheduler) if scheduler else ()),
-        *_counterparts(wanted["callbacks"] or (), short=bool(wanted["fast_dev_run"])),
+        *_counterparts(wanted),
         *extra,
     ]
     if wanted["accumulate_grad_batches"] > 1:
@@ -249,17 +256,16 @@ def _scheduler(config: Mapping[str, Any]) -> list[Callback]:
     return [kind(lambda _: scheduler)]
 
 
-def _counterparts(
-    callbacks: Sequence[LightningCallback] | LightningCallback, *, short: bool
-) -> list[Callback]:
+def _counterparts(flags: Flags) -> list[Callback]:
     """The Learner's callbacks for those of an experiment file; a short run is never stopped."""
+    given: Sequence[LightningCallback] | LightningCallback = flags["callbacks"] or ()
     found: list[Callback] = []
-    for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
+    for callback in given if isinstance(given, Sequence) else [given]:
         if isinstance(callback, EarlyStopping):
             stop = cbs.EarlyStoppingCB(
                 callback.monitor, callback.mode, callback.patience, abs(callback.min_delta)
             )
-            found += [] if short else [stop]
+            found += [] if flags["fast_dev_run"] else [stop]
         elif isinstance(callback, EMAWeightAveraging):
             found.append(cbs.AverageCB(callback._kwargs["avg_fn"]))
         else:

@@ -10,11 +10,20 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.runs import board
 from twinloop.tasks import Task
+
+
+class Scalars(TensorBoardLogger):
+    """Lightning's logger without its hparams.yaml: config.yaml has every setting of a run."""
+
+    def save(self) -> None:
+        """Bring to disk what was logged."""
+        self.experiment.flush()
 
 
 class History(Checkpoint):

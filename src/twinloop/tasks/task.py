@@ -142,8 +142,13 @@ class Task(LightningModule):
             metrics.update(output.detach().contiguous(), target.contiguous())
 
     def compute(self, stage: str) -> dict[str, Tensor]:
-        """The metrics of `stage` that are one number, by name; and begin to count anew."""
+        """The metrics of `stage` that are one number, by name; and begin to count anew.
+
+        Empty where no batch was counted, as in an epoch that is left before its first.
+        """
         mean_loss, metrics = self._metrics(stage)
+        if not mean_loss.update_called:
+            return {}
         values = {f"{stage}/loss": mean_loss.compute()} | metrics.compute()
         mean_loss.reset()
         metrics.reset()

@@ -40,8 +40,8 @@ class TensorBoardCB(Callback):
         self.loss = learn.loss.detach()
 
     def after_batch(self, learn: Learner) -> None:
-        """Write the loss of the batch."""
-        if learn.training and self.is_due():
+        """Write the loss of the batch, if it ended in a step."""
+        if learn.training and learn.steps > self.at and self.is_due():
             self.write(learn, {"train/loss_step": float(self.loss)})
 
     def after_epoch(self, learn: Learner) -> None:

@@ -20,6 +20,8 @@ class Traced(NamedTuple):
 class TraceCB(Callback):
     """Records every event in `events`."""
 
+    precedes = ("ValidateCB",)
+
     def __init__(self) -> None:
         self.events: list[Traced] = []
         for event in EVENTS:

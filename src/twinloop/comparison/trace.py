@@ -1,0 +1,64 @@
+"""Lightning's hooks and the Learner's events: what each loop calls, in what order."""
+
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import Callback as LightningCallback
+from lightning.pytorch import Trainer
+
+from twinloop.learner.callbacks.trace import Traced
+
+COUNTERPARTS: dict[str, str | None] = {
+    "on_fit_start": None,  # the Learner has no set-up of its own before its first event
+    "on_train_start": "before_fit",
+    "on_train_epoch_start": "train before_epoch",
+    "on_train_batch_start": "train before_batch",
+    "on_before_zero_grad": None,  # the Learner forgets gradients after its step, not before
+    "on_before_backward": "train after_loss",
+    "on_after_backward": "train after_backward",
+    "on_before_optimizer_step": "train before_step",
+    "on_train_batch_end": "train after_batch",
+    "on_validation_start": None,  # one hook for all loaders of validation; there is one
+    "on_validation_epoch_start": "val before_epoch",
+    "on_validation_batch_start": "val before_batch",
+    "on_validation_batch_end": "val after_batch",
+    "on_validation_epoch_end": "val after_epoch",
+    "on_validation_end": "val cleanup_epoch",
+    "on_train_epoch_end": "train after_epoch",
+    "on_train_end": "after_fit",
+    "on_fit_end": "cleanup_fit",
+    "on_exception": "cleanup_fit",
+}
+"""Each of Lightning's hooks in a fit, and the event of the Learner at the same place."""
+
+
+class HookTrace(LightningCallback):
+    """Records every hook of a fit in `hooks`, as `TraceCB` records events."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Traced] = []
+        for hook in COUNTERPARTS:
+            setattr(self, hook, partial(self._record, hook))
+
+    def _record(self, hook: str, trainer: Trainer, *_: Any) -> None:
+        stage = "val" if trainer.validating else "train"
+        epochs = trainer.fit_loop.epoch_loop
+        number = (
+            epochs.val_loop.batch_progress.current.ready if stage == "val" else epochs.batch_idx
+        )
+        self.hooks.append(Traced(hook, stage, trainer.current_epoch, number))
+
+
+def translated(hooks: list[Traced]) -> list[str]:
+    """The events of the Learner at the places of Lightning's `hooks`."""
+    return [event for hook in hooks if (event := COUNTERPARTS[hook.event]) is not None]
+
+
+def comparable(events: list[Traced]) -> list[str]:
+    """Those of the Learner's `events` that Lightning has a hook for, named as there."""
+    known = set(COUNTERPARTS.values())
+    names = [
+        event.event if event.event.endswith("_fit") else f"{event.stage} {event.event}"
+        for event in events
+    ]
+    return [name for name in names if name in known]
