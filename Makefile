@@ -6,15 +6,18 @@ RUN := .venv/bin/python -m twinloop
 STAMP := .venv/installed
 
 export DATA
-# RESUME=1 goes on with the latest run of the same experiment and data.
-fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(RESUME),--ckpt_path last)
+# RESUME=1 goes on with the latest run of the same experiment and data; LOOP=homemade trains by
+# the Learner.
+fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(RESUME),--ckpt_path last) \
+    $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
 .PHONY: help train-ae train-classifier train-mlp tensorboard test test-all lint clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
-	@echo "  with DATA=FOLDER, DATA=owner/name (the Hub) or DATA=digits; RESUME=1 goes on with the last run"
+	@echo "  with DATA=FOLDER, DATA=owner/name (the Hub) or DATA=digits; RESUME=1 goes on with the last run,"
+	@echo "  and LOOP=homemade trains by the Learner in place of Lightning's Trainer"
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("twinloop needs Python 3.11 or newer; try make PYTHON=python3.12" \

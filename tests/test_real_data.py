@@ -1,12 +1,15 @@
 """The experiments on real Fashion-MNIST reach what they promise."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from twinloop.cli import main
+from twinloop.comparison.parity import LOOPS, compare_tensors
 from twinloop.data.datamodule import ImageDataModule
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -14,10 +17,11 @@ pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(1200)]
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
-def train(experiment: str, data: Path, folder: Path) -> dict[str, Any]:
+def train(experiment: str, data: Path, folder: Path, loop: str = "lightning") -> dict[str, Any]:
     """Train one experiment as it is and return its results."""
     options = ["--data.source", str(data), "--trainer.default_root_dir", str(folder)]
-    assert main(["fit", "--config", str(EXPERIMENTS / f"{experiment}.yaml"), *options]) == 0
+    command = ["fit", "--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--loop", loop]
+    assert main([*command, *options]) == 0
     run = folder / "lightning_logs" / experiment / "version_0-fashion_mnist"
     results: dict[str, Any] = json.loads((run / "results.json").read_text())
     assert results["dataset"]["sizes"] == {"train": 55_000, "val": 5_000, "test": 10_000}
@@ -60,3 +64,19 @@ def test_the_lessons_autoencoder_beats_the_lesson(fashion_mnist: Path, tmp_path:
     results = train("lesson-autoencoder", fashion_mnist, tmp_path)
     assert results["epochs"] == 5
     assert results["test"]["mse"] < 0.034
+
+
+def test_both_loops_end_with_the_same_weights_on_all_threads(
+    fashion_mnist: Path, tmp_path: Path
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        one, other = (train("mlp", fashion_mnist, tmp_path / loop, loop) for loop in LOOPS)
+    finally:
+        torch.set_num_threads(threads)
+    assert one["test"] == other["test"]
+    checkpoints = [
+        torch.load(next((tmp_path / loop).rglob("last.ckpt")))["state_dict"] for loop in LOOPS
+    ]
+    assert compare_tensors("weights", *checkpoints) == []

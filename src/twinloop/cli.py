@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -220,6 +221,7 @@ class TwinloopCLI(LightningCLI):
         """Train by the Learner that `build_learner` makes of the Trainer's flags."""
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             distributed.init_process_group()
+            reset_seed()  # as Lightning's ddp does: every process draws the same from here on
         flags = Flags(vars(self._get(self.config_init, "trainer")))
         extra: list[LearnerCallback] = []
         if not self.short:
@@ -305,6 +307,10 @@ def main(args: list[str]) -> int:
     _quiet()
     threading.excepthook = _report_thread
     try:
+        if args == ["parity"]:
+            from twinloop.comparison import parity
+
+            return parity.main()
         TwinloopCLI(args)
     except Stopped as stopped:
         print(stopped)
@@ -337,5 +343,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     # A run goes on in its own folder.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # A task's metrics talk to the other processes themselves before they are logged.
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")
     # Batches are gathered whole from mapped memory: worker processes would only slow them down.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -1,5 +1,7 @@
 """Both loops end with the same bits, cell by cell."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -14,6 +16,7 @@ from twinloop.comparison.parity import (
     digits,
     record,
     refusal,
+    table,
 )
 
 FAST = 12
@@ -67,3 +70,8 @@ def test_another_seed_is_not_equal() -> None:
     found = differences(one, other)
     assert next(iter(found)).startswith("start: ")
     assert len(found) > len(one.steps)
+
+
+def test_the_table_of_the_readme_is_the_one_that_is_proven_here() -> None:
+    exact = table(dict.fromkeys(cells(), "exact"))
+    assert exact in (Path(__file__).parents[2] / "README.md").read_text()
