@@ -38,6 +38,23 @@ def test_combinations_are_exact(cell: Cell) -> None:
     assert_equal_bits(cell)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
+@pytest.mark.parametrize("model", ["MLP", "batch norm, dropout"])
+def test_a_gpu_is_exact_with_deterministic_algorithms(
+    model: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    cell = BASE | {"model": model, "precision": precision}
+    try:
+        one, other = (record(loop, cell, digits(), accelerator="gpu") for loop in LOOPS)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert differences(one, other) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", combinations(ALL)[FAST:], ids=lambda cell: "-".join(cell.values()))
 def test_further_combinations_are_exact(cell: Cell) -> None:

@@ -73,10 +73,8 @@ SCHEDULES: dict[str, Schedule | None] = {
     "cosine, by epoch": Cosine(),
     "plateau on val/loss": Plateau(patience=0),
 }
-PRECISIONS = {
-    name: {"precision": name} for name in ("32-true", "bf16-mixed", "64-true", "bf16-true")
-}
-ACCUMULATIONS = {str(n): {"accumulate_grad_batches": n} for n in (1, 3, 4)}
+PRECISIONS = dict.fromkeys(("32-true", "bf16-mixed", "64-true", "bf16-true"))
+ACCUMULATIONS = dict.fromkeys(("1", "3", "4"))
 """An epoch has ten batches: neither 3 nor 4 divides it, so its last window is not full."""
 CLIPPINGS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -228,8 +226,8 @@ def record(
         data.spec, OPTIMIZERS[cell["optimiser"]], SCHEDULES[cell["schedule"]]
     )
     run, average = RUNS[cell["loop"]](), AVERAGES[cell["averaging"]]()
-    flags = run | PRECISIONS[cell["precision"]] | ACCUMULATIONS[cell["accumulation"]]
-    flags |= CLIPPINGS[cell["clipping"]] | {"accelerator": accelerator}
+    flags = run | {"precision": cell["precision"], "accelerator": accelerator}
+    flags |= {"accumulate_grad_batches": int(cell["accumulation"])} | CLIPPINGS[cell["clipping"]]
     flags["callbacks"] = [*run.get("callbacks", ()), *average.get("callbacks", ())]
     found = Record(start=_copied(task.state_dict()))
     train = {"lightning": _record_lightning, "homemade": _record_homemade}[loop]
@@ -340,7 +338,7 @@ ELSEWHERE = {
         "after SIGTERM in an epoch or at its end; by the same loop or the other (test_resume.py)"
     ),
     "processes": "2 over gloo: evenly divided, not evenly, accumulated (test_distributed.py)",
-    "device": "CPU; a GPU was not to be had",
+    "device": "CPU; a GPU has not been tried",
 }
 """What takes signals, processes or another machine, and the test that shows it."""
 
