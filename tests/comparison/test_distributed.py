@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from twinloop.comparison.parity import LOOPS, Loop, compare_tensors, flat
+from twinloop.comparison.parity import LOOPS, Loop
+from twinloop.comparison.record import compare_tensors, flat
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

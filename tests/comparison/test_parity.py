@@ -12,12 +12,12 @@ from twinloop.comparison.parity import (
     Cell,
     cells,
     combinations,
-    differences,
     digits,
     record,
     refusal,
     table,
 )
+from twinloop.comparison.record import differences
 
 FAST = 12
 ALL = 72

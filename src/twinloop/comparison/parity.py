@@ -8,20 +8,19 @@ A cell of the table is an experiment: a model, an optimiser, a schedule, a preci
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging
-from torch import Tensor, nn
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from twinloop.comparison.bridge import build_learner
+from twinloop.comparison.record import Record, Recorder, RecorderCB, copied, differences, flat
 from twinloop.data.augment import Augmentation
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.learner import Callback, Learner
 from twinloop.models import (
     MLP,
     BottleneckAutoencoder,
@@ -155,68 +154,6 @@ def inexact(cell: Cell) -> str | None:
     return None
 
 
-@dataclass
-class Record:
-    """Every number that a run leaves."""
-
-    steps: list[dict[str, Tensor]] = field(default_factory=list)
-    """Of each batch its loss; of each step gradient norm and learning rates, before clipping."""
-    metrics: list[dict[str, Tensor]] = field(default_factory=list)
-    """Everything logged so far, after each validation and each epoch."""
-    start: dict[str, Tensor] = field(default_factory=dict)
-    state: dict[str, Tensor] = field(default_factory=dict)
-    """Parameters and buffers, at the start and at the end."""
-    optimizer: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Recorder(Checkpoint):
-    """Keeps a Trainer's record. As a `Checkpoint` it comes after the task's own epoch end."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
-        """The loss, divided where batches are accumulated."""
-        self.record.steps.append({"loss": outputs["loss"].detach().clone()})
-
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
-        """The gradient before it is clipped."""
-        self.record.steps.append(_gradient(optimizer))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What validation has logged."""
-        self.record.metrics.append(_logged(trainer.callback_metrics))
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What the epoch has logged."""
-        self.record.metrics.append(_logged(trainer.callback_metrics))
-
-
-class RecorderCB(Callback):
-    """Keeps a Learner's record."""
-
-    follows = ("AccumulateCB", "MixedPrecisionCB", "MetricsCB")
-    precedes = ("GradientClipCB", "ValidateCB")
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def before_step(self, learn: Learner) -> None:
-        """The gradient before it is clipped."""
-        self.record.steps.append(_gradient(learn.opt))
-
-    def after_batch(self, learn: Learner) -> None:
-        """The loss, divided where batches are accumulated."""
-        if learn.training:
-            self.record.steps.append({"loss": learn.loss.detach().clone()})
-
-    def after_epoch(self, learn: Learner) -> None:
-        """What the pass has logged."""
-        self.record.metrics.append(_logged(learn.metrics))
-
-
 def record(
     loop: Loop, cell: Cell, data: ImageDataModule, *, seed: int = 0, accelerator: str = "cpu"
 ) -> Record:
@@ -229,10 +166,10 @@ def record(
     flags = run | {"precision": cell["precision"], "accelerator": accelerator}
     flags |= {"accumulate_grad_batches": int(cell["accumulation"])} | CLIPPINGS[cell["clipping"]]
     flags["callbacks"] = [*run.get("callbacks", ()), *average.get("callbacks", ())]
-    found = Record(start=_copied(task.state_dict()))
+    found = Record(start=copied(task.state_dict()))
     train = {"lightning": _record_lightning, "homemade": _record_homemade}[loop]
     optimizer = train(task, data, flags, found)
-    found.state = _copied(task.state_dict())
+    found.state = copied(task.state_dict())
     found.optimizer = flat(optimizer.state_dict())
     return found
 
@@ -257,75 +194,6 @@ def _record_homemade(
     learn.fit(learn.n_epochs, valid=False)
     optimizer: Optimizer = learn.opt
     return optimizer
-
-
-def differences(one: Record, other: Record) -> list[str]:
-    """Where two records differ, in the order in which it came about; empty if nowhere.
-
-    Raises:
-        AssertionError: a record of a run whose weights have not moved, which would prove nothing.
-    """
-    for run in (one, other):
-        assert any(not torch.equal(run.start[name], run.state[name]) for name in run.start)
-    found = compare_tensors("start", one.start, other.start)
-    found += _compare_lists("step", one.steps, other.steps)
-    found += _compare_lists("metrics", one.metrics, other.metrics)
-    found += compare_tensors("weights", one.state, other.state)
-    return found + compare_tensors("optimiser", one.optimizer, other.optimizer)
-
-
-def _compare_lists(
-    what: str, one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]
-) -> list[str]:
-    found = [] if len(one) == len(other) else [f"{what}: {len(one)} against {len(other)}"]
-    for number, (a, b) in enumerate(zip(one, other, strict=False)):
-        found += compare_tensors(f"{what} {number}", a, b)
-    return found
-
-
-def compare_tensors(what: str, one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """Where two sets of named tensors differ: in their names, types, shapes or any bit."""
-    found = [f"{what}: only one has {name}" for name in sorted(one.keys() ^ other.keys())]
-    for name in one.keys() & other.keys():
-        a, b = one[name], other[name]
-        if a.dtype != b.dtype or a.shape != b.shape:
-            found.append(f"{what}: {name} is {a.dtype} {tuple(a.shape)} against {b.dtype}")
-        elif not torch.equal(a, b) and not (a.isnan() & b.isnan()).all():
-            far = (a.double() - b.double()).abs().max()
-            found.append(f"{what}: {name} differs by up to {far:.3g}")
-    return found
-
-
-def _gradient(optimizer: Optimizer) -> dict[str, Tensor]:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norms = [p.grad.norm() for p in parameters if p.grad is not None]
-    rates = torch.tensor([group["lr"] for group in optimizer.param_groups])
-    return {"gradient norm": torch.stack(norms).norm(), "learning rates": rates}
-
-
-def _logged(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Metrics of epochs; what Lightning logs of a single step is in the record of steps."""
-    return {
-        name: torch.tensor(float(value), dtype=torch.float64)
-        for name, value in metrics.items()
-        if not name.endswith("_step")
-    }
-
-
-def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-def flat(value: Any, name: str = "") -> dict[str, Tensor]:
-    """An optimiser's state, or any part of a checkpoint, as tensors by their path in it."""
-    if isinstance(value, dict | list | tuple):
-        found: dict[str, Tensor] = {}
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            found |= flat(part, f"{name}/{key}")
-        return found
-    if isinstance(value, Tensor):
-        return {name: value.detach().clone()}
-    return {} if value is None or isinstance(value, str) else {name: torch.tensor(value)}
 
 
 def digits() -> ImageDataModule:
