@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from twinloop.comparison.bridge import build_learner
-from twinloop.comparison.record import Record, Recorder, RecorderCB, copied, differences, flat
+from twinloop.comparison.record import Record, Recorder, RecorderCB, differences
 from twinloop.data.augment import Augmentation
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
@@ -166,34 +166,27 @@ def record(
     flags = run | {"precision": cell["precision"], "accelerator": accelerator}
     flags |= {"accumulate_grad_batches": int(cell["accumulation"])} | CLIPPINGS[cell["clipping"]]
     flags["callbacks"] = [*run.get("callbacks", ()), *average.get("callbacks", ())]
-    found = Record(start=copied(task.state_dict()))
-    train = {"lightning": _record_lightning, "homemade": _record_homemade}[loop]
-    optimizer = train(task, data, flags, found)
-    found.state = copied(task.state_dict())
-    found.optimizer = flat(optimizer.state_dict())
-    return found
+    if loop == "lightning":
+        return _record_lightning(task, data, flags)
+    return _record_homemade(task, data, flags)
 
 
-def _record_lightning(
-    task: Task, data: ImageDataModule, flags: dict[str, Any], found: Record
-) -> Optimizer:
+def _record_lightning(task: Task, data: ImageDataModule, flags: dict[str, Any]) -> Record:
+    found = Record()
     flags["callbacks"] = [*flags["callbacks"], Recorder(found)]
     off = ("logger", "enable_progress_bar", "enable_model_summary")
     quiet: dict[str, Any] = dict.fromkeys(off, False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(many workers|LeafSpec)")
-        trainer = Trainer(**flags, **quiet, num_sanity_val_steps=0)
-        trainer.fit(task, datamodule=data)
-    return trainer.optimizers[0]
+        Trainer(**flags, **quiet, num_sanity_val_steps=0).fit(task, datamodule=data)
+    return found
 
 
-def _record_homemade(
-    task: Task, data: ImageDataModule, flags: dict[str, Any], found: Record
-) -> Optimizer:
+def _record_homemade(task: Task, data: ImageDataModule, flags: dict[str, Any]) -> Record:
+    found = Record()
     learn = build_learner(task, data, flags, [RecorderCB(found)])
     learn.fit(learn.n_epochs, valid=False)
-    optimizer: Optimizer = learn.opt
-    return optimizer
+    return found
 
 
 def digits() -> ImageDataModule:

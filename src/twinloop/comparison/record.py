@@ -26,6 +26,7 @@ class Record:
     state: dict[str, Tensor] = field(default_factory=dict)
     """Parameters and buffers, at the start and at the end."""
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    """The optimiser's state at the end, by the path in it."""
 
 
 class Recorder(Checkpoint):
@@ -33,6 +34,15 @@ class Recorder(Checkpoint):
 
     def __init__(self, record: Record) -> None:
         self.record = record
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The weights before the first step."""
+        self.record.start = copied(pl_module.state_dict())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The weights and the optimiser after the last one."""
+        self.record.state = copied(pl_module.state_dict())
+        self.record.optimizer = flat(trainer.optimizers[0].state_dict())
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
         """The loss, divided where batches are accumulated."""
@@ -56,11 +66,23 @@ class Recorder(Checkpoint):
 class RecorderCB(Callback):
     """Keeps a Learner's record."""
 
-    follows = ("AccumulateCB", "MixedPrecisionCB", "MetricsCB")
+    follows = (
+        *("DeviceCB", "TruePrecisionCB", "MixedPrecisionCB", "AverageCB", "ResumeCB"),
+        *("AccumulateCB", "MetricsCB"),
+    )
     precedes = ("GradientClipCB", "ValidateCB")
 
     def __init__(self, record: Record) -> None:
         self.record = record
+
+    def before_fit(self, learn: Learner) -> None:
+        """The weights before the first step."""
+        self.record.start = copied(learn.model.state_dict())
+
+    def after_fit(self, learn: Learner) -> None:
+        """The weights and the optimiser after the last one."""
+        self.record.state = copied(learn.model.state_dict())
+        self.record.optimizer = flat(learn.opt.state_dict())
 
     def before_step(self, learn: Learner) -> None:
         """The gradient before it is clipped."""

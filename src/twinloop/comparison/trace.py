@@ -33,10 +33,11 @@ COUNTERPARTS: dict[str, str | None] = {
 
 
 class HookTrace(LightningCallback):
-    """Records every hook of a fit in `hooks`, as `TraceCB` records events."""
+    """Records every hook of a fit in `hooks` and when it was in `times`, as `TraceCB` does."""
 
     def __init__(self) -> None:
         self.hooks: list[Traced] = []
+        self.times: list[float] = []
         for hook in COUNTERPARTS:
             setattr(self, hook, partial(self._record, hook))
 

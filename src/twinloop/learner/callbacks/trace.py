@@ -1,5 +1,6 @@
 """To see what happens when, and to stop there."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,16 +19,18 @@ class Traced(NamedTuple):
 
 
 class TraceCB(Callback):
-    """Records every event in `events`."""
+    """Records every event in `events`, and when it was (in seconds, from anywhere) in `times`."""
 
     precedes = ("ValidateCB",)
 
     def __init__(self) -> None:
         self.events: list[Traced] = []
+        self.times: list[float] = []
         for event in EVENTS:
             setattr(self, event, partial(self._record, event))
 
     def _record(self, event: str, learn: Learner) -> None:
+        self.times.append(time.perf_counter())
         self.events.append(Traced(event, learn.stage, learn.epoch, learn.num))
 
 
