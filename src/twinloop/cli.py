@@ -7,39 +7,35 @@ import sys
 import threading
 import traceback
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.comparison.bridge import Flags, build_learner
-from twinloop.comparison.checkpoint import LightningForm
-from twinloop.comparison.run import BoardCB, HistoryCB, SaveAndStopCB
+from twinloop.comparison.diary import Diary, write_diary
+from twinloop.comparison.record import Record, Recorder, RecorderCB
+from twinloop.comparison.run import learner_callbacks
+from twinloop.comparison.trace import HookTrace
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import OUT_OF_REACH, explain
 from twinloop.learner import Callback as LearnerCallback
-from twinloop.learner import callbacks as learner
+from twinloop.learner.callbacks import TraceCB
 from twinloop.runs import results
-from twinloop.runs.callbacks import Board, History, Lines, RandomState, Scalars
-from twinloop.runs.checkpoint import (
-    WholeCheckpointIO,
-    check_fits,
-    read_checkpoint,
-    spec_of,
-    write_checkpoint,
-)
+from twinloop.runs.callbacks import Scalars, trainer_callbacks
+from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
 from twinloop.runs.evaluation import evaluate
 from twinloop.runs.folder import latest_run, new_run, run_of
 from twinloop.runs.predictions import write_predictions
-from twinloop.runs.stop import SaveAndStop, Stopped, StopSignals
+from twinloop.runs.stop import Stopped, StopSignals
 from twinloop.tasks import Task
 
 FIRST_PROCESS = not getattr(rank_zero_only, "rank", 0)
@@ -65,6 +61,9 @@ class TwinloopCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self.checkpoint: Path | None = None
         self.signals = StopSignals()
+        self.writer: SummaryWriter | None = None  # the first process has one
+        self.diary: Diary | None = None
+        self.record: Record | None = None
         # Mistakes are ours to report, and an option must be spelled out.
         strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
@@ -93,6 +92,15 @@ class TwinloopCLI(LightningCLI):
             type=Literal["lightning", "homemade"],
             default="lightning",
             help="Who trains: Lightning's Trainer or the homemade Learner, to the same weights.",
+        )
+        parser.add_argument(
+            "--run", type=Path | None, help="Where to keep the run; unset, a new folder."
+        )
+        parser.add_argument(
+            "--record",
+            type=Literal["no", "times", "all"],
+            default="no",
+            help="Keep when everything was, or that and every number, for a comparison.",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments(
@@ -151,8 +159,15 @@ class TwinloopCLI(LightningCLI):
         if homemade:
             Flags(vars(self._get(self.config_init, "trainer")))  # refuses what it cannot do
         experiment = self._get(self.config, "experiment")
+        recorded = self._get(self.config, "record")
+        self.diary = Diary() if recorded != "no" else None
+        self.record = Record() if recorded == "all" else None
+        asked = self._get(self.config, "run")
         # A run goes on in its own folder.
-        if self.checkpoint and run_of(self.checkpoint).parent == self.logs / experiment:
+        if asked:
+            self.run = asked
+            self.run.mkdir(parents=True, exist_ok=True)
+        elif self.checkpoint and run_of(self.checkpoint).parent == self.logs / experiment:
             self.run = run_of(self.checkpoint)
         elif FIRST_PROCESS:
             self.run = new_run(self.logs, experiment, self.datamodule.spec.name)
@@ -165,36 +180,25 @@ class TwinloopCLI(LightningCLI):
         if homemade:
             return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
-        history = History()
-        self.rows = history.rows
-        logger = Scalars(self.logs, experiment, version=self.run.name, default_hp_metric=False)
-        self.writer: SummaryWriter = logger.experiment
-        saver = ModelCheckpoint(
-            self.run / "checkpoints",
-            filename="best",
-            monitor=self.model.monitor,
-            mode=self.model.mode,
-            enable_version_counter=False,
+        # The logger puts the three together again.
+        logger = Scalars(self.run.parent, name="", version=self.run.name, default_hp_metric=False)
+        if FIRST_PROCESS:
+            self.writer = logger.experiment
+        callbacks, self.rows = trainer_callbacks(
+            self.run,
+            self.model,
+            self.datamodule,
+            self.writer,
+            self._settings(),
+            self.signals,
+            validates=self._validates,
         )
-        # A saver with `save_last` would leave out every epoch that is not the best so far.
-        latest = ModelCheckpoint(
-            self.run / "checkpoints", filename="last", enable_version_counter=False
-        )
-        shown: list[Callback] = [Board(self.writer, self.datamodule, self._settings())]
-        if sys.stdout.isatty():
-            shown.append(RichProgressBar())
-        else:
+        if self.diary:
+            trace = HookTrace(self.diary.events, self.diary.times)
+            callbacks += [trace, *([Recorder(self.record)] if self.record else [])]
+        if not sys.stdout.isatty():
             kwargs.setdefault("enable_progress_bar", False)
-            shown.append(Lines(history))
-        self.trainer_defaults["callbacks"] = [
-            RandomState(),
-            history,
-            LearningRateMonitor(logging_interval="step"),
-            *(shown if FIRST_PROCESS else ()),
-            *([saver] if self._validates else ()),
-            latest,
-            SaveAndStop(self.signals, self.run / "checkpoints" / "last.ckpt"),
-        ]
+        self.trainer_defaults["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.plugins or []), WholeCheckpointIO()]
         return super().instantiate_trainer(logger=logger, **kwargs)
 
@@ -205,7 +209,8 @@ class TwinloopCLI(LightningCLI):
         if FIRST_PROCESS:
             experiment = self._get(self.config, "experiment")
             print(f"{experiment} on {model.spec.name}, {loop} loop: {sizes}", flush=True)
-        with self.signals:
+        timing = self.diary.timing(model.network) if self.diary else nullcontext()
+        with self.signals, timing:
             if loop == "homemade":
                 self._fit_homemade()
             else:
@@ -214,7 +219,9 @@ class TwinloopCLI(LightningCLI):
                 )
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        if FIRST_PROCESS and not self.short:
+        if self.writer is not None:
+            if self.diary:
+                write_diary(self.run, self.diary, self.record)
             results.conclude(self.run, loop, model, datamodule, self.rows, self.writer)
 
     def _fit_homemade(self) -> None:
@@ -225,28 +232,23 @@ class TwinloopCLI(LightningCLI):
         flags = Flags(vars(self._get(self.config_init, "trainer")))
         extra: list[LearnerCallback] = []
         if not self.short:
-            form = LightningForm(self.model, flags["accumulate_grad_batches"])
-            saver = learner.CheckpointCB(
-                self.run / "checkpoints",
-                self.model.monitor if self._validates else None,
-                self.model.mode,
-                form.pack,
-                write_checkpoint,
-            )
-            history = HistoryCB()
-            self.rows = history.rows
-            extra = [form, history]
             if FIRST_PROCESS:
                 self.writer = SummaryWriter(str(self.run))
-                extra += [
-                    learner.ProgressCB(),
-                    learner.TensorBoardCB(self.writer, flags["log_every_n_steps"]),
-                    BoardCB(self.writer, self.model, self.datamodule, self._settings()),
-                    saver,
-                    SaveAndStopCB(self.signals, saver),
-                ]
-            if self.checkpoint:
-                extra.append(learner.ResumeCB(read_checkpoint(self.checkpoint), form.unpack))
+            extra, self.rows = learner_callbacks(
+                self.run,
+                self.model,
+                self.datamodule,
+                self.writer,
+                self._settings(),
+                self.signals,
+                flags,
+                checkpoint=read_checkpoint(self.checkpoint) if self.checkpoint else None,
+                validates=self._validates,
+            )
+            if self.diary:
+                extra.append(TraceCB(self.diary.events, self.diary.times))
+            if self.record:
+                extra.append(RecorderCB(self.record))
         learn = build_learner(self.model, self.datamodule, flags, extra)
         learn.fit(learn.n_epochs, valid=False)
 
@@ -311,6 +313,10 @@ def main(args: list[str]) -> int:
             from twinloop.comparison import parity
 
             return parity.main()
+        if args[:1] == ["compare"]:
+            from twinloop.comparison import compare
+
+            return compare.main(args[1:])
         TwinloopCLI(args)
     except Stopped as stopped:
         print(stopped)

@@ -161,11 +161,11 @@ def _gradient(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def _logged(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Metrics of epochs; what Lightning logs of a single step is in the record of steps."""
+    """Metrics of epochs; what Lightning logs of single steps is in the record of steps."""
     return {
         name: torch.tensor(float(value), dtype=torch.float64)
         for name, value in metrics.items()
-        if not name.endswith("_step")
+        if name.startswith(("train/", "val/")) and not name.endswith("_step")
     }
 
 

@@ -1,14 +1,18 @@
 """Callbacks that make a Learner's run leave what a Trainer's leaves: see `twinloop.runs`."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from twinloop.comparison.bridge import Flags
+from twinloop.comparison.checkpoint import LightningForm
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.runs import board
+from twinloop.runs.checkpoint import write_checkpoint
 from twinloop.runs.stop import Stopped, StopSignals
 from twinloop.tasks import Task
 
@@ -89,3 +93,38 @@ class SaveAndStopCB(Callback):
         if learn.ends_epoch and self.signals.received:
             where = f"after epoch {learn.epoch + 1}"
             raise Stopped(self.signals.received, where, self.saver.last_path)
+
+
+def learner_callbacks(
+    run: Path,
+    task: Task,
+    data: ImageDataModule,
+    writer: SummaryWriter | None,
+    settings: dict[str, Any],
+    signals: StopSignals,
+    flags: Flags,
+    *,
+    checkpoint: dict[str, Any] | None,
+    validates: bool,
+) -> tuple[list[Callback], list[dict[str, float]]]:
+    """The callbacks that keep a Learner's run in the folder `run`, and the rows of its history.
+
+    With a `checkpoint` of either loop the run goes on from there. Of several processes only the
+    first has a `writer`, and prints and saves.
+    """
+    history = HistoryCB()
+    form = LightningForm(task, flags["accumulate_grad_batches"])
+    monitor = task.monitor if validates else None
+    saver = cbs.CheckpointCB(run / "checkpoints", monitor, task.mode, form.pack, write_checkpoint)
+    callbacks: list[Callback] = [form, history]
+    if checkpoint:
+        callbacks.append(cbs.ResumeCB(checkpoint, form.unpack))
+    if writer is not None:
+        callbacks += [
+            cbs.ProgressCB(),
+            cbs.TensorBoardCB(writer, flags["log_every_n_steps"]),
+            BoardCB(writer, task, data, settings),
+            saver,
+            SaveAndStopCB(signals, saver),
+        ]
+    return callbacks, history.rows

@@ -1,5 +1,6 @@
 """Lightning's hooks and the Learner's events: what each loop calls, in what order."""
 
+import time
 from functools import partial
 from typing import Any
 
@@ -35,19 +36,17 @@ COUNTERPARTS: dict[str, str | None] = {
 class HookTrace(LightningCallback):
     """Records every hook of a fit in `hooks` and when it was in `times`, as `TraceCB` does."""
 
-    def __init__(self) -> None:
-        self.hooks: list[Traced] = []
-        self.times: list[float] = []
+    def __init__(self, hooks: list[Traced] | None = None, times: list[float] | None = None) -> None:
+        self.hooks = hooks if hooks is not None else []
+        self.times = times if times is not None else []
         for hook in COUNTERPARTS:
             setattr(self, hook, partial(self._record, hook))
 
     def _record(self, hook: str, trainer: Trainer, *_: Any) -> None:
+        self.times.append(time.perf_counter())
         stage = "val" if trainer.validating else "train"
-        epochs = trainer.fit_loop.epoch_loop
-        number = (
-            epochs.val_loop.batch_progress.current.ready if stage == "val" else epochs.batch_idx
-        )
-        self.hooks.append(Traced(hook, stage, trainer.current_epoch, number))
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current
+        self.hooks.append(Traced(hook, stage, trainer.current_epoch, batches.ready - 1))
 
 
 def translated(hooks: list[Traced]) -> list[str]:

@@ -4,17 +4,25 @@ Those that report an epoch are `Checkpoint`s: Lightning calls these last, after 
 the epoch's metrics.
 """
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.runs import board
+from twinloop.runs.stop import SaveAndStop, StopSignals
 from twinloop.tasks import Task
 
 
@@ -107,3 +115,42 @@ class Board(Checkpoint):
         """Histograms, reconstructions, confusion."""
         assert isinstance(pl_module, Task)
         board.log_epoch(self.writer, pl_module, self.data, trainer.global_step)
+
+
+def trainer_callbacks(
+    run: Path,
+    task: Task,
+    data: ImageDataModule,
+    writer: SummaryWriter | None,
+    settings: dict[str, Any],
+    signals: StopSignals,
+    *,
+    validates: bool,
+) -> tuple[list[Callback], list[dict[str, float]]]:
+    """The callbacks that keep a Trainer's run in the folder `run`, and the rows of its history.
+
+    Of several processes only the first has a `writer`, and prints; Lightning itself sees to it
+    that only the first one saves.
+    """
+    history = History()
+    folder = run / "checkpoints"
+    best = ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor=task.monitor,
+        mode=task.mode,
+        enable_version_counter=False,
+    )
+    # A saver with `save_last` would leave out every epoch that is not the best so far.
+    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    shown: list[Callback] = [RichProgressBar() if sys.stdout.isatty() else Lines(history)]
+    callbacks: list[Callback] = [
+        RandomState(),
+        history,
+        LearningRateMonitor(logging_interval="step"),
+        *((*shown, Board(writer, data, settings)) if writer is not None else ()),
+        *([best] if validates else ()),
+        last,
+        SaveAndStop(signals, folder / "last.ckpt"),
+    ]
+    return callbacks, history.rows

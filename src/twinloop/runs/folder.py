@@ -44,6 +44,22 @@ def latest_run(logs: Path, experiment: str, dataset: str) -> Path:
     )
 
 
+def latest_checkpoint(logs: Path, experiment: str) -> Path:
+    """The last checkpoint of the newest run of an experiment, whatever the data set.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in sorted(_runs(logs, experiment), key=_number, reverse=True):
+        path = folder / "checkpoints" / "last.ckpt"
+        if path.is_file():
+            return path
+    raise UserError(
+        f"against: no run of {experiment!r} with a checkpoint is in {logs / experiment}; "
+        "run fit first"
+    )
+
+
 def run_of(checkpoint: Path) -> Path:
     """The folder that belongs to a checkpoint: its run's, or its own where it lies elsewhere."""
     return (

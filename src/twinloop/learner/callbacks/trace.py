@@ -23,9 +23,11 @@ class TraceCB(Callback):
 
     precedes = ("ValidateCB",)
 
-    def __init__(self) -> None:
-        self.events: list[Traced] = []
-        self.times: list[float] = []
+    def __init__(
+        self, events: list[Traced] | None = None, times: list[float] | None = None
+    ) -> None:
+        self.events = events if events is not None else []
+        self.times = times if times is not None else []
         for event in EVENTS:
             setattr(self, event, partial(self._record, event))
 
