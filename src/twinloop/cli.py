@@ -311,6 +311,11 @@ def main(args: list[str]) -> int:
             from twinloop.comparison import parity
 
             return parity.main()
+        if args[:1] == ["summary"]:
+            from twinloop.showcase import print_summary
+
+            print_summary(args[1:])
+            return 0
         TwinloopCLI(args)
     except Stopped as stopped:
         print(stopped)
