@@ -62,6 +62,32 @@ def layers_of(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     return found
 
 
+def output_of(model: nn.Module, pictures: Tensor, layer: str | None = None) -> Tensor:
+    """What `layer`, unset the last, makes of `[B, C, H, W]` in evaluation mode, by a hook.
+
+    Raises:
+        ValueError: a layer that the model does not have, or that did not run.
+    """
+    with evaluating(model):
+        if layer is None:
+            output: Tensor = model(pictures)
+            return output
+        try:
+            module = model.get_submodule(layer)
+        except AttributeError as error:
+            raise ValueError(f"layer={layer!r} is none of this model") from error
+        kept: list[Tensor] = []
+        # A copy: an in-place layer behind it may write over it.
+        handle = module.register_forward_hook(lambda *call: kept.append(call[2].clone()))
+        try:
+            model(pictures)
+        finally:
+            handle.remove()
+    if not kept:
+        raise ValueError(f"layer={layer!r} did not run")
+    return kept[-1]
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put `model` in evaluation mode, and every module back into its own afterwards."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinloop.convolution.chain import Layer, evaluating, layers_of
+from twinloop.convolution.chain import Layer, layers_of, output_of
 
 POINTWISE = (
     *(nn.Identity, nn.Dropout, nn.Dropout2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear),
@@ -140,7 +140,7 @@ def by_gradient(
             )
     twin = _with_open_gradients(model)
     picture = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
-    activation = _run(twin, picture, layer)
+    activation = output_of(twin, picture, layer)
     _check_position(position, tuple(activation.shape[1:]))
     chosen = activation[..., *position] if activation.ndim == 4 else activation
     gradient = torch.autograd.grad(chosen.sum(), picture, allow_unused=True)[0]
@@ -165,7 +165,7 @@ def effective(
         ValueError: a layer that did not run, or a position outside of its output.
     """
     pictures = images.detach().clone().requires_grad_()
-    activation = _run(model, pictures, layer)
+    activation = output_of(model, pictures, layer)
     rows, columns = _places(tuple(activation.shape[1:]))
     position = position or (rows // 2, columns // 2)
     _check_position(position, tuple(activation.shape[1:]))
@@ -302,31 +302,6 @@ class _MeanPool(nn.Module):
         kernel = x.new_full((x.shape[1], 1, *size), 1 / math.prod(size))
         summed = F.conv2d(padded, kernel, stride=stride, dilation=dilation, groups=x.shape[1])
         return summed[:, :, :rows, :columns]
-
-
-def _run(model: nn.Module, pictures: Tensor, layer: str | None) -> Tensor:
-    """What `layer` makes of `pictures` in evaluation mode; the model is left as it was."""
-    with evaluating(model):
-        if layer is None:
-            output: Tensor = model(pictures)
-            return output
-        kept: list[Tensor] = []
-        module = _submodule(model, layer)
-        handle = module.register_forward_hook(lambda *call: kept.append(call[2].clone()))
-        try:
-            model(pictures)
-        finally:
-            handle.remove()
-    if not kept:
-        raise ValueError(f"layer={layer!r} did not run")
-    return kept[-1]
-
-
-def _submodule(model: nn.Module, layer: str) -> nn.Module:
-    try:
-        return model.get_submodule(layer)
-    except AttributeError as error:
-        raise ValueError(f"layer={layer!r} is none of this model") from error
 
 
 def _path_to(layers: list[Layer], layer: str | None) -> list[Layer]:
