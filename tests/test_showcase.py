@@ -34,3 +34,55 @@ def test_a_mistake_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         "error: data.source: there is no folder '/nowhere'; pass a folder, a Hub id (owner/name) "
         "or 'digits'\n"
     )
+
+
+FIGURES = [
+    *("kernels", "im2col", "padding-and-stride", "upsampling", "receptive-fields"),
+    *("effective-fields", "learnt-filters", "strongest-patches"),
+]
+
+
+def convolutions(experiment: str, folder: Path, *options: str) -> int:
+    """Write the pages about a network that is trained on few batches, or was."""
+    path = next(path for path in EXPERIMENTS if path.stem == experiment)
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3"]
+    where = ["--trainer.default_root_dir", str(folder), "--output", str(folder / "out")]
+    return main(["convolutions", "--config", str(path), *ON_DIGITS, *short, *where, *options])
+
+
+@pytest.mark.slow
+def test_convolutions_writes_figures_a_page_and_a_workbook(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convolutions("lesson-classifier", tmp_path) == 0
+    printed = capsys.readouterr().out
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    pages = {"convolutions.html", "convolutions.xlsx"}
+    assert written == {f"{name}.png" for name in FIGURES} | pages
+    assert all(name in printed for name in written)
+    page = (tmp_path / "out" / "convolutions.html").read_text()
+    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert "lesson-classifier on digits, with the weights of 1 epochs of training" in page
+    # Nothing is trained twice: the weights of a run are used again.
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]
+    path = str(next(path for path in EXPERIMENTS if path.stem == "lesson-classifier"))
+    assert main(["fit", "--config", path, *options, "--trainer.max_epochs", "1"]) == 0
+    assert convolutions("lesson-classifier", tmp_path) == 0
+    page = (tmp_path / "out" / "convolutions.html").read_text()
+    assert "with the weights of lesson-classifier/version_0-digits" in page
+
+
+@pytest.mark.parametrize(
+    ("experiment", "message"),
+    [
+        ("lesson-autoencoder", "error: lesson-autoencoder classifies nothing; pass the --config"),
+        ("classifier", "error: model.network: layers.0.1 is BatchNorm2d"),
+    ],
+)
+def test_what_the_pages_cannot_show_is_told_in_one_line(
+    experiment: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convolutions(experiment, tmp_path) == 2
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / "out").exists()

@@ -311,10 +311,10 @@ def main(args: list[str]) -> int:
             from twinloop.comparison import parity
 
             return parity.main()
-        if args[:1] == ["summary"]:
-            from twinloop.showcase import print_summary
+        if args[:1] in (["summary"], ["convolutions"]):
+            from twinloop import showcase  # draws with much that the others need not load
 
-            print_summary(args[1:])
+            showcase.run(args)
             return 0
         TwinloopCLI(args)
     except Stopped as stopped:

@@ -1,13 +1,31 @@
-"""What `convolution/` has to show of an experiment: it brings data and networks to its pages."""
+"""What `convolution/` has to show of an experiment: `python -m twinloop summary|convolutions`.
 
+It brings data and networks, of which `convolution/` knows nothing.
+"""
+
+import copy
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from torch import Tensor, nn
 
+from twinloop.cli import STAND_IN
+from twinloop.convolution import page, workbook
 from twinloop.convolution.summary import summarise, table
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.tasks import Task
+from twinloop.errors import UserError
+from twinloop.figures import save
+from twinloop.runs.checkpoint import check_fits, read_checkpoint
+from twinloop.runs.folder import latest_run
+from twinloop.tasks import Classification, Task
+
+GARMENTS = 6
+"""How many classes the figures show a picture of."""
+MANY = 1000
+"""How many pictures of val the strongest answers are looked up in."""
 
 
 class Experiment(LightningCLI):
@@ -31,7 +49,13 @@ class Experiment(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The experiment's name, and what the parts learn from each other."""
-        parser.add_argument("--experiment", type=str, required=True, help="The name of it.")
+        parser.add_argument("--experiment", type=str, required=True, help="Its runs' name.")
+        parser.add_argument(
+            "--output",
+            type=Path,
+            default=Path("lightning_logs/convolutions"),
+            help="The folder that `convolutions` writes to.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
 
@@ -51,16 +75,27 @@ class Experiment(LightningCLI):
         )
 
 
-def print_summary(args: list[str]) -> None:
-    """Print each layer of an experiment's network: sizes, costs, and what it sees of a picture.
+def run(args: list[str]) -> None:
+    """`summary` prints an experiment's network, `convolutions` writes pages about it.
 
     Raises:
-        UserError: data that cannot be read.
+        UserError: data that cannot be read, or a network that the pages cannot show.
     """
+    command, *options = args
+    experiment = Experiment(options)
+    if experiment.datamodule.is_stand_in:
+        print(STAND_IN, flush=True)
+    if command == "summary":
+        print_summary(experiment)
+    else:
+        write_convolutions(experiment)
+
+
+def print_summary(experiment: Experiment) -> None:
+    """Print each layer of the network: sizes, costs, and what it sees of a picture."""
     from rich.console import Console
     from rich.measure import Measurement
 
-    experiment = Experiment(args)
     spec = experiment.model.spec
     name = f"{experiment.config['experiment']} on {spec.name}"
     drawn = table(summarise(experiment.model.network, spec.image_shape), name)
@@ -68,3 +103,78 @@ def print_summary(args: list[str]) -> None:
     # Every column whole, also where the terminal is narrower.
     console.width = Measurement.get(console, console.options.update(width=1000), drawn).maximum
     console.print(drawn, crop=False)
+
+
+def write_convolutions(experiment: Experiment) -> None:
+    """Write figures as PNG, one HTML page with all of them, and a workbook that computes.
+
+    Raises:
+        UserError: no classifier, or one that is no chain of plain convolutions.
+    """
+    task, data, folder = experiment.model, experiment.datamodule, experiment.config["output"]
+    if not isinstance(task, Classification):
+        raise UserError(
+            f"{experiment.config['experiment']} classifies nothing; pass the --config of a "
+            "classifier, as experiments/lesson-classifier.yaml"
+        )
+    untrained = copy.deepcopy(task.network)
+    source = _train(experiment)
+    network = task.network.eval().cpu()
+    images, labels = _val(data)
+    names = data.spec.class_names
+    accuracy = _accuracy(network, images, labels)
+    classes = torch.linspace(0, len(names) - 1, min(GARMENTS, len(names))).long().tolist()
+    shown = images[torch.stack([(labels == label).nonzero()[0, 0] for label in classes])]
+    lead = (
+        f"{experiment.config['experiment']} on {data.spec.name}, with the weights of {source}: "
+        f"right on {accuracy:.1%} of {len(images):,} pictures of val. All pictures here are of val "
+        "too. The same network as a spreadsheet is in convolutions.xlsx beside this page."
+    )
+    try:
+        sections = page.sections(
+            shown, [names[label] for label in classes], images[:MANY], untrained, network
+        )
+        for section in sections:
+            save(section.figure, folder / f"{section.name}.png")
+        page.write(
+            folder / "convolutions.html",
+            sections,
+            title=f"Convolutions by hand: {data.spec.name}",
+            lead=lead,
+            model=network,
+            image=shown[-1],
+            class_names=names,
+        )
+        workbook.write(folder / "convolutions.xlsx", network, shown[-1], names)
+    except ValueError as error:
+        raise UserError(f"model.network: {error}") from error
+    print(f"{accuracy:.1%} of val right, with the weights of {source}")
+    print(f"figures: {', '.join(f'{section.name}.png' for section in sections)}")
+    print(f"convolutions.html, convolutions.xlsx and the figures: {folder}")
+
+
+def _train(experiment: Experiment) -> str:
+    """Give the network the best weights of the experiment's latest run, or train it here."""
+    task, name = experiment.model, experiment.config["experiment"]
+    logs = Path(experiment.trainer.default_root_dir) / "lightning_logs"
+    try:
+        run_folder = latest_run(logs, name, experiment.datamodule.spec.name)
+    except UserError:
+        experiment.trainer.fit(task, datamodule=experiment.datamodule)
+        return f"{experiment.trainer.current_epoch} epochs of training"
+    path = run_folder / "checkpoints" / "best.ckpt"
+    checkpoint = read_checkpoint(path)
+    check_fits(checkpoint, task, path)
+    task.load_state_dict(checkpoint["state_dict"])
+    return f"{run_folder.parent.name}/{run_folder.name}"
+
+
+def _val(data: ImageDataModule) -> tuple[Tensor, Tensor]:
+    """All pictures of val `[N, C, H, W]` in [0, 1], and their labels; test is left alone."""
+    rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
+    return data.data.train.images[rows].float() / 255, data.data.train.labels[rows]
+
+
+def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    with torch.no_grad():
+        return float((network(images).argmax(1) == labels).double().mean())
