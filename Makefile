@@ -39,7 +39,7 @@ train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
 # Layers this small gain nothing from a second thread, and lose much where others want it too.
 convolutions: $(STAMP) ## convolutions by hand: figures, a page and a workbook that compute
 	@OMP_NUM_THREADS=1 $(RUN) convolutions --config experiments/lesson-classifier.yaml --data.source "$(DATA)" \
-	    --trainer.max_epochs 2 --data.batch_size 128
+	    --data.batch_size 128 --trainer.max_epochs 40 --trainer.max_steps 860
 
 tensorboard: $(STAMP) ## look at the runs in a browser
 	.venv/bin/tensorboard --logdir $(LOGS) --host localhost

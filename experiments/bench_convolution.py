@@ -6,8 +6,10 @@ Machine: 2 cores of an AMD EPYC (Zen 5), shared with other programs, torch 2.13.
 Time:    25 s
 Result:  at batch 256 im2col takes 0.16 to 0.94 of unfold's time and 1.35 to 6.1 times that of
          conv2d; one picture of 28x28: loops 9,820 us, im2col 84 us, unfold 70 us, conv2d 7 us
-         (medians of 9 rounds, n = 1). With 2 threads the medians of im2col / unfold lay between
-         0.21 and 1.32, the same layer on both sides of 1: the other programs weigh more there.
+         (medians of 9 rounds, first run of 2; in the second im2col / unfold was 1.09 for the layer
+         64-64, which four runs of it alone put at 0.71 to 0.74 with 1 thread and 0.88 to 1.23 with
+         2). With 2 threads the medians of all layers lay between 0.21 and 1.32, and layers around 1
+         changed sides from run to run: there the other programs weigh more than the difference.
 
 Every round times each way once, one after the other, so that all see the same machine; a ratio is
 taken within a round, and the median of the rounds is printed. Forward only, float32.

@@ -62,7 +62,7 @@ def test_convolutions_writes_figures_a_page_and_a_workbook(
     assert all(name in printed for name in written)
     page = (tmp_path / "out" / "convolutions.html").read_text()
     assert page.count("data:image/png;base64,") == len(FIGURES)
-    assert "lesson-classifier on digits, with the weights of 1 epochs of training" in page
+    assert "lesson-classifier on digits, with the weights of 3 steps of training" in page
     # Nothing is trained twice: the weights of a run are used again.
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from twinloop.cli import STAND_IN
 from twinloop.convolution import page, workbook
+from twinloop.convolution.stages import stages_of
 from twinloop.convolution.summary import summarise, table
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
@@ -117,6 +118,10 @@ def write_convolutions(experiment: Experiment) -> None:
             f"{experiment.config['experiment']} classifies nothing; pass the --config of a "
             "classifier, as experiments/lesson-classifier.yaml"
         )
+    try:
+        stages_of(task.network, torch.zeros(data.spec.image_shape))
+    except ValueError as error:
+        raise UserError(f"model.network: {error}") from error
     untrained = copy.deepcopy(task.network)
     source = _train(experiment)
     network = task.network.eval().cpu()
@@ -125,29 +130,23 @@ def write_convolutions(experiment: Experiment) -> None:
     accuracy = _accuracy(network, images, labels)
     classes = torch.linspace(0, len(names) - 1, min(GARMENTS, len(names))).long().tolist()
     shown = images[torch.stack([(labels == label).nonzero()[0, 0] for label in classes])]
-    lead = (
-        f"{experiment.config['experiment']} on {data.spec.name}, with the weights of {source}: "
-        f"right on {accuracy:.1%} of {len(images):,} pictures of val. All pictures here are of val "
-        "too. The same network as a spreadsheet is in convolutions.xlsx beside this page."
+    sections = page.sections(
+        shown, [names[label] for label in classes], images[:MANY], untrained, network
     )
-    try:
-        sections = page.sections(
-            shown, [names[label] for label in classes], images[:MANY], untrained, network
-        )
-        for section in sections:
-            save(section.figure, folder / f"{section.name}.png")
-        page.write(
-            folder / "convolutions.html",
-            sections,
-            title=f"Convolutions by hand: {data.spec.name}",
-            lead=lead,
-            model=network,
-            image=shown[-1],
-            class_names=names,
-        )
-        workbook.write(folder / "convolutions.xlsx", network, shown[-1], names)
-    except ValueError as error:
-        raise UserError(f"model.network: {error}") from error
+    for section in sections:
+        save(section.figure, folder / f"{section.name}.png")
+    page.write(
+        folder / "convolutions.html",
+        sections,
+        title=f"Convolutions by hand: {data.spec.name}",
+        lead=f"{experiment.config['experiment']} on {data.spec.name}, with the weights of "
+        f"{source}: right on {accuracy:.1%} of {len(images):,} pictures of val. All pictures here "
+        "are of val too. The same network as a spreadsheet is convolutions.xlsx beside this page.",
+        model=network,
+        image=shown[-1],
+        class_names=names,
+    )
+    workbook.write(folder / "convolutions.xlsx", network, shown[-1], names)
     print(f"{accuracy:.1%} of val right, with the weights of {source}")
     print(f"figures: {', '.join(f'{section.name}.png' for section in sections)}")
     print(f"convolutions.html, convolutions.xlsx and the figures: {folder}")
@@ -161,7 +160,7 @@ def _train(experiment: Experiment) -> str:
         run_folder = latest_run(logs, name, experiment.datamodule.spec.name)
     except UserError:
         experiment.trainer.fit(task, datamodule=experiment.datamodule)
-        return f"{experiment.trainer.current_epoch} epochs of training"
+        return f"{experiment.trainer.global_step} steps of training"
     path = run_folder / "checkpoints" / "best.ckpt"
     checkpoint = read_checkpoint(path)
     check_fits(checkpoint, task, path)

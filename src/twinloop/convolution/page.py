@@ -192,6 +192,6 @@ def _section(section: Section, picture: Path) -> str:
     encoded = base64.b64encode(picture.read_bytes()).decode("ascii")
     title, text = html.escape(section.title), html.escape(section.text)
     return (
-        f'<h2 id="{html.escape(section.name)}">{title}</h2>\n<p>{text}</p>\n'
-        f'<figure><img src="data:image/png;base64,{encoded}" alt="{title}"></figure>'
+        f'<section>\n<h2 id="{html.escape(section.name)}">{title}</h2>\n<p>{text}</p>\n'
+        f'<figure><img src="data:image/png;base64,{encoded}" alt="{title}"></figure>\n</section>'
     )
