@@ -222,11 +222,13 @@ def test_a_changed_pixel_changes_everything_and_comes_back(opened: "Page") -> No
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize("width", [360, 390, 768, 920, 1280])
 def test_nothing_sticks_out_of_the_window(opened: "Page", width: int) -> None:
     before = opened.viewport_size
     opened.set_viewport_size({"width": width, "height": 800})
     choose(opened, 5, 3, 0, 0)
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    parts = "(e => e.scrollWidth - e.clientWidth)(document.getElementById('parts'))"
+    assert opened.evaluate(parts) == 0
     assert before
     opened.set_viewport_size(before)
