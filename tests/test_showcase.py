@@ -28,6 +28,18 @@ def test_summary_takes_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     assert "535" in capsys.readouterr().out  # 64 * 7 + 7 + 7 * 10 + 10
 
 
+def test_summary_takes_the_config_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(next(path for path in EXPERIMENTS if path.stem == "mlp"))
+    short = ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "1"]
+    assert main(["fit", "--config", path, *ON_DIGITS, *short]) == 0
+    capsys.readouterr()
+    (config,) = tmp_path.rglob("config.yaml")
+    assert main(["summary", "--config", str(config)]) == 0
+    assert "mlp on digits" in capsys.readouterr().out
+
+
 def test_a_mistake_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["summary", "--config", str(EXPERIMENTS[0]), "--data.source", "/nowhere"]) == 2
     assert capsys.readouterr().err == (
@@ -71,6 +83,8 @@ def test_convolutions_writes_figures_a_page_and_a_workbook(
     assert convolutions("lesson-classifier", tmp_path) == 0
     page = (tmp_path / "out" / "convolutions.html").read_text()
     assert "with the weights of lesson-classifier/version_0-digits" in page
+    nowhere = ["--ckpt_path", str(tmp_path / "nothing.ckpt")]
+    assert convolutions("lesson-classifier", tmp_path, *nowhere) == 2
 
 
 @pytest.mark.parametrize(

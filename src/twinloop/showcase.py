@@ -20,7 +20,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.figures import save
 from twinloop.runs.checkpoint import check_fits, read_checkpoint
-from twinloop.runs.folder import latest_run
+from twinloop.runs.folder import latest_run, run_of
 from twinloop.tasks import Classification, Task
 
 GARMENTS = 6
@@ -57,6 +57,12 @@ class Experiment(LightningCLI):
             default=Path("lightning_logs/convolutions"),
             help="The folder that `convolutions` writes to.",
         )
+        parser.add_argument(
+            "--ckpt_path",
+            type=Path | None,
+            help="Whose weights `convolutions` shows; those of the latest run if unset.",
+        )
+        parser.add_argument("--loop", type=str, help="Not used; config.yaml of a run has it.")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
 
@@ -123,7 +129,7 @@ def write_convolutions(experiment: Experiment) -> None:
     except ValueError as error:
         raise UserError(f"model.network: {error}") from error
     untrained = copy.deepcopy(task.network)
-    source = _train(experiment)
+    source = _weigh(experiment)
     network = task.network.eval().cpu()
     images, labels = _val(data)
     names = data.spec.class_names
@@ -152,20 +158,27 @@ def write_convolutions(experiment: Experiment) -> None:
     print(f"convolutions.html, convolutions.xlsx and the figures: {folder}")
 
 
-def _train(experiment: Experiment) -> str:
-    """Give the network the best weights of the experiment's latest run, or train it here."""
-    task, name = experiment.model, experiment.config["experiment"]
+def _weigh(experiment: Experiment) -> str:
+    """Give the network its weights, and say whose: a checkpoint's, or those it is trained to here.
+
+    Raises:
+        UserError: no checkpoint at `--ckpt_path`, or one of another network.
+    """
+    task, path = experiment.model, experiment.config["ckpt_path"]
     logs = Path(experiment.trainer.default_root_dir) / "lightning_logs"
-    try:
-        run_folder = latest_run(logs, name, experiment.datamodule.spec.name)
-    except UserError:
-        experiment.trainer.fit(task, datamodule=experiment.datamodule)
-        return f"{experiment.trainer.global_step} steps of training"
-    path = run_folder / "checkpoints" / "best.ckpt"
+    if path is None:
+        try:
+            run_folder = latest_run(
+                logs, experiment.config["experiment"], experiment.datamodule.spec.name
+            )
+        except UserError:  # none yet
+            experiment.trainer.fit(task, datamodule=experiment.datamodule)
+            return f"{experiment.trainer.global_step} steps of training"
+        path = run_folder / "checkpoints" / "best.ckpt"
     checkpoint = read_checkpoint(path)
     check_fits(checkpoint, task, path)
     task.load_state_dict(checkpoint["state_dict"])
-    return f"{run_folder.parent.name}/{run_folder.name}"
+    return f"{run_of(path).parent.name}/{run_of(path).name}"
 
 
 def _val(data: ImageDataModule) -> tuple[Tensor, Tensor]:
