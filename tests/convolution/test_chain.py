@@ -32,6 +32,13 @@ def test_layers_come_in_the_order_they_run_not_in_that_of_the_attributes() -> No
     assert (layers[-1].input_shape, layers[-1].output_shape) == ((2, 5, 4), (40,))
 
 
+def test_an_empty_sequential_is_no_layer() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Sequential()), nn.Flatten())
+    assert [(layer.name, layer.fed_by_previous) for layer in layers_of(model, (1, 2, 2))] == [
+        ("1", True)
+    ]
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)).double()
     model[1].eval()

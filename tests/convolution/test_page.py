@@ -86,8 +86,8 @@ def test_class_names_must_fit() -> None:
 
 
 @pytest.fixture(scope="module")
-def opened(written: Path) -> Iterator["Page"]:
-    """The page in headless Chromium, without a network; it may complain of nothing."""
+def tab() -> Iterator["Page"]:
+    """Headless Chromium, without a network; no page may complain of anything."""
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM} (Debian's package chromium)")
     from playwright.sync_api import sync_playwright
@@ -109,10 +109,16 @@ def opened(written: Path) -> Iterator["Page"]:
         tab.set_default_timeout(10_000)
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("console", lambda message: complaints.append(message.text))
-        tab.goto(written.as_uri())
         yield tab
         browser.close()
     assert complaints == []
+
+
+@pytest.fixture
+def opened(tab: "Page", written: Path) -> "Page":
+    """The page as it is at first."""
+    tab.goto(written.as_uri())
+    return tab
 
 
 def choose(tab: "Page", layer: int, filter_: int, row: int, column: int) -> None:
@@ -208,6 +214,20 @@ def test_touch_chooses_and_buttons_move(opened: "Page") -> None:
     opened.tap("button[data-layer='1']")
     opened.tap("button[data-filter='1']")
     assert opened.inner_text("#what").startswith("conv2, filter 4, row 3, column 4")
+
+
+@pytest.mark.browser
+def test_rgb_and_uneven_strides_too(tab: "Page", tmp_path: Path) -> None:
+    first = nn.Conv2d(3, 2, (2, 3), (2, 1), (1, 0))
+    model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(2, 3, (5, 5)), nn.Flatten())
+    image = picture()[:, :27].view(3, 9, 28)[:, :, :7]
+    path = tmp_path / "page.html"
+    page.write(path, [], title="RGB", lead="", model=model, image=image, class_names="abc")
+    tab.goto(path.as_uri())
+    assert_shows(tab, model, image)
+    choose(tab, 1, 1, 4, 2)
+    expected = by_arithmetic(model, (3, 9, 7), "1", (4, 2)).nonzero().tolist()
+    assert lit(tab) == {(y, x) for y, x in expected}
 
 
 @pytest.mark.browser

@@ -182,6 +182,16 @@ def test_the_gradient_of_a_trained_network_with_dead_units_is_not_asked() -> Non
     assert all(bool((weight == -1).all()) for weight in before.values())
 
 
+def test_a_single_pool_is_a_model_too() -> None:
+    for pool in (nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(3)):
+        assert by_gradient(pool, (1, 6, 6), position=(1, 2)).nonzero().tolist() == [
+            [2, 4],
+            [2, 5],
+            [3, 4],
+            [3, 5],
+        ]
+
+
 def test_the_effective_field_of_a_linear_chain_is_the_kernel_with_itself() -> None:
     model = nn.Sequential(*(nn.Conv2d(1, 1, 3, bias=False) for _ in range(2))).double()
     for weight in model.state_dict().values():

@@ -47,8 +47,12 @@ def layers_of(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     def hook(name: str) -> Any:
         return lambda module, given, made: note(name, module, given, made)
 
-    leaves = [(name, m) for name, m in model.named_modules() if not any(m.children())]
-    handles = [module.register_forward_hook(hook(name)) for name, module in leaves]
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in model.named_modules()
+        # An empty Sequential, as in some short cuts, hands on what it is given.
+        if not list(module.children()) and not isinstance(module, nn.Sequential)
+    ]
     try:
         with evaluating(model), torch.no_grad():
             model(picture)

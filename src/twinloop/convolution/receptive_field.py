@@ -95,8 +95,8 @@ def by_arithmetic(
 ) -> Tensor:
     """Pixels that one activation is made from, as bool `[H, W]`, by following its layers back.
 
-    `layer` is a name as in `model.get_submodule`, unset the last; `position` is (row, column) in
-    its output, and (0, 0) where that has neither.
+    `layer` is a name as in `model.get_submodule`, unset the last that ran; `position` is (row,
+    column) in its output, and (0, 0) where that has neither.
 
     Raises:
         ValueError: a layer that did not run, that the arithmetic does not know or that is not fed
@@ -126,7 +126,8 @@ def by_gradient(
 
     The gradient of a copy in float64 whose weights all have one positive value: nothing cancels,
     no ReLU is shut, batch norms stand still, and max pools, which would pass the gradient of one
-    pixel only, are means. `layer` and `position` are as in `by_arithmetic`.
+    pixel only, are means; one that is called as a function cannot be replaced. `layer` is a name
+    as in `by_arithmetic`, unset the model's own output; `position` is as there.
 
     Raises:
         ValueError: a layer that did not run, a position outside of its output, or a layer that
@@ -158,7 +159,7 @@ def effective(
     """How strongly each pixel moves one activation: `[B, C, H, W] -> [H, W]`, largest 1.
 
     The effective receptive field of Luo et al. 2016 (arXiv:1701.04128): the size of the gradient,
-    averaged over pictures and over the channels of both ends. `layer` is as in `by_arithmetic`;
+    averaged over pictures and over the channels of both ends. `layer` is as in `by_gradient`;
     `position` is in the middle if unset.
 
     Raises:
@@ -267,10 +268,8 @@ def _with_open_gradients(model: nn.Module) -> nn.Module:
     twin = copy.deepcopy(model).double().cpu()
     for module in list(twin.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.MaxPool2d):
-                setattr(module, name, _MeanPool(child))
-            elif isinstance(child, nn.AdaptiveMaxPool2d):
-                setattr(module, name, nn.AdaptiveAvgPool2d(child.output_size))
+            setattr(module, name, _without_max(child))
+    twin = _without_max(twin)
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
             # One value whose sum over a whole kernel is at most 1, so that nothing saturates.
@@ -279,6 +278,14 @@ def _with_open_gradients(model: nn.Module) -> nn.Module:
             if name.endswith(("running_mean", "running_var")):
                 buffer.fill_(name.endswith("running_var"))
     return twin
+
+
+def _without_max(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.MaxPool2d):
+        return _MeanPool(module)
+    if isinstance(module, nn.AdaptiveMaxPool2d):
+        return nn.AdaptiveAvgPool2d(module.output_size)
+    return module
 
 
 class _MeanPool(nn.Module):
