@@ -82,8 +82,11 @@ class Experiment(LightningCLI):
         )
 
 
-def run(args: list[str]) -> None:
+def run(args: list[str]) -> int:
     """`summary` prints an experiment's network, `convolutions` writes pages about it.
+
+    Returns:
+        The exit status, 0.
 
     Raises:
         UserError: data that cannot be read, or a network that the pages cannot show.
@@ -96,6 +99,7 @@ def run(args: list[str]) -> None:
         print_summary(experiment)
     else:
         write_convolutions(experiment)
+    return 0
 
 
 def print_summary(experiment: Experiment) -> None:

@@ -140,7 +140,8 @@ def conv2d_im2col(
     """Convolve by one matrix product: `[B, C, H, W], [O, C/groups, kh, kw] -> [B, O, H', W']`.
 
     Chellapilla et al. 2006, "High performance convolutional neural networks for document
-    processing" (https://inria.hal.science/inria-00112631). The gradients are ours too.
+    processing" (https://inria.hal.science/inria-00112631). The windows stay a view until the
+    product itself lays them out; the gradients are ours too.
 
     Raises:
         ValueError: channels that `groups` does not divide or that differ between input, weight
