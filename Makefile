@@ -12,7 +12,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp tensorboard test test-all lint clean
+.PHONY: help train-ae train-classifier train-mlp convolutions tensorboard test test-all lint clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,11 @@ train-classifier: $(STAMP) ## train the classifier, about 4 minutes on 2 cores
 
 train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
 	@$(call fit,mlp)
+
+# Layers this small gain nothing from a second thread, and lose much where others want it too.
+convolutions: $(STAMP) ## convolutions by hand: figures, a page and a workbook that compute
+	@OMP_NUM_THREADS=1 $(RUN) convolutions --config experiments/lesson-classifier.yaml --data.source "$(DATA)" \
+	    --data.batch_size 128 --trainer.max_epochs 40 --trainer.max_steps 860
 
 tensorboard: $(STAMP) ## look at the runs in a browser
 	.venv/bin/tensorboard --logdir $(LOGS) --host localhost

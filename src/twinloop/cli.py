@@ -1,4 +1,7 @@
-"""The command line: `python -m twinloop fit|validate|test|predict --config experiments/X.yaml`."""
+"""The command line: `python -m twinloop fit|validate|test|predict --config experiments/X.yaml`.
+
+`summary` and `convolutions` take the same options; see `twinloop.showcase`.
+"""
 
 import json
 import logging
@@ -317,6 +320,10 @@ def main(args: list[str]) -> int:
             from twinloop.comparison import compare
 
             return compare.main(args[1:])
+        if args[:1] in (["summary"], ["convolutions"]):
+            from twinloop import showcase  # draws with much that the others need not load
+
+            return showcase.run(args)
         TwinloopCLI(args)
     except Stopped as stopped:
         print(stopped)

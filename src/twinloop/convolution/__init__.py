@@ -1,0 +1,1 @@
+"""Convolutions by hand, checked against PyTorch: they take tensors and `nn.Module`s only."""

@@ -1,0 +1,276 @@
+"""Pictures of convolutions: what kernels find, how they move, what a network sees and learns."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from twinloop.convolution.arithmetic import kernel_span, output_size
+from twinloop.convolution.chain import layers_of, output_of
+from twinloop.convolution.im2col import conv2d_im2col, conv_transpose2d, im2col
+from twinloop.convolution.kernels import KERNELS, apply_kernel
+from twinloop.convolution.receptive_field import by_arithmetic, effective, field_of
+from twinloop.convolution.stages import Stage, stages_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#1f2430", "#c9ced8"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+"""Told apart also by the colour-blind (Okabe & Ito 2008)."""
+
+
+def kernel_responses(images: Tensor, names: Sequence[str]) -> "Figure":
+    """Each kernel beside what it finds in pictures `[N, C, H, W]`: blue below 0, red above."""
+    figure, axes = _subplots(1 + len(KERNELS), 1 + len(images), 0.95, 0.95)
+    axes[0, 0].axis("off")
+    for axis, image, name in zip(axes[0, 1:], images, names, strict=True):
+        _grey(axis, image.mean(0))
+        axis.set_title(name, fontsize=8)
+    for line, (name, kernel) in zip(axes[1:], KERNELS.items(), strict=True):
+        _numbers(line[0], kernel)
+        line[0].set_title(name, fontsize=8)
+        found = apply_kernel(images.mean(1), kernel)
+        for axis, response in zip(line[1:], found, strict=True):
+            _signed(axis, response, float(found.abs().max()))
+    return figure
+
+
+def im2col_matrix() -> "Figure":
+    """A picture of 4x4, its windows as columns, and the product with a kernel as a row."""
+    letters = [chr(ord("a") + i) for i in range(16)]
+    columns = im2col(torch.arange(16.0).view(1, 1, 4, 4), 3)[0].long()  # [9, 4]
+    figure, axes = _subplots(1, 3, 1, 1, size=(9.6, 4.4), widths=(4, 4.6, 2.4))
+    picture, matrix, output = axes[0]
+    for cell, letter in enumerate(letters):
+        _cell(picture, cell // 4, cell % 4, letter)
+    for index, colour in enumerate(COLOURS):
+        shift = 0.06 * index - 0.09
+        _outline(picture, index // 2 + shift, index % 2 + shift, 3, 3, colour)
+    for row, line in enumerate(columns.tolist()):
+        for column, cell in enumerate(line):
+            _cell(matrix, row, column, letters[cell], COLOURS[column])
+    for index, colour in enumerate(COLOURS):
+        _cell(output, index // 2, index % 2, f"w·{index + 1}", colour)
+    for axis, title, rows, across in (
+        (picture, "picture, 4x4\nfour windows of 3x3", 4, 4),
+        (matrix, "im2col: 9 rows, 4 columns\neach column one window", 9, 4),
+        (output, "kernel (1x9) times it,\nas a picture: 2x2", 2, 2),
+    ):
+        _frame(axis, rows, across, title)
+    return figure
+
+
+def padding_and_stride() -> "Figure":
+    """Where a kernel is put down on 5x5 pixels under four settings; dots are its middles."""
+    settings = [
+        ("padding 0, stride 1", 3, 0, 1, 1),
+        ("padding 1, stride 1: “same”", 3, 1, 1, 1),
+        ("padding 1, stride 2", 3, 1, 2, 1),
+        ("padding 2, dilation 2", 3, 2, 1, 2),
+    ]
+    figure, axes = _subplots(1, 4, 2.6, 3.2)
+    for axis, (name, kernel, padding, stride, dilation) in zip(axes[0], settings, strict=True):
+        size = output_size(5, kernel, padding=padding, stride=stride, dilation=dilation)
+        for row in range(-padding, 5 + padding):
+            for column in range(-padding, 5 + padding):
+                inside = 0 <= row < 5 and 0 <= column < 5
+                _cell(axis, row, column, "" if inside else "0", INK if inside else FAINT)
+        for k, colour in enumerate(COLOURS[:2]):
+            reads = [k * stride - padding + i * dilation for i in range(kernel)]
+            for row in range(kernel):
+                for column in reads:
+                    _fill(axis, row * dilation - padding, column, colour)
+            span = kernel_span(kernel, dilation)
+            _outline(axis, -padding, reads[0], span, span, colour)
+        middle = (kernel_span(kernel, dilation) - 1) / 2 - padding
+        places = [middle + stride * i for i in range(size)]
+        axis.plot(*zip(*[(x, y) for y in places for x in places], strict=True), "o", c=INK, ms=3.5)
+        _frame(axis, 5 + padding, 5 + padding, f"{name}\n5x5 to {size}x{size}", start=-padding)
+    for axis in axes[0]:
+        axis.set(xlim=(-2.7, 6.7), ylim=(6.7, -2.7))
+    return figure
+
+
+def receptive_fields(model: nn.Module, image: Tensor) -> "Figure":
+    """The pixels of `image` `[C, H, W]` that the middle activation of each stage is made from."""
+    stages = stages_of(model, image)
+    figure, axes = _subplots(1, len(stages), 1.9, 2.1)
+    for axis, stage, colour in zip(axes[0], stages, COLOURS * len(stages), strict=False):
+        rows, columns = stage.activations.shape[1:]
+        position = (rows // 2, columns // 2)
+        seen = by_arithmetic(model, image.shape, stage.layer, position)
+        _grey(axis, image.mean(0))
+        shade = torch.zeros(*seen.shape, 4)
+        shade[~seen] = torch.tensor([1, 1, 1, 0.72])
+        axis.imshow(shade.numpy())
+        lit = seen.nonzero()
+        (top, left), (bottom, right) = lit.min(0).values.tolist(), lit.max(0).values.tolist()
+        _outline(axis, top, left, bottom - top + 1, right - left + 1, colour)
+        size = f"{bottom - top + 1}x{right - left + 1} pixels"
+        axis.set_title(f"{stage.name}, at {position}\n{size}", fontsize=8)
+    return figure
+
+
+def learnt_filters(model: nn.Module, images: Tensor, names: Sequence[str]) -> "Figure":
+    """Kernels of the first stage, and what comes out behind its ReLU for `[N, C, H, W]`."""
+    stages = [stages_of(model, image)[0] for image in images]
+    count = len(stages[0].weight)
+    figure, axes = _subplots(1 + count, 1 + len(images), 0.95, 0.95)
+    axes[0, 0].axis("off")
+    for axis, image, name in zip(axes[0, 1:], images, names, strict=True):
+        _grey(axis, image.mean(0))
+        axis.set_title(name, fontsize=8)
+    for index, line in enumerate(axes[1:]):
+        _numbers(line[0], stages[0].weight[index].mean(0), digits=1)
+        line[0].set_title(f"filter {index + 1}", fontsize=8)
+        responses = [stage.activations[index] for stage in stages]
+        largest = max(float(response.max()) for response in responses) or 1.0
+        for axis, response in zip(line[1:], responses, strict=True):
+            axis.imshow(response.numpy(), cmap="Reds", vmin=0, vmax=largest)
+            axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def strongest_patches(model: nn.Module, images: Tensor, stage_index: int = 1) -> "Figure":
+    """For each filter of a stage, the patches of `[N, C, H, W]` that it answers most to.
+
+    One patch a picture at most, as large as the receptive field; padding is white.
+    """
+    stage = stages_of(model, images[0])[stage_index]
+    layers = layers_of(model, images.shape[1:])
+    names = [layer.name for layer in layers]
+    field = field_of(layers[: names.index(stage.layer) + 1])
+    height, width = field.size
+    surrounded = F.pad(images.mean(1), (width, width, height, height))
+    with torch.no_grad():
+        activations = output_of(model, images, stage.layer)  # [N, O, H', W']
+    filters, shown = min(8, activations.shape[1]), min(8, len(images))
+    figure, axes = _subplots(filters, shown, 0.85, 0.85)
+    for channel, line in enumerate(axes):
+        best, place = activations[:, channel].flatten(1).max(1)
+        for axis, index in zip(line, best.argsort(descending=True)[:shown].tolist(), strict=True):
+            position = divmod(int(place[index]), activations.shape[3])
+            top, left = (
+                int(centre + jump * at - Fraction(size - 1, 2)) + size
+                for centre, jump, at, size in zip(
+                    field.centre, field.jump, position, field.size, strict=True
+                )
+            )
+            _grey(axis, surrounded[index, top : top + height, left : left + width])
+            axis.set_visible(bool(best[index] > 0))
+        line[0].set_visible(True)
+        silent = "" if best.max() > 0 else "\nis silent"
+        line[0].set_ylabel(f"filter {channel + 1}{silent}", fontsize=8)
+    return figure
+
+
+def effective_fields(models: dict[str, nn.Module], images: Tensor) -> "Figure":
+    """How strongly each pixel of `[B, C, H, W]` moves the middle of each stage, by model."""
+    stages: list[Stage] = stages_of(next(iter(models.values())), images[0])
+    figure, axes = _subplots(len(models), len(stages), 1.9, 1.9)
+    for line, (name, model) in zip(axes, models.items(), strict=True):
+        for axis, stage in zip(line, stages, strict=True):
+            axis.imshow(effective(model, images, stage.layer).numpy(), cmap="magma_r", vmin=0)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{stage.name}, {name}", fontsize=8)
+    return figure
+
+
+def upsamplings() -> "Figure":
+    """How many sums each pixel gets from a plain picture of ones, 6x6 made twice as large."""
+    ones = torch.ones(1, 1, 6, 6)
+    repeated = F.interpolate(ones, scale_factor=2)
+    results = {
+        "transposed, kernel 3, stride 2": conv_transpose2d(
+            ones, torch.ones(1, 1, 3, 3), stride=2, padding=1, output_padding=1
+        ),
+        "transposed, kernel 4, stride 2": conv_transpose2d(
+            ones, torch.ones(1, 1, 4, 4), stride=2, padding=1
+        ),
+        "repeated 2x2, then kernel 3": conv2d_im2col(repeated, torch.ones(1, 1, 3, 3), padding=1),
+    }
+    figure, axes = _subplots(1, 3, 2.9, 3.0)
+    for axis, (name, result) in zip(axes[0], results.items(), strict=True):
+        axis.imshow(result[0, 0].numpy(), cmap="Blues", vmin=0, vmax=12)
+        for (row, column), number in _each(result[0, 0]):
+            axis.text(column, row, f"{number:.0f}", ha="center", va="center", size=6, color=INK)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(name, fontsize=8)
+    return figure
+
+
+def _subplots(
+    rows: int,
+    columns: int,
+    width: float,
+    height: float,
+    *,
+    size: tuple[float, float] | None = None,
+    widths: Sequence[float] | None = None,
+) -> tuple["Figure", Any]:
+    """A figure of axes of `width` x `height` inches, or of `size` in all, shared by `widths`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size or (columns * width, rows * height + 0.1), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
+
+
+def _grey(axis: Any, picture: Tensor) -> None:
+    axis.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+
+
+def _signed(axis: Any, picture: Tensor, largest: float) -> None:
+    axis.imshow(picture.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
+    axis.set(xticks=[], yticks=[])
+
+
+def _numbers(axis: Any, kernel: Tensor, digits: int = 0) -> None:
+    """A kernel as coloured squares with its numbers in them."""
+    largest = float(kernel.abs().max()) or 1.0
+    _signed(axis, kernel, 1.6 * largest)
+    fractions = bool((kernel != kernel.round()).any())
+    for (row, column), number in _each(kernel):
+        text = f"{number:.{digits or 2 * fractions}f}".replace("0.", ".")
+        axis.text(column, row, text, ha="center", va="center", size=6, color=INK)
+
+
+def _each(picture: Tensor) -> list[tuple[tuple[int, int], float]]:
+    """Every place of `[H, W]` with its number."""
+    return [
+        ((row, column), number)
+        for row, line in enumerate(picture.tolist())
+        for column, number in enumerate(line)
+    ]
+
+
+def _cell(axis: Any, row: float, column: float, text: str, colour: str = INK) -> None:
+    _outline(axis, row, column, 1, 1, FAINT, width=0.8)
+    axis.text(column, row, text, ha="center", va="center", size=8, color=colour)
+
+
+def _fill(axis: Any, row: float, column: float, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=colour, alpha=0.22, lw=0))
+
+
+def _outline(
+    axis: Any, row: float, column: float, rows: int, columns: int, colour: str, width: float = 2
+) -> None:
+    """A frame around whole pixels, from the upper left one on."""
+    from matplotlib.patches import Rectangle
+
+    corner = (column - 0.5, row - 0.5)
+    axis.add_patch(Rectangle(corner, columns, rows, fill=False, ec=colour, lw=width))
+
+
+def _frame(axis: Any, rows: int, columns: int, title: str, start: int = 0) -> None:
+    """Square cells and no axes, for what is drawn by cells."""
+    axis.set(xlim=(start - 0.6, columns - 0.4), ylim=(rows - 0.4, start - 0.6), aspect="equal")
+    axis.axis("off")
+    axis.set_title(title, fontsize=9)

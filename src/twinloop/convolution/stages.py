@@ -1,0 +1,84 @@
+"""A plain CNN as its convolutions, with the numbers that one picture makes in each.
+
+What a spreadsheet or a page can compute again: every stage is a convolution, and perhaps a ReLU.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from twinloop.convolution.chain import evaluating, layers_of
+
+
+class Stage(NamedTuple):
+    """One convolution, and the ReLU behind it if there is one."""
+
+    name: str
+    """`conv1` and so on."""
+    layer: str
+    """Where the model keeps the last module of it, as in `model.get_submodule`."""
+    weight: Tensor
+    """`[O, C, kh, kw]`."""
+    bias: Tensor
+    """`[O]`."""
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    """Rows of zeros above and below, columns of them on both sides."""
+    relu: bool
+    activations: Tensor
+    """`[O, H', W']`, behind the ReLU."""
+
+
+def stages_of(model: nn.Module, image: Tensor) -> list[Stage]:
+    """Take `model` apart, and run it on one picture `[C, H, W]`; all in float64, on the CPU.
+
+    Raises:
+        ValueError: the model is not a chain of convolutions (no dilation, no groups, zeros as
+            padding), ReLUs and a last flattening, or it does not end in one number a class.
+    """
+    if image.ndim != 3:
+        raise ValueError(f"the image has shape {tuple(image.shape)}; it must be one [C, H, W]")
+    x = image.detach().double().cpu()[None]
+    stages: list[Stage] = []
+    with torch.no_grad(), evaluating(model):
+        for layer in layers_of(model, image.shape):
+            module = layer.module
+            if not layer.fed_by_previous:
+                raise ValueError(f"{layer.name} is not fed by the layer before it")
+            if isinstance(module, nn.Conv2d) and _is_plain(module):
+                weight = module.weight.detach().double().cpu()
+                bias = weight.new_zeros(len(weight))
+                if module.bias is not None:
+                    bias = module.bias.detach().double().cpu()
+                stride, padding = _two(module.stride), _two(module.padding)
+                x = nn.functional.conv2d(x, weight, bias, stride, padding)
+                name = f"conv{len(stages) + 1}"
+                stages.append(Stage(name, layer.name, weight, bias, stride, padding, False, x[0]))
+            elif isinstance(module, nn.ReLU) and stages:
+                x = x.relu()
+                stages[-1] = stages[-1]._replace(layer=layer.name, relu=True, activations=x[0])
+            elif not isinstance(module, nn.Flatten | nn.Dropout | nn.Identity):
+                raise ValueError(
+                    f"{layer.name} is {module}; a stage is a plain Conv2d, and perhaps a ReLU"
+                )
+    if not stages or x.shape[2:] != (1, 1):
+        raise ValueError(
+            f"the model ends in {tuple(x.shape[1:])}; it must end in one number a class, 1x1"
+        )
+    return stages
+
+
+def _is_plain(module: nn.Conv2d) -> bool:
+    return (
+        module.groups == 1
+        and module.padding_mode == "zeros"
+        and set(module.dilation) == {1}
+        and not isinstance(module.padding, str)
+    )
+
+
+def _two(numbers: object) -> tuple[int, int]:
+    assert isinstance(numbers, tuple)
+    rows, columns = numbers
+    return int(rows), int(columns)

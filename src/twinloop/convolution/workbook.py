@@ -1,0 +1,252 @@
+"""A trained CNN as a spreadsheet: pixels and kernels are numbers, all else is a live formula.
+
+One sheet a layer, as the lesson shows it in Excel. Change a pixel or a kernel, and everything
+behind it follows; "trace precedents" on one activation walks back through its receptive field.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xlsxwriter
+from torch import Tensor, nn
+from xlsxwriter.utility import xl_rowcol_to_cell
+
+from twinloop.convolution.stages import Stage, stages_of
+
+TITLE_ROWS = 3
+"""Rows above the first map: what the sheet is, how to read it, and nothing."""
+RED, WHITE, BLUE = "#D6453D", "#FFFFFF", "#3D6FD6"
+BRIGHTNESS = {
+    "type": "2_color_scale",
+    **{"min_type": "num", "max_type": "num", "min_value": 0, "max_value": 1},
+    **{"min_color": WHITE, "max_color": "#808590"},
+}
+"""White to a grey on which a black number can still be read."""
+
+
+def write(path: Path, model: nn.Module, image: Tensor, class_names: Sequence[str]) -> None:
+    """Write a workbook that computes `model` on one picture `[C, H, W]`.
+
+    Sheets: `picture`, one for each convolution with the ReLU behind it, and `classes` with the
+    softmax. Each map is surrounded by the zeros that pad it for the next layer. Names such as
+    `conv2_kernel_3_1` (filter 3, what it takes from map 1 below) and `conv2_bias_3` make formulas
+    readable. Values are stored with the formulas, for programs that show without computing.
+
+    Raises:
+        ValueError: a model that is no chain of plain convolutions, or class names that are not
+            one for each of its outputs.
+    """
+    stages = stages_of(model, image)
+    if len(class_names) != len(stages[-1].bias):
+        raise ValueError(
+            f"{len(class_names)} class names for {len(stages[-1].bias)} outputs; "
+            "there must be one for each"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    with xlsxwriter.Workbook(str(part)) as book:
+        writer = _Writer(book)
+        maps = writer.picture(image.detach().double().cpu(), stages[0].padding)
+        for stage, following in zip(stages, [*stages[1:], None], strict=True):
+            padding = following.padding if following else (0, 0)
+            maps = writer.stage(stage, maps, padding)
+        writer.classes(stages[-1], maps, class_names)
+    part.replace(path)
+
+
+class _Map(NamedTuple):
+    """Where the rows and columns of one map stand, and the zeros around it."""
+
+    sheet: str
+    top: int
+    """The row of the first zeros above it; they begin in column 0."""
+    padding: tuple[int, int]
+
+    def cell(self, row: int, column: int) -> tuple[int, int]:
+        """Where one number of the map stands."""
+        return self.top + self.padding[0] + row, self.padding[1] + column
+
+    def window(self, row: int, column: int, height: int, width: int) -> str:
+        """The range under a kernel, counted from the first zero of padding."""
+        first = xl_rowcol_to_cell(self.top + row, column)
+        last = xl_rowcol_to_cell(self.top + row + height - 1, column + width - 1)
+        return f"{self.sheet}!{first}:{last}"
+
+
+class _Writer:
+    """Writes sheet after sheet, each of formulas on the one before."""
+
+    def __init__(self, book: Any) -> None:
+        self.book = book
+        self.title = book.add_format({"bold": True, "font_size": 14})
+        self.note = book.add_format({"font_color": "#5B6472"})
+        self.label = book.add_format({"bold": True, "align": "left"})
+        self.zero = book.add_format(
+            {"font_color": "#A0A6B0", "bg_color": "#EEF0F3", "num_format": "0", "align": "center"}
+        )
+        cell = {"num_format": "0.00", "font_size": 8, "align": "center"}
+        self.number = book.add_format(cell)
+        self.editable = book.add_format(cell | {"border": 1, "border_color": "#C9CED8"})
+        self.fine = book.add_format({"num_format": "0.0000"})
+        self.share = book.add_format({"num_format": "0.0%"})
+
+    def picture(self, image: Tensor, padding: tuple[int, int]) -> list[_Map]:
+        """The pixels, one channel below the other."""
+        sheet = self._sheet(
+            "picture",
+            "The picture",
+            "Pixels from 0 to 1: change one, and all other sheets follow. Grey zeros are padding.",
+        )
+        sheet.set_column(0, image.shape[2] + 2 * padding[1], 3.6)
+        maps = []
+        row = TITLE_ROWS
+        for channel, pixels in enumerate(image):
+            sheet.write_string(row, 0, f"channel {channel + 1}", self.label)
+            maps.append(_Map("picture", row + 1, padding))
+            self._zeros(sheet, maps[-1], pixels)
+            for (i, j), pixel in _each(pixels):
+                sheet.write_number(*maps[-1].cell(i, j), pixel, self.editable)
+            sheet.conditional_format(*_corners(maps[-1], pixels), BRIGHTNESS)
+            row += len(pixels) + 2 * padding[0] + 2
+        return maps
+
+    def stage(self, stage: Stage, below: list[_Map], padding: tuple[int, int]) -> list[_Map]:
+        """One convolution: a map a filter, its bias and kernels to the right of it."""
+        count, height, width = stage.activations.shape
+        kernel_height, kernel_width = stage.weight.shape[2:]
+        sheet = self._sheet(
+            stage.name,
+            f"{stage.name}: {count} filters, {height}x{width} activations each",
+            f"stride {stage.stride[0]}, padding {stage.padding[0]}. Each activation is "
+            + ("the larger of 0 and " if stage.relu else "")
+            + "the sum of windows below times kernels, plus the bias. Kernels and biases may be "
+            "changed.",
+        )
+        kernels_at = width + 2 * padding[1] + 3
+        sheet.set_column(0, kernels_at + len(below) * (kernel_width + 1), 5)
+        sheet.freeze_panes(TITLE_ROWS, 0)
+        maps = []
+        row = TITLE_ROWS
+        for filter_ in range(count):
+            number = filter_ + 1
+            sheet.write_string(row, 0, f"filter {number}", self.label)
+            sheet.write_string(row, kernels_at - 2, "bias", self.label)
+            bias = (row + 1, kernels_at - 2)
+            sheet.write_number(*bias, float(stage.bias[filter_]), self.editable)
+            self._name(f"{stage.name}_bias_{number}", stage.name, bias, bias)
+            for channel, kernel in enumerate(stage.weight[filter_]):
+                left = kernels_at + channel * (kernel_width + 1)
+                sheet.write_string(row, left, f"times map {channel + 1}", self.label)
+                for (i, j), weight in _each(kernel):
+                    sheet.write_number(row + 1 + i, left + j, weight, self.editable)
+                corners = (row + 1, left), (row + kernel_height, left + kernel_width - 1)
+                name = f"{stage.name}_kernel_{number}_{channel + 1}"
+                self._name(name, stage.name, *corners)
+                sheet.conditional_format(*corners[0], *corners[1], _signs(stage.weight))
+            activations = stage.activations[filter_]
+            maps.append(_Map(stage.name, row + 1, padding))
+            self._zeros(sheet, maps[-1], activations)
+            for (i, j), value in _each(activations):
+                formula = _activation(stage, below, number, i, j)
+                sheet.write_formula(*maps[-1].cell(i, j), formula, self.number, value)
+            corners_of_map = _corners(maps[-1], activations)
+            sheet.conditional_format(*corners_of_map, _signs(stage.activations))
+            row += max(height + 2 * padding[0], kernel_height) + 2
+        return maps
+
+    def classes(self, stage: Stage, below: list[_Map], class_names: Sequence[str]) -> None:
+        """Softmax over the last layer, and the class it is surest of."""
+        sheet = self._sheet(
+            "classes",
+            "Which class?",
+            "Softmax: e to the power of each logit, less the largest, as a share of their sum.",
+        )
+        sheet.set_column(0, 0, 18)
+        sheet.set_column(1, 3, 14)
+        for column, text in enumerate(("class", "logit", "e^(logit - max)", "probability")):
+            sheet.write_string(TITLE_ROWS, column, text, self.label)
+        first, last = TITLE_ROWS + 1, TITLE_ROWS + len(class_names)
+        for column, name in enumerate(("class_names", "logits", "powers", "probabilities")):
+            self._name(name, "classes", (first, column), (last, column))
+        logits = stage.activations.flatten()
+        powers = (logits - logits.max()).exp()
+        shares = powers / powers.sum()
+        for index, name in enumerate(class_names):
+            row = first + index
+            sheet.write_string(row, 0, name)
+            logit, power = (xl_rowcol_to_cell(row, column) for column in (1, 2))
+            cell = below[index].window(0, 0, 1, 1).partition(":")[0]
+            sheet.write_formula(row, 1, f"={cell}", self.fine, float(logits[index]))
+            formula = f"=EXP({logit}-MAX(logits))"
+            sheet.write_formula(row, 2, formula, self.fine, float(powers[index]))
+            share = float(shares[index])
+            sheet.write_formula(row, 3, f"={power}/SUM(powers)", self.share, share)
+        bars = {"type": "data_bar", "bar_color": BLUE, "bar_solid": True}
+        limits = {"min_type": "num", "max_type": "num", "min_value": 0, "max_value": 1}
+        sheet.conditional_format(first, 3, last, 3, bars | limits)
+        sheet.write_string(last + 2, 0, "predicted class", self.label)
+        self._name("predicted_class", "classes", (last + 2, 1), (last + 2, 1))
+        formula = "=INDEX(class_names,MATCH(MAX(probabilities),probabilities,0))"
+        answer = class_names[int(logits.argmax())]
+        sheet.write_formula(last + 2, 1, formula, self.label, answer)
+
+    def _sheet(self, name: str, title: str, note: str) -> Any:
+        sheet = self.book.add_worksheet(name)
+        sheet.hide_gridlines(2)
+        sheet.set_landscape()
+        sheet.fit_to_pages(1, 0)  # as wide as a page, when it is printed
+        sheet.write_string(0, 0, title, self.title)
+        sheet.write_string(1, 0, note, self.note)
+        return sheet
+
+    def _zeros(self, sheet: Any, place: _Map, values: Tensor) -> None:
+        """Write the padding around a map, in a format of its own."""
+        (rows, columns), (height, width) = place.padding, values.shape
+        for i in range(height + 2 * rows):
+            for j in range(width + 2 * columns):
+                if not (rows <= i < rows + height and columns <= j < columns + width):
+                    sheet.write_number(place.top + i, j, 0, self.zero)
+
+    def _name(self, name: str, sheet: str, first: tuple[int, int], last: tuple[int, int]) -> None:
+        corners = [xl_rowcol_to_cell(*cell, row_abs=True, col_abs=True) for cell in (first, last)]
+        self.book.define_name(name, f"={sheet}!{':'.join(dict.fromkeys(corners))}")
+
+
+def _activation(stage: Stage, below: Sequence[_Map], number: int, row: int, column: int) -> str:
+    """`=MAX(0,SUMPRODUCT(picture!A5:C7,conv1_kernel_1_1)+conv1_bias_1)`, a product for each map."""
+    height, width = stage.weight.shape[2:]
+    windows = (
+        place.window(row * stage.stride[0], column * stage.stride[1], height, width)
+        for place in below
+    )
+    products = (
+        f"SUMPRODUCT({window},{stage.name}_kernel_{number}_{channel})"
+        for channel, window in enumerate(windows, start=1)
+    )
+    total = f"{'+'.join(products)}+{stage.name}_bias_{number}"
+    return f"=MAX(0,{total})" if stage.relu else f"={total}"
+
+
+def _each(values: Tensor) -> list[tuple[tuple[int, int], float]]:
+    """Every place of `[H, W]` with its number."""
+    return [
+        ((row, column), number)
+        for row, line in enumerate(values.tolist())
+        for column, number in enumerate(line)
+    ]
+
+
+def _corners(place: _Map, values: Tensor) -> tuple[int, int, int, int]:
+    return *place.cell(0, 0), *place.cell(values.shape[0] - 1, values.shape[1] - 1)
+
+
+def _signs(values: Tensor) -> dict[str, Any]:
+    """Blue below 0, white, red above, by the largest of `values`."""
+    largest = float(values.abs().max()) or 1.0
+    return {
+        "type": "3_color_scale",
+        **{"min_type": "num", "mid_type": "num", "max_type": "num"},
+        **{"min_value": -largest, "mid_value": 0, "max_value": largest},
+        **{"min_color": BLUE, "mid_color": WHITE, "max_color": RED},
+    }

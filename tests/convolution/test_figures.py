@@ -1,0 +1,84 @@
+"""Figures draw what they say, and leave pictures, networks and generators as they were."""
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from twinloop.convolution import figures
+from twinloop.convolution.kernels import KERNELS, TOP_EDGE, apply_kernel
+from twinloop.models import LessonClassifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def pictures(channels: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(5, channels, 20, 20, generator=generator)
+
+
+def drawn(figure: "Figure") -> list[Tensor]:
+    """Draw a figure, and list the pictures in it."""
+    figure.savefig(io.BytesIO(), format="png", dpi=20)
+    arrays = [image.get_array() for axis in figure.axes for image in axis.get_images()]
+    return [torch.from_numpy(np.asarray(array)) for array in arrays]
+
+
+def test_every_kernel_is_beside_what_it_finds_in_rgb() -> None:
+    images = pictures(channels=3)
+    found = drawn(figures.kernel_responses(images, [f"garment {n}" for n in range(5)]))
+    assert len(found) == 5 + len(KERNELS) * 6
+    assert torch.equal(found[5], TOP_EDGE)
+    assert torch.equal(found[6], apply_kernel(images[0].mean(0), TOP_EDGE))
+
+
+def test_what_needs_no_pictures() -> None:
+    matrix = figures.im2col_matrix()
+    drawn(matrix)
+    texts = [text.get_text() for text in matrix.axes[1].texts]
+    assert "".join(texts[:8]) == "abefbcfg"
+    padding = figures.padding_and_stride()
+    drawn(padding)
+    assert [axis.get_title().splitlines()[1] for axis in padding.axes] == [
+        *("5x5 to 3x3", "5x5 to 5x5", "5x5 to 3x3", "5x5 to 5x5"),
+    ]
+    odd, even, repeated = drawn(figures.upsamplings())
+    inside = slice(2, -2)
+    assert set(odd[inside, inside].flatten().tolist()) == {1, 2, 4}
+    assert set(even[inside, inside].flatten().tolist()) == {4}
+    assert set(repeated[inside, inside].flatten().tolist()) == {9}
+
+
+def test_what_a_network_sees_and_learns_in_rgb() -> None:
+    images = pictures(channels=3)
+    model = LessonClassifier((3, 20, 20), 4)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    state = torch.get_rng_state()
+    assert len(drawn(figures.receptive_fields(model, images[0]))) == 2 * 5
+    names = [f"garment {n}" for n in range(5)]
+    assert len(drawn(figures.learnt_filters(model, images, names))) == 5 + 4 * 6
+    heat = drawn(figures.effective_fields({"one": model, "other": model}, images))
+    assert len(heat) == 2 * 5
+    assert all(map(torch.equal, heat[:5], heat[5:]))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    assert model.training
+
+
+def test_the_strongest_patch_is_under_the_strongest_activation() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 3, 2, 1), nn.ReLU(), nn.Conv2d(1, 1, 3, 2, 1), nn.Conv2d(1, 2, 5)
+    )
+    for weight in model.state_dict().values():
+        weight.fill_(weight.ndim == 4)  # biases are 0
+    images = torch.zeros(3, 1, 20, 20)
+    images[1, 0, 11, 11] = 1
+    images[2, 0, 0, 0] = 0.5
+    patches = drawn(figures.strongest_patches(model, images, stage_index=1))
+    assert [tuple(patch.shape) for patch in patches] == [(7, 7)] * 3
+    assert [float(patch.max()) for patch in patches] == [1, 0.5, 0]
+    # At the edge the field reaches into the padding.
+    assert float(patches[1][3, 3]) == 0.5

@@ -1,0 +1,105 @@
+"""Kernels find what their names say."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from twinloop.convolution import kernels
+from twinloop.convolution.kernels import KERNELS, apply_kernel
+
+
+@pytest.fixture(scope="module")
+def square() -> Tensor:
+    """A bright square of 4x4 in the middle of a dark picture of 10x10."""
+    picture = torch.zeros(10, 10)
+    picture[3:7, 3:7] = 1
+    return picture
+
+
+def test_all_kernels_are_known() -> None:
+    assert list(KERNELS) == [
+        *("top edge", "bottom edge", "left edge", "right edge"),
+        *("rising diagonal", "falling diagonal"),
+        *("sobel x", "sobel y", "blur", "sharpen", "laplacian"),
+    ]
+    assert {tuple(kernel.shape) for kernel in KERNELS.values()} == {(3, 3)}
+
+
+def test_the_lessons_kernels_are_the_lessons() -> None:
+    assert kernels.TOP_EDGE.tolist() == [[-1, -1, -1], [0, 0, 0], [1, 1, 1]]
+    assert kernels.LEFT_EDGE.tolist() == [[-1, 1, 0], [-1, 1, 0], [-1, 1, 0]]
+    assert kernels.RISING_DIAGONAL.tolist() == [[0, -1, 1], [-1, 1, 0], [1, 0, 0]]
+    assert kernels.FALLING_DIAGONAL.tolist() == [[1, -1, 0], [0, 1, -1], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if name not in ("blur", "sharpen")])
+def test_a_plain_area_has_no_edges(name: str) -> None:
+    plain = torch.ones(5, 5)
+    expected = {"rising diagonal": 1.0, "falling diagonal": 1.0}.get(name, 0.0)
+    assert torch.equal(apply_kernel(plain, KERNELS[name]), torch.full((3, 3), expected))
+
+
+@pytest.mark.parametrize("name", ["blur", "sharpen"])
+def test_brightness_stays(name: str) -> None:
+    plain = torch.full((5, 5), 0.5)
+    torch.testing.assert_close(apply_kernel(plain, KERNELS[name]), torch.full((3, 3), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "column"),
+    [
+        ("top edge", 2, 5),
+        ("bottom edge", 7, 5),
+        ("left edge", 5, 3),
+        ("right edge", 5, 6),
+    ],
+)
+def test_an_edge_is_found_where_it_is(square: Tensor, name: str, row: int, column: int) -> None:
+    found = apply_kernel(square, KERNELS[name], padding=1)
+    assert found[row, column] == found.max() == 3
+
+
+def test_a_diagonal_answers_to_its_own_direction() -> None:
+    falling = torch.eye(9)
+    rising = falling.fliplr()
+    for name, own, other in [
+        ("falling diagonal", falling, rising),
+        ("rising diagonal", rising, falling),
+    ]:
+        centre = (slice(2, 5), slice(2, 5))
+        assert apply_kernel(own, KERNELS[name])[centre].max() == 3
+        assert apply_kernel(other, KERNELS[name])[centre].max() < 3
+
+
+def test_sobel_is_8_times_the_slope() -> None:
+    slope = torch.arange(6.0).expand(6, 6) * 0.25
+    assert torch.equal(apply_kernel(slope, kernels.SOBEL_X), torch.full((4, 4), 2.0))
+    assert torch.equal(apply_kernel(slope, kernels.SOBEL_Y), torch.zeros(4, 4))
+
+
+def test_the_laplacian_of_a_parabola_is_its_second_derivative() -> None:
+    parabola = torch.arange(6.0).square().expand(6, 6)
+    assert torch.equal(apply_kernel(parabola, kernels.LAPLACIAN), torch.full((4, 4), 2.0))
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (1, 7, 6), (3, 7, 6), (2, 1, 7, 6), (2, 3, 7, 6)])
+def test_one_picture_and_a_batch_grey_and_rgb(shape: tuple[int, ...]) -> None:
+    images = torch.randint(0, 9, shape).double()
+    found = apply_kernel(images, kernels.SOBEL_X, padding=1)
+    planes = images.reshape(-1, 1, 7, 6)
+    expected = F.conv2d(planes, kernels.SOBEL_X.double()[None, None], padding=1).reshape(shape)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "message"),
+    [
+        (torch.zeros(5), torch.zeros(3, 3), r"images \(5,\)"),
+        (torch.zeros(5, 5), torch.zeros(1, 3, 3), r"kernel \(1, 3, 3\)"),
+        (torch.zeros(2, 2), torch.zeros(3, 3), "kernel=3 with dilation=1 spans 3 pixels"),
+    ],
+)
+def test_what_cannot_be_is_refused(images: Tensor, kernel: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_kernel(images, kernel)
