@@ -1,6 +1,8 @@
 # Every target makes .venv first if it is missing or requirements.txt has changed since.
 PYTHON ?= python3
 DATA ?= auto
+EXPERIMENT ?= lesson-classifier
+SEEDS ?= 1
 LOGS := lightning_logs
 RUN := .venv/bin/python -m twinloop
 STAMP := .venv/installed
@@ -12,7 +14,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp convolutions tensorboard test test-all lint clean
+.PHONY: help train-ae train-classifier train-mlp compare convolutions tensorboard test test-all lint clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -35,6 +37,10 @@ train-classifier: $(STAMP) ## train the classifier, about 4 minutes on 2 cores
 
 train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
 	@$(call fit,mlp)
+
+compare: $(STAMP) ## both loops on EXPERIMENT=lesson-classifier, side by side
+	@$(RUN) compare --config experiments/$(EXPERIMENT).yaml --data.source "$(DATA)" --seeds $(SEEDS) \
+	    $(if $(RESUME),--resume)
 
 # Layers this small gain nothing from a second thread, and lose much where others want it too.
 convolutions: $(STAMP) ## convolutions by hand: figures, a page and a workbook that compute

@@ -198,7 +198,7 @@ class TwinloopCLI(LightningCLI):
         )
         if self.diary:
             trace = HookTrace(self.diary.events, self.diary.times)
-            callbacks += [trace, *([Recorder(self.record)] if self.record else [])]
+            callbacks = [trace, *callbacks, *([Recorder(self.record)] if self.record else [])]
         if not sys.stdout.isatty():
             kwargs.setdefault("enable_progress_bar", False)
         self.trainer_defaults["callbacks"] = callbacks
@@ -225,7 +225,15 @@ class TwinloopCLI(LightningCLI):
         if self.writer is not None:
             if self.diary:
                 write_diary(self.run, self.diary, self.record)
-            results.conclude(self.run, loop, model, datamodule, self.rows, self.writer)
+            results.conclude(
+                self.run,
+                self._get(self.config, "experiment"),
+                loop,
+                model,
+                datamodule,
+                self.rows,
+                self.writer,
+            )
 
     def _fit_homemade(self) -> None:
         """Train by the Learner that `build_learner` makes of the Trainer's flags."""

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -98,10 +99,9 @@ def main(args: list[str]) -> int:
     lines = {loop: _lines(loop, wanted.config, options) for loop in LOOPS}
     costs["lines of the loop's code in two steps"] = {loop: [lines[loop]] for loop in LOOPS}
     report.show(costs)
-    command = f"python -m twinloop compare --config {wanted.config} {' '.join(args[2:])}".strip()
     comparison = {
         "experiment": experiment["experiment"],
-        "command": command,
+        "command": shlex.join(["python", "-m", "twinloop", "compare", *args]),
         "identical": all(same for _, same in found.values()),
         "verdicts": {str(seed): line for seed, (line, _) in found.items()},
         "costs": costs,
@@ -109,7 +109,7 @@ def main(args: list[str]) -> int:
     }
     (folder / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
     page = folder / "comparison.html"
-    page.write_text(report.page(comparison, runs[0].folder, runs[1].folder))
+    page.write_text(report.page(comparison, *(run.folder for run in runs[:2])))
     print(f"page, and comparison.json beside it: {page}")
     print(f"look at both runs: tensorboard --logdir {folder}")
     return 0 if comparison["identical"] else 1

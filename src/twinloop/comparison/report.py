@@ -30,7 +30,7 @@ p { margin: .5rem 0; max-width: 44rem; } .soft { color: var(--soft); }
 .verdict { border-left: .3rem solid var(--good); padding: .5rem .8rem; margin: 1rem 0;
            background: #f0f7f2; overflow-wrap: anywhere; }
 .verdict.bad { border-color: var(--bad); background: #fbeeed; }
-img { max-width: 100%; height: auto; display: block; }
+img { max-width: 100%; height: auto; display: block; } figure { margin: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
@@ -92,8 +92,8 @@ def page(comparison: Mapping[str, Any], lightning: Path, homemade: Path) -> str:
 A line with one side empty has no counterpart in the other loop.</p>
 {_orders(diaries)}
 <h2>Time by hook</h2>
-<p>From each hook or event to the next one, summed over the run: the model's own time falls to the
-event before it.</p>
+<p>From each hook or event to the next one, summed over the run, with what the callbacks do at it;
+the model's own time falls to the event before it.</p>
 <div class="both">{"".join(_times(loop, diary) for loop, diary in diaries.items())}</div>
 </body></html>
 """

@@ -31,6 +31,7 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "nu
 
 def conclude(
     run: Path,
+    experiment: str,
     loop: str,
     task: Task,
     data: ImageDataModule,
@@ -43,7 +44,7 @@ def conclude(
     weights = read_checkpoint(best if best.exists() else last)
     task.load_state_dict(weights["state_dict"])
     found = collect(
-        experiment=run.parent.name,
+        experiment=experiment,
         loop=loop,
         task=task,
         data=data,

@@ -21,7 +21,7 @@ class Traced(NamedTuple):
 class TraceCB(Callback):
     """Records every event in `events`, and when it was (in seconds, from anywhere) in `times`."""
 
-    precedes = ("ValidateCB",)
+    precedes = ("Callback",)  # all others: an event begins with its record
 
     def __init__(
         self, events: list[Traced] | None = None, times: list[float] | None = None
