@@ -175,8 +175,9 @@ class HasCallbacks:
         return "\n".join(f"{name:{width}}  {', '.join(answers)}" for name, answers in rows)
 
     def __getattr__(self, name: str) -> Any:
-        if name in VERBS:
-            return partial(next(getattr(cb, name) for cb in self.cbs if hasattr(cb, name)), self)
+        for cb in self.cbs if name in VERBS else ():
+            if hasattr(cb, name):
+                return partial(_call, cb, name, self)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
 
@@ -223,26 +224,43 @@ def check_owners(learn: HasCallbacks) -> None:
 def run_cbs(cbs: Sequence[Callback], event: str, learn: HasCallbacks) -> None:
     """Call the method `event` of every callback that has one.
 
-    An error says in a note where it came from. On a cleanup the other callbacks are still called
-    before the first error goes on, so that each can undo what it did.
+    On a cleanup the other callbacks are still called before the first error goes on, so that each
+    can undo what it did; an error goes before a cancel, which would hide it.
     """
     failed: BaseException | None = None
     for cb in cbs:
-        method = getattr(cb, event, None)
-        if method is None:
+        if not hasattr(cb, event):
             continue
         try:
-            method(learn)
+            _call(cb, event, learn)
         except BaseException as error:
-            if not isinstance(error, tuple(CANCELS.values())):
-                error.add_note(
-                    f"in {type(cb).__name__}.{event}, epoch {learn.epoch}, batch {learn.num}"
-                )
             if not event.startswith("cleanup_"):
                 raise
-            failed = failed or error
+            if failed is None or isinstance(failed, tuple(CANCELS.values())):
+                failed = error
     if failed is not None:
         raise failed
+
+
+def check_event(owner: object, name: str) -> None:
+    """Make sure that `name` is an event.
+
+    Raises:
+        TypeError: it is none; the nearest is named.
+    """
+    if name not in EVENTS:
+        near = difflib.get_close_matches(name, EVENTS, n=1, cutoff=0)[0]
+        raise TypeError(f"{type(owner).__name__}.{name} is no event; did you mean {near!r}?")
+
+
+def _call(cb: Callback, name: str, learn: HasCallbacks) -> None:
+    """Call a callback's method; an error says in a note where it came from."""
+    try:
+        getattr(cb, name)(learn)
+    except BaseException as error:
+        if not isinstance(error, tuple(CANCELS.values())):
+            error.add_note(f"in {type(cb).__name__}.{name}, epoch {learn.epoch}, batch {learn.num}")
+        raise
 
 
 def _comes_before(one: Callback, other: Callback) -> bool:
@@ -260,6 +278,5 @@ def _names(things: Iterable[object]) -> str:
 
 def _check_events(cb: Callback) -> None:
     for name in dir(cb):
-        if name.startswith(("before_", "after_", "cleanup_")) and name not in EVENTS:
-            near = difflib.get_close_matches(name, EVENTS, n=1, cutoff=0)[0]
-            raise TypeError(f"{type(cb).__name__}.{name} is no event; did you mean {near!r}?")
+        if name.startswith(("before_", "after_", "cleanup_")):
+            check_event(cb, name)

@@ -28,7 +28,9 @@ class Metric:
         """Add a batch of `n` examples; as many as `targs` has, if `n` is not given."""
         n = n if n is not None else 1 if targs is None else len(targs)
         # Summed where the numbers are: reading one would make a GPU wait at every batch.
-        self.total = self.total.to(inps.device) + self.calc(inps, targs).detach() * n
+        # Multiplied as it is summed, or a loss in bfloat16 would be rounded in between.
+        value = self.calc(inps, targs).detach()
+        self.total = torch.add(self.total.to(value.device), value, alpha=n)
         self.n += n
 
     def calc(self, inps: Tensor, targs: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ from twinloop.learner.callbacks.limits import LimitBatchesCB as LimitBatchesCB
 from twinloop.learner.callbacks.limits import LimitStepsCB as LimitStepsCB
 from twinloop.learner.callbacks.limits import SingleBatchCB as SingleBatchCB
 from twinloop.learner.callbacks.lr_finder import LRFinderCB as LRFinderCB
+from twinloop.learner.callbacks.lr_finder import lr_find as lr_find
 from twinloop.learner.callbacks.metrics import MetricsCB as MetricsCB
 from twinloop.learner.callbacks.precision import MixedPrecisionCB as MixedPrecisionCB
 from twinloop.learner.callbacks.precision import TruePrecisionCB as TruePrecisionCB

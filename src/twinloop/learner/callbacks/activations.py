@@ -25,11 +25,13 @@ class ActivationStatsCB(Callback):
     def __init__(self, select: type[nn.Module] | tuple[type[nn.Module], ...] = nn.ReLU) -> None:
         self.select = select
         self.handles: list[RemovableHandle] = []
+        self._stats: dict[str, list[Tensor]] = {}
+        self._histograms: dict[str, list[Tensor]] = {}
 
     def before_fit(self, learn: Learner) -> None:
         """Put a hook on every module that is watched."""
-        self._stats: dict[str, list[Tensor]] = {}
-        self._histograms: dict[str, list[Tensor]] = {}
+        self._stats.clear()
+        self._histograms.clear()
         for name, module in learn.model.named_modules():
             if isinstance(module, self.select):
                 self._stats[name], self._histograms[name] = [], []

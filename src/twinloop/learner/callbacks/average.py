@@ -7,6 +7,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from twinloop.learner.callback import Callback
+from twinloop.learner.callbacks.distributed import unwrapped
 from twinloop.learner.learner import Learner
 
 
@@ -24,6 +25,7 @@ class AverageCB(Callback):
 
     def __init__(self, average: float | Callable[..., Any] = 0.999) -> None:
         self.avg_fn = average if callable(average) else get_ema_avg_fn(average)  # type: ignore[no-untyped-call]
+        self.swapped = False
 
     def before_fit(self, learn: Learner) -> None:
         """Begin with a copy."""
@@ -40,6 +42,7 @@ class AverageCB(Callback):
         """Validate the average."""
         if not learn.training:
             self.swap(learn)
+            self.swapped = True
 
     def after_batch(self, learn: Learner) -> None:
         """Take the weights of a new step into the average."""
@@ -47,14 +50,19 @@ class AverageCB(Callback):
             self.average.update_parameters(learn.model)
             self.seen = learn.steps
 
+    def after_epoch(self, learn: Learner) -> None:
+        """Have the weights themselves in a checkpoint of this epoch."""
+        self.cleanup_epoch(learn)
+
     def cleanup_epoch(self, learn: Learner) -> None:
-        """Train on with the weights themselves."""
-        if not learn.training:
+        """Train on with the weights themselves, also where validation was cut short."""
+        if self.swapped:
             self.swap(learn)
+            self.swapped = False
 
     def after_fit(self, learn: Learner) -> None:
         """Leave the average in the model."""
-        learn.model.load_state_dict(self.average.module.state_dict())
+        unwrapped(learn.model).load_state_dict(self.average.module.state_dict())
 
     def swap(self, learn: Learner) -> None:
         """Exchange the weights and buffers of the model with those of the average."""

@@ -1,7 +1,8 @@
 """Save, and go on."""
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from twinloop.learner.callback import Callback
+from twinloop.learner.callbacks.distributed import unwrapped
 from twinloop.learner.learner import Learner
 
 
@@ -23,6 +25,11 @@ class CheckpointCB(Callback):
         mode: 'min' or 'max', whichever is better.
         pack: What a checkpoint has in it.
         write: How it gets to disk.
+
+    Where several processes train together, one of them should have it.
+
+    Raises:
+        ValueError: another mode.
     """
 
     follows = ("MetricsCB", "EarlyStoppingCB", "ProgressCB", "TensorBoardCB", "AverageCB")
@@ -35,6 +42,8 @@ class CheckpointCB(Callback):
         pack: "Callable[[Learner], dict[str, Any]] | None" = None,
         write: "Callable[[dict[str, Any], Path], None] | None" = None,
     ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.pack, self.write = pack or pack_state, write or write_whole
         self.best: Tensor | None = None
@@ -110,23 +119,34 @@ def pack_state(learn: Learner) -> dict[str, Any]:
     return {
         "epoch": learn.epoch + 1,
         "steps": learn.steps,
-        "model": learn.model.state_dict(),
+        "model": unwrapped(learn.model).state_dict(),
         "opt": learn.opt.state_dict(),
-        "callbacks": {type(cb).__name__: state for cb in learn.cbs if (state := cb.state_dict())},
-        "random": torch.get_rng_state(),
+        "callbacks": {key: state for key, cb in _keyed(learn) if (state := cb.state_dict())},
+        "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
     }
 
 
 def unpack_state(learn: Learner, checkpoint: dict[str, Any]) -> int:
     """Put back what `pack_state` has packed; returns the batch to begin with."""
     learn.epoch, learn.steps = checkpoint["epoch"], checkpoint["steps"]
-    learn.model.load_state_dict(checkpoint["model"])
+    unwrapped(learn.model).load_state_dict(checkpoint["model"])
     learn.opt.load_state_dict(checkpoint["opt"])
-    for cb in learn.cbs:
-        if type(cb).__name__ in checkpoint["callbacks"]:
-            cb.load_state_dict(checkpoint["callbacks"][type(cb).__name__])
-    torch.set_rng_state(checkpoint["random"])
+    for key, cb in _keyed(learn):
+        if key in checkpoint["callbacks"]:
+            cb.load_state_dict(checkpoint["callbacks"][key])
+    cpu, *gpus = checkpoint["random"]
+    torch.set_rng_state(cpu)
+    torch.cuda.set_rng_state_all(gpus)
     return 0
+
+
+def _keyed(learn: Learner) -> Iterator[tuple[str, Callback]]:
+    """Each callback by the name of its class, and a number if it is not the first of it."""
+    seen: Counter[str] = Counter()
+    for cb in learn.cbs:
+        name = type(cb).__name__
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name} {seen[name]}", cb
 
 
 def write_whole(checkpoint: dict[str, Any], path: Path) -> None:

@@ -1,6 +1,6 @@
 """The same model in several processes, each on its part of every batch."""
 
-from torch import distributed
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from twinloop.learner.callback import Callback
@@ -33,5 +33,9 @@ class DistributedCB(Callback):
 
     def cleanup_fit(self, learn: Learner) -> None:
         """Take the wrapper off again."""
-        if isinstance(learn.model, DistributedDataParallel):
-            learn.model = learn.model.module
+        learn.model = unwrapped(learn.model)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, whose weights have the same names in one process and in several."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

@@ -17,6 +17,9 @@ class EarlyStoppingCB(Callback):
         mode: 'min' or 'max', whichever is better.
         patience: How many passes in a row may be no better.
         min_delta: How much better counts as better.
+
+    Raises:
+        ValueError: another mode, or a metric of neither 'train/' nor 'val/', which never comes.
     """
 
     follows = ("MetricsCB",)
@@ -24,6 +27,10 @@ class EarlyStoppingCB(Callback):
     def __init__(
         self, monitor: str = "val/loss", mode: str = "min", patience: int = 3, min_delta: float = 0
     ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
+        if not monitor.startswith(("train/", "val/")):
+            raise ValueError(f"monitor is {monitor!r}; it must begin with 'train/' or 'val/'")
         self.monitor, self.mode, self.patience, self.min_delta = monitor, mode, patience, min_delta
         self.best: Tensor = torch.tensor(torch.inf if mode == "min" else -torch.inf)
         self.waited = 0

@@ -31,10 +31,14 @@ class LimitBatchesCB(Callback):
 class LimitStepsCB(Callback):
     """Ends the fit after `max_steps` steps of the optimiser; Lightning: `max_steps`."""
 
-    follows = ("ValidateCB",)
+    follows = ("ValidateCB", "ResumeCB")
 
     def __init__(self, max_steps: int) -> None:
         self.max_steps = max_steps
+
+    def before_fit(self, learn: Learner) -> None:
+        """Do nothing if a checkpoint had them all."""
+        self.after_batch(learn)
 
     def after_batch(self, learn: Learner) -> None:
         """Stop when there were enough."""

@@ -23,27 +23,28 @@ class ProgressCB(Callback):
 
     def __init__(self, bar: bool | None = None) -> None:
         self.bar = sys.stdout.isatty() if bar is None else bar
-        self.tasks: list[TaskID] = []
-        self.started = 0.0
-
-    def before_fit(self, learn: Learner) -> None:
-        """Start drawing."""
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(
             TextColumn("{task.description}"), *columns, transient=True, disable=not self.bar
         )
+        self.tasks: dict[str, TaskID] = {}
+        self.started = 0.0
+
+    def before_fit(self, learn: Learner) -> None:
+        """Start drawing."""
         self.progress.start()
 
     def before_epoch(self, learn: Learner) -> None:
         """Begin a bar."""
-        if learn.training:
+        if learn.training == learn.passes[0]:
             self.started = time.perf_counter()
         name = f"epoch {learn.epoch + 1}/{learn.n_epochs} {learn.stage}"
-        self.tasks.append(self.progress.add_task(name))
+        self.tasks[learn.stage] = self.progress.add_task(name)
 
     def after_batch(self, learn: Learner) -> None:
         """Move it on."""
-        self.progress.update(self.tasks[-1], completed=learn.num + 1, total=learn.n_batches)
+        task = self.tasks[learn.stage]
+        self.progress.update(task, completed=learn.num + 1, total=learn.n_batches)
 
     def after_epoch(self, learn: Learner) -> None:
         """Say how the epoch went."""
@@ -55,8 +56,8 @@ class ProgressCB(Callback):
 
     def cleanup_epoch(self, learn: Learner) -> None:
         """Take the bar away; one of train may still be below that of a validation inside it."""
-        if self.tasks:
-            self.progress.remove_task(self.tasks.pop())
+        if learn.stage in self.tasks:
+            self.progress.remove_task(self.tasks.pop(learn.stage))
 
     def cleanup_fit(self, learn: Learner) -> None:
         """Give the terminal back."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from twinloop.learner.callback import EVENTS, Callback
+from twinloop.learner.callback import EVENTS, Callback, check_event
 from twinloop.learner.learner import Learner
 
 
@@ -43,9 +43,13 @@ class BreakpointCB(Callback):
         event: Its name.
         when: Says by the Learner whether this time is the one:
             `BreakpointCB("after_loss", lambda learn: not learn.loss.isfinite())`.
+
+    Raises:
+        TypeError: there is no such event.
     """
 
     def __init__(self, event: str, when: Callable[[Learner], Any] = bool) -> None:
+        check_event(self, event)
         self.when = when
         setattr(self, event, self._stop)
 

@@ -23,8 +23,10 @@ class ValidateCB(Callback):
             return
         due = (learn.num + 1) % (self.every_n_batches or learn.n_batches) == 0
         if due and (learn.epoch + 1) % self.every_n_epochs == 0:
-            kept = {name: getattr(learn, name) for name in ("dl", "num", "n_batches", "batch")}
-            learn.one_epoch(False)
-            learn.model.train()
-            learn.training = True
-            vars(learn).update(kept)
+            names = ("training", "dl", "num", "n_batches", "batch", "preds", "loss")
+            kept = {name: value for name, value in vars(learn).items() if name in names}
+            try:
+                learn.one_epoch(False)
+            finally:  # also for those that clean up after training
+                learn.model.train()
+                vars(learn).update(kept)

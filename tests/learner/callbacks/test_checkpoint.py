@@ -1,0 +1,297 @@
+"""A run that is saved and goes on ends as one that was never stopped."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+
+from twinloop.learner import Accuracy, Callback, DataLoaders, Learner
+from twinloop.learner.callbacks import (
+    AccumulateCB,
+    AverageCB,
+    BatchSchedCB,
+    CheckpointCB,
+    EarlyStoppingCB,
+    EpochSchedCB,
+    MetricsCB,
+    PlateauSchedCB,
+    ResumeCB,
+    TrainCB,
+    ValidateCB,
+)
+from twinloop.learner.callbacks.checkpoint import pack_state, unpack_state, write_whole
+
+draw = torch.Generator().manual_seed(0)
+TRAIN = [
+    (torch.randn(n, 4, generator=draw), torch.randint(3, (n,), generator=draw)) for n in (6, 6, 3)
+]
+VALID = [(torch.randn(7, 4, generator=draw), torch.randint(3, (7,), generator=draw))]
+EPOCHS = 5
+one_cycle = partial(OneCycleLR, max_lr=0.1, total_steps=EPOCHS * len(TRAIN))
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)
+    )
+
+
+def learner(*cbs: Callback, seed: int = 1) -> Learner:
+    opt_func = partial(torch.optim.AdamW, weight_decay=0.1)
+    dls = DataLoaders(TRAIN, VALID)
+    return Learner(network(seed), dls, lr=0.01, opt_func=opt_func, cbs=[TrainCB(), *cbs])
+
+
+# --- going on -----------------------------------------------------------------------------------
+
+MAKERS: dict[str, Callable[[], list[Callback]]] = {
+    "no more": list,
+    "schedule by step": lambda: [BatchSchedCB(one_cycle)],
+    "schedule by epoch": lambda: [EpochSchedCB(partial(StepLR, step_size=2, gamma=0.5))],
+    "average": lambda: [AverageCB(0.8), BatchSchedCB(one_cycle)],
+    "accumulation": lambda: [AccumulateCB(2), EarlyStoppingCB(patience=3)],
+    "two of a kind": lambda: [
+        EarlyStoppingCB("val/loss", patience=9),
+        EarlyStoppingCB("val/accuracy", "max", patience=3),
+    ],
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["valid after", "valid inside"])
+@pytest.mark.parametrize("stopped_after", [1, 3])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_it_ends_with_the_bits_of_a_run_that_was_not_stopped(
+    make: Callable[[], list[Callback]], stopped_after: int, inside: bool, tmp_path: Path
+) -> None:
+    def run(folder: str, n_epochs: int, seed: int, *more: Callback) -> Any:
+        cbs = [MetricsCB(accuracy=Accuracy()), CheckpointCB(tmp_path / folder), *make(), *more]
+        cbs += [ValidateCB()] if inside else []
+        learn = learner(*cbs, seed=seed)
+        learn.fit(n_epochs, valid=not inside)
+        return torch.load(tmp_path / folder / "last.ckpt"), learn
+
+    whole, one = run("whole", EPOCHS, 1)
+    run("part", stopped_after, 1)
+    saved = torch.load(tmp_path / "part" / "last.ckpt")
+    assert saved["epoch"] == stopped_after
+    # Other weights, and another state of the generator, are what a new process would begin with.
+    rest, other = run("rest", EPOCHS, 2, ResumeCB(saved))
+    assert_equal(rest, whole)
+    assert (other.epoch, other.steps) == (one.epoch, one.steps)
+    assert_equal(other.model.state_dict(), one.model.state_dict())
+    assert not torch.equal(whole["model"]["0.weight"], network(1)[0].weight)  # type: ignore[index]
+
+
+def assert_equal(one: Any, other: Any, path: str = "") -> None:
+    """The same keys everywhere, and the same bits in every tensor."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_equal(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{path}/{number}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path
+
+
+def test_another_state_of_the_generator_is_not_equal() -> None:
+    first = learner()
+    first.fit(2)
+    saved = pack_state(first)
+    ends = []
+    for seed in (None, 5):
+        learn = learner()
+        learn.fit(0, cbs=[ResumeCB(saved)])
+        if seed is not None:
+            torch.manual_seed(seed)
+        learn.fit(1)
+        ends.append(learn.model[0].weight)  # type: ignore[index]
+    assert not torch.equal(*ends)
+
+
+def test_a_plateau_does_not_know_of_the_epoch_that_was_saved(tmp_path: Path) -> None:
+    # As in Lightning the checkpoint comes first, so the epoch's metric is lost by stopping there.
+    def plateau() -> PlateauSchedCB:
+        return PlateauSchedCB(partial(ReduceLROnPlateau, patience=0))
+
+    cbs = [MetricsCB(), plateau(), CheckpointCB(tmp_path)]
+    learner(*cbs).fit(1)
+    saved = torch.load(tmp_path / "last.ckpt")
+    assert saved["callbacks"]["PlateauSchedCB"]["last_epoch"] == 0
+    assert cbs[1].state_dict()["last_epoch"] == 1
+
+
+def test_a_run_that_is_done_does_no_more() -> None:
+    done = learner()
+    done.fit(2)
+    learn = learner()
+    learn.fit(2, cbs=[ResumeCB(pack_state(done))])
+    assert learn.steps == done.steps == 6
+
+
+def test_it_may_begin_in_an_epoch() -> None:
+    class Batches(Callback):
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, int]] = []
+
+        def before_batch(self, learn: Learner) -> None:
+            if learn.training:
+                assert learn.batch is TRAIN[learn.num]
+                self.seen.append((learn.epoch, learn.num))
+
+    def unpack(learn: Learner, checkpoint: dict[str, Any]) -> int:
+        learn.epoch = checkpoint["epoch"]
+        return 2
+
+    learn = learner(batches := Batches(), ResumeCB({"epoch": 1}, unpack))
+    learn.fit(3)
+    assert batches.seen == [(1, 2), (2, 0), (2, 1), (2, 2)]
+
+
+def test_states_are_put_back_in_whatever_order_callbacks_are_given() -> None:
+    one, other = learner(), learner(seed=2)
+    one.fit(1, cbs=[AverageCB(0.5), EarlyStoppingCB(), MetricsCB()])
+    with one.with_more([average := AverageCB(0.5), EarlyStoppingCB(patience=8)]):
+        average.before_fit(one)
+        state = pack_state(one)
+    cbs = [stop := EarlyStoppingCB(), MetricsCB(), AverageCB(0.5)]
+    other.fit(1, cbs=[ResumeCB(state), *cbs])
+    assert stop.patience == 8
+
+
+def test_two_of_a_kind_get_back_each_its_own() -> None:
+    def stops(*patience: int) -> list[EarlyStoppingCB]:
+        return [EarlyStoppingCB(patience=n) for n in patience]
+
+    one, other = learner(*stops(3, 4)), learner(*(found := stops(8, 9)))
+    for learn in (one, other):
+        learn.fit(0)
+    unpack_state(other, pack_state(one))
+    assert [stop.patience for stop in found] == [3, 4]
+
+
+# --- best and last ------------------------------------------------------------------------------
+
+
+class Numbers(MetricsCB):
+    """Has one number after another for val/score."""
+
+    def __init__(self, numbers: list[float]) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def after_epoch(self, learn: Learner) -> None:
+        """The epoch's number."""
+        if not learn.training:
+            learn.metrics["val/score"] = torch.tensor(self.numbers[learn.epoch])
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "best"),
+    [
+        ("min", [3.0, 2.0, 4.0, 2.5], 2),
+        ("max", [3.0, 2.0, 4.0, 2.5], 3),
+        ("max", [1.0, 1.0, 1.0], 1),  # the first of those that are as good
+        ("max", [torch.nan, 1.0, torch.nan], 2),
+        ("min", [torch.nan, torch.nan], None),
+    ],
+)
+def test_the_best_and_the_last_epoch(
+    mode: str, scores: list[float], best: int | None, tmp_path: Path
+) -> None:
+    saver = CheckpointCB(tmp_path, "val/score", mode)
+    learner(saver, Numbers(scores)).fit(len(scores))
+    assert torch.load(saver.last_path)["epoch"] == len(scores)
+    names = {"last.ckpt"} if best is None else {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    if best is not None:
+        assert torch.load(saver.best_path)["epoch"] == best
+        assert saver.best == scores[best - 1]
+
+
+def test_without_a_metric_only_the_last_is_kept(tmp_path: Path) -> None:
+    learner(CheckpointCB(tmp_path, None)).fit(2)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_best_is_remembered_after_a_resume(tmp_path: Path) -> None:
+    scores = [1.0, 2.0, 3.0]
+    learner(CheckpointCB(tmp_path, "val/score"), Numbers(scores)).fit(1)
+    resume = ResumeCB(torch.load(tmp_path / "last.ckpt"))
+    learner(CheckpointCB(tmp_path, "val/score"), Numbers(scores), resume).fit(3)
+    assert torch.load(tmp_path / "best.ckpt")["epoch"] == 1
+    assert torch.load(tmp_path / "last.ckpt")["epoch"] == 3
+
+
+def test_own_ways_to_pack_and_write(tmp_path: Path) -> None:
+    written: list[tuple[Any, Path]] = []
+    saver = CheckpointCB(
+        tmp_path,
+        None,
+        pack=lambda learn: {"at": learn.epoch},
+        write=lambda checkpoint, path: written.append((checkpoint, path)),
+    )
+    learner(saver).fit(2)
+    assert written == [({"at": epoch}, tmp_path / "last.ckpt") for epoch in (0, 1)]
+
+
+def test_another_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mode is 'least'; it must be 'min' or 'max'"):
+        CheckpointCB(tmp_path, mode="least")
+
+
+def test_a_metric_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="val/acuracy"):
+        learner(CheckpointCB(tmp_path, "val/acuracy"), MetricsCB()).fit(1)
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
+    cbs = [MetricsCB(), AverageCB(0.5), BatchSchedCB(one_cycle), EarlyStoppingCB()]
+    learner(*cbs, CheckpointCB(tmp_path)).fit(1)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved.keys() == {"epoch", "steps", "model", "opt", "callbacks", "random"}
+    names = {"AverageCB", "BatchSchedCB", "EarlyStoppingCB", "CheckpointCB"}
+    assert saved["callbacks"].keys() == names
+
+
+@pytest.mark.parametrize("failing", ["save", "fsync"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "folder" / "last.ckpt"
+    write_whole({"epoch": 1}, path)
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(*((torch, "save") if failing == "save" else (os, "fsync")), fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole({"epoch": 2}, path)
+    assert torch.load(path) == {"epoch": 1}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_was_packed_is_unpacked() -> None:
+    one, other = learner(), learner(seed=2)
+    for learn in (one, other):
+        learn.fit(1)
+    state = pack_state(one)
+    assert unpack_state(other, state) == 0
+    assert other.epoch == 2  # packed after the fit, of one epoch, had moved on
+    other.epoch -= 1
+    assert_equal(pack_state(other), state)

@@ -1,0 +1,113 @@
+"""The numbers of an epoch."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from twinloop.learner import (
+    Accuracy,
+    Callback,
+    CancelBatchException,
+    CancelEpochException,
+    DataLoaders,
+    Learner,
+    TrainLearner,
+)
+from twinloop.learner.callbacks import LimitBatchesCB, MetricsCB, ValidateCB
+
+draw = torch.Generator().manual_seed(0)
+TRAIN = [
+    (torch.randn(n, 4, generator=draw), torch.randint(3, (n,), generator=draw)) for n in (5, 5, 2)
+]
+VALID = [
+    (torch.randn(n, 4, generator=draw), torch.randint(3, (n,), generator=draw)) for n in (6, 1)
+]
+
+
+def learner(*cbs: Callback, lr: float = 0.0) -> Learner:
+    torch.manual_seed(1)
+    return TrainLearner(nn.Linear(4, 3), DataLoaders(TRAIN, VALID), lr=lr, cbs=cbs)
+
+
+def whole(learn: Learner, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+    """Loss and accuracy over all rows at once."""
+    xb, yb = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
+    preds = learn.model(xb)
+    accuracy = (preds.argmax(1) == yb).double().mean().item()
+    return {"loss": F.cross_entropy(preds, yb).item(), "accuracy": accuracy}
+
+
+@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "torchmetrics"])
+def test_an_epochs_numbers_are_those_of_all_its_rows(theirs: bool) -> None:
+    accuracy = MulticlassAccuracy(3, average="micro") if theirs else Accuracy()
+    learn = learner(metrics := MetricsCB(accuracy=accuracy))
+    learn.fit(2)
+    train, valid = whole(learn, TRAIN), whole(learn, VALID)
+    expected = {f"train/{name}": value for name, value in train.items()}
+    expected |= {f"val/{name}": value for name, value in valid.items()}
+    assert [row["epoch"] for row in metrics.history] == [1, 2]
+    for row in metrics.history:
+        assert list(row)[1:] == ["train/loss", "train/accuracy", "val/loss", "val/accuracy"]
+        assert row == pytest.approx(expected | {"epoch": row["epoch"]}, rel=1e-6)
+    assert {name: float(value) for name, value in learn.metrics.items()} | {
+        "epoch": 2
+    } == metrics.history[1]
+
+
+def test_several_metrics_by_their_names() -> None:
+    f1 = MulticlassF1Score(3, average="macro")
+    learn = learner(MetricsCB(a=Accuracy(), f1=f1))
+    learn.fit(1)
+    xb, yb = (torch.cat([batch[part] for batch in VALID]) for part in (0, 1))
+    expected = MulticlassF1Score(3, average="macro")(learn.model(xb), yb)
+    assert learn.metrics["val/f1"] == expected
+    assert f1.update_count == 0  # each stage has its copy
+
+
+def test_validation_inside_an_epoch_leaves_those_of_train() -> None:
+    after = MetricsCB(accuracy=Accuracy())
+    learner(after, lr=0.1).fit(2)
+    inside = MetricsCB(accuracy=Accuracy())
+    learner(inside, ValidateCB(), lr=0.1).fit(2, valid=False)
+    assert len(inside.history) == 2
+    assert inside.history == after.history
+
+
+def test_a_cancelled_batch_counts_if_its_loss_was_there() -> None:
+    class Skip(Callback):
+        def after_predict(self, learn: Learner) -> None:
+            if learn.num == 1:
+                raise CancelBatchException
+
+    learn = learner(MetricsCB(), Skip())
+    learn.fit(1)
+    assert learn.metrics["train/loss"].item() == pytest.approx(
+        whole(learn, [TRAIN[0], TRAIN[2]])["loss"], rel=1e-6
+    )
+
+
+def test_a_cancelled_pass_has_no_numbers() -> None:
+    class Stop(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            if not learn.training:
+                raise CancelEpochException
+
+    learn = learner(metrics := MetricsCB(), Stop())
+    learn.fit(1)
+    assert learn.metrics.keys() == {"train/loss"}
+    assert metrics.history == []
+
+
+def test_a_pass_of_no_batches_has_no_numbers() -> None:
+    learn = learner(metrics := MetricsCB(), LimitBatchesCB(val=0))
+    learn.fit(1)
+    assert [row.keys() for row in metrics.history] == [{"epoch", "train/loss"}]
+
+
+def test_a_second_fit_has_its_own_history() -> None:
+    learn = learner(metrics := MetricsCB())
+    learn.fit(2)
+    learn.fit(1)
+    assert len(metrics.history) == 1

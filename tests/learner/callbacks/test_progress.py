@@ -1,0 +1,127 @@
+"""A line for each epoch, and a bar where there is a terminal."""
+
+import itertools
+import re
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from twinloop.learner import (
+    Callback,
+    CancelEpochException,
+    CancelFitException,
+    DataLoaders,
+    Learner,
+    TrainLearner,
+)
+from twinloop.learner.callbacks import MetricsCB, ProgressCB, ValidateCB
+
+TRAIN = [(torch.ones(1, 1), torch.full((1, 1), float(target))) for target in (1, 2, 3, 4)]
+VALID = [(torch.ones(1, 1), torch.full((1, 1), 5.0))]
+
+
+def learner(*cbs: Callback) -> Learner:
+    """The weight stays 0, so that a loss is a target squared."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    return TrainLearner(model, DataLoaders(TRAIN, VALID), nn.functional.mse_loss, 0.0, cbs)
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second passes whenever somebody looks at the clock."""
+    seconds = itertools.count(100.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_lines(inside: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    cbs: list[Callback] = [ProgressCB(), MetricsCB(), *([ValidateCB()] if inside else [])]
+    learner(*cbs).fit(2, valid=not inside)
+    numbers = ["train/loss 7.5000", "val/loss 25.0000"]
+    numbers = numbers[::-1] if inside else numbers  # in the order in which they are known
+    assert capsys.readouterr().out.splitlines() == [
+        f"epoch {epoch}/2  1.0 s  {'  '.join(numbers)}" for epoch in (1, 2)
+    ]
+
+
+def test_validation_alone_has_its_own_time(capsys: pytest.CaptureFixture[str]) -> None:
+    learner(ProgressCB(), MetricsCB()).fit(1, train=False)
+    assert capsys.readouterr().out == "epoch 1/1  1.0 s  val/loss 25.0000\n"
+
+
+def test_without_metrics_there_is_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    learner(ProgressCB()).fit(1)
+    assert capsys.readouterr().out == "epoch 1/1  1.0 s\n"
+
+
+def test_the_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    class Look(Callback):
+        follows = ("ProgressCB",)
+
+        def after_batch(self, learn: Learner) -> None:
+            seen.append([(t.description, t.completed, t.total) for t in progress.progress.tasks])
+
+    seen: list[list[tuple[str, float, float | None]]] = []
+    progress = ProgressCB(bar=True)
+    learner(progress, Look()).fit(1)
+    assert seen == [
+        *([("epoch 1/1 train", done, 4)] for done in (1, 2, 3, 4)),
+        [("epoch 1/1 val", 1, 1)],
+    ]
+    assert progress.progress.tasks == []
+    assert progress.progress.finished
+    assert re.search(r"epoch 1/1 +\d+\.\d s", capsys.readouterr().out)
+
+
+def test_a_bar_of_valid_is_below_that_of_train() -> None:
+    class Look(Callback):
+        follows = ("ProgressCB",)
+
+        def after_batch(self, learn: Learner) -> None:
+            if not learn.training:
+                seen.append([t.description for t in progress.progress.tasks])
+
+    seen: list[list[str]] = []
+    progress = ProgressCB(bar=False)
+    learner(progress, Look(), ValidateCB(every_n_batches=3)).fit(1, valid=False)
+    assert seen == [["epoch 1/1 train", "epoch 1/1 val"]]
+
+
+class Ends(Callback):
+    """Raises at some event of valid, or at any of the fit."""
+
+    def __init__(self, event: str, error: Exception) -> None:
+        self.error = error
+        setattr(self, event, self._raise)
+
+    def _raise(self, learn: Learner) -> None:
+        if not learn.training or not learn.n_batches:
+            raise self.error
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("event", ["before_fit", "before_epoch", "after_loss"])
+@pytest.mark.parametrize("error", [CancelFitException(), ValueError("here")])
+def test_the_terminal_is_given_back_however_a_fit_ends(
+    error: Exception, event: str, first: bool
+) -> None:
+    progress = ProgressCB(bar=True)
+    cbs: list[Callback] = [progress, Ends(event, error)]
+    learn = learner(*(cbs[::-1] if first else cbs))
+    if isinstance(error, ValueError):
+        with pytest.raises(ValueError, match="here"):
+            learn.fit(2)
+    else:
+        learn.fit(2)
+    assert not progress.progress.live.is_started
+    assert progress.progress.tasks == []
+
+
+def test_a_validation_that_is_cancelled_leaves_the_bar_of_train() -> None:
+    cancel = Ends("before_epoch", CancelEpochException())
+    learn = learner(cancel, ValidateCB(every_n_batches=1), ProgressCB(bar=False))
+    learn.fit(2, valid=False)
+    assert learn.steps == 8
