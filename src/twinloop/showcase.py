@@ -62,7 +62,8 @@ class Experiment(LightningCLI):
             type=Path | None,
             help="Whose weights `convolutions` shows; those of the latest run if unset.",
         )
-        parser.add_argument("--loop", type=str, help="Not used; config.yaml of a run has it.")
+        for name in ("--loop", "--run", "--record"):
+            parser.add_argument(name, type=str | None, help="Not used; a run's config.yaml has it.")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
 
