@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from twinloop.files import written_whole
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -73,10 +75,8 @@ def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure"
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, dpi=150, format="png")
-    part.replace(path)
+    with written_whole(path) as part:
+        figure.savefig(part, dpi=150, format="png")
 
 
 def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:

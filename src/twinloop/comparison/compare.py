@@ -25,6 +25,7 @@ from twinloop.comparison.diary import Diary, read_diary, read_record
 from twinloop.comparison.parity import LOOPS, Loop
 from twinloop.comparison.record import compare_tensors, differences, flat
 from twinloop.errors import UserError
+from twinloop.files import written_whole
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_checkpoint
 
@@ -107,9 +108,11 @@ def main(args: list[str]) -> int:
         "costs": costs,
         "results": {f"{run.loop}-{run.seed}": run.results for run in runs},
     }
-    (folder / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
+    with written_whole(folder / "comparison.json") as part:
+        part.write_text(json.dumps(comparison, indent=2) + "\n")
     page = folder / "comparison.html"
-    page.write_text(report.page(comparison, *(run.folder for run in runs[:2])))
+    with written_whole(page) as part:
+        part.write_text(report.page(comparison, *(run.folder for run in runs[:2])))
     print(f"page, and comparison.json beside it: {page}")
     print(f"look at both runs: tensorboard --logdir {folder}")
     return 0 if comparison["identical"] else 1

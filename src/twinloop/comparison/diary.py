@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from twinloop.comparison.record import Record
+from twinloop.files import written_whole
 from twinloop.learner.callbacks.trace import Traced
 
 BATCH_STARTS = ("on_train_batch_start", "before_batch")
@@ -107,9 +108,11 @@ class Diary:
 
 def write_diary(run: Path, diary: Diary, record: Record | None) -> None:
     """Write trace.json, and record.pt where every number was kept."""
-    (run / "trace.json").write_text(json.dumps(asdict(diary)))
+    with written_whole(run / "trace.json") as part:
+        part.write_text(json.dumps(asdict(diary)))
     if record is not None:
-        torch.save(asdict(record), run / "record.pt")
+        with written_whole(run / "record.pt") as part:
+            torch.save(asdict(record), part)
 
 
 def read_diary(run: Path) -> Diary:

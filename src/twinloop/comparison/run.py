@@ -12,7 +12,6 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.runs import board
-from twinloop.runs.checkpoint import write_checkpoint
 from twinloop.runs.stop import Stopped, StopSignals
 from twinloop.tasks import Task
 
@@ -84,7 +83,7 @@ class SaveAndStopCB(Callback):
         done = learn.num + 1
         if learn.training and self.signals.received and full and done < learn.n_batches:
             path = self.saver.last_path
-            self.saver.write(self.saver.pack(learn), path)
+            self.saver.save(learn, path)
             where = f"in epoch {learn.epoch + 1} after batch {done}"
             raise Stopped(self.signals.received, where, path)
 
@@ -115,7 +114,7 @@ def learner_callbacks(
     history = HistoryCB()
     form = LightningForm(task, flags["accumulate_grad_batches"])
     monitor = task.monitor if validates else None
-    saver = cbs.CheckpointCB(run / "checkpoints", monitor, task.mode, form.pack, write_checkpoint)
+    saver = cbs.CheckpointCB(run / "checkpoints", monitor, task.mode, form.pack)
     callbacks: list[Callback] = [form, history]
     if checkpoint:
         callbacks.append(cbs.ResumeCB(checkpoint, form.unpack))

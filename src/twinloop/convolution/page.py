@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from twinloop.convolution import figures
 from twinloop.convolution.stages import stages_of
+from twinloop.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,9 +153,8 @@ def write(
         before, found, after = page.partition(mark)
         assert found, mark
         page = before + text + after
-    part_path = path.with_name(f"{path.name}.part")
-    part_path.write_text(page, encoding="utf-8")
-    part_path.replace(path)
+    with written_whole(path) as part_path:
+        part_path.write_text(page, encoding="utf-8")
 
 
 def network_data(model: nn.Module, image: Tensor, class_names: Sequence[str]) -> dict[str, Any]:

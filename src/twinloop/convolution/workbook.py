@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from xlsxwriter.utility import xl_rowcol_to_cell
 
 from twinloop.convolution.stages import Stage, stages_of
+from twinloop.files import written_whole
 
 TITLE_ROWS = 3
 """Rows above the first map: what the sheet is, how to read it, and nothing."""
@@ -43,16 +44,13 @@ def write(path: Path, model: nn.Module, image: Tensor, class_names: Sequence[str
             f"{len(class_names)} class names for {len(stages[-1].bias)} outputs; "
             "there must be one for each"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with xlsxwriter.Workbook(str(part)) as book:
+    with written_whole(path) as part, xlsxwriter.Workbook(str(part)) as book:
         writer = _Writer(book)
         maps = writer.picture(image.detach().double().cpu(), stages[0].padding)
         for stage, following in zip(stages, [*stages[1:], None], strict=True):
             padding = following.padding if following else (0, 0)
             maps = writer.stage(stage, maps, padding)
         writer.classes(stages[-1], maps, class_names)
-    part.replace(path)
 
 
 class _Map(NamedTuple):

@@ -11,6 +11,7 @@ from torch import nn
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
+from twinloop.files import written_whole
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -24,24 +25,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Save to a temporary name beside `path`, flush it to disk, then rename it.
-
-    Whatever happens in between, `path` is the old checkpoint or the new one, and whole.
+    """Save a checkpoint, whole or not at all.
 
     Raises:
         OSError: it cannot be written; what was there before is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as part, part.open("wb") as file:
+        torch.save(checkpoint, file)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

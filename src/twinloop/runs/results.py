@@ -13,6 +13,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
+from twinloop.files import written_whole
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs import board
 from twinloop.runs.checkpoint import read_checkpoint
@@ -124,12 +125,10 @@ def write(results: dict[str, Any], path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(json.dumps(results, indent=2) + "\n")
-        part.replace(path)
+        with written_whole(path) as part:
+            part.write_text(json.dumps(results, indent=2) + "\n")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 

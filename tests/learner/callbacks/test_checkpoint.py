@@ -1,6 +1,5 @@
 """A run that is saved and goes on ends as one that was never stopped."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from twinloop.learner.callbacks import (
     TrainCB,
     ValidateCB,
 )
-from twinloop.learner.callbacks.checkpoint import pack_state, unpack_state, write_whole
+from twinloop.learner.callbacks.checkpoint import pack_state, unpack_state
 
 draw = torch.Generator().manual_seed(0)
 TRAIN = [
@@ -235,16 +234,9 @@ def test_the_best_is_remembered_after_a_resume(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "last.ckpt")["epoch"] == 3
 
 
-def test_own_ways_to_pack_and_write(tmp_path: Path) -> None:
-    written: list[tuple[Any, Path]] = []
-    saver = CheckpointCB(
-        tmp_path,
-        None,
-        pack=lambda learn: {"at": learn.epoch},
-        write=lambda checkpoint, path: written.append((checkpoint, path)),
-    )
-    learner(saver).fit(2)
-    assert written == [({"at": epoch}, tmp_path / "last.ckpt") for epoch in (0, 1)]
+def test_an_own_way_to_pack(tmp_path: Path) -> None:
+    learner(CheckpointCB(tmp_path, None, pack=lambda learn: {"at": learn.epoch})).fit(2)
+    assert torch.load(tmp_path / "last.ckpt") == {"at": 1}
 
 
 def test_another_mode_is_refused(tmp_path: Path) -> None:
@@ -257,9 +249,6 @@ def test_a_metric_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         learner(CheckpointCB(tmp_path, "val/acuracy"), MetricsCB()).fit(1)
 
 
-# --- the file -----------------------------------------------------------------------------------
-
-
 def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
     cbs = [MetricsCB(), AverageCB(0.5), BatchSchedCB(one_cycle), EarlyStoppingCB()]
     learner(*cbs, CheckpointCB(tmp_path)).fit(1)
@@ -267,23 +256,6 @@ def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
     assert saved.keys() == {"epoch", "steps", "model", "opt", "callbacks", "random"}
     names = {"AverageCB", "BatchSchedCB", "EarlyStoppingCB", "CheckpointCB"}
     assert saved["callbacks"].keys() == names
-
-
-@pytest.mark.parametrize("failing", ["save", "fsync"])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
-    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "folder" / "last.ckpt"
-    write_whole({"epoch": 1}, path)
-
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(*((torch, "save") if failing == "save" else (os, "fsync")), fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole({"epoch": 2}, path)
-    assert torch.load(path) == {"epoch": 1}
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_what_was_packed_is_unpacked() -> None:

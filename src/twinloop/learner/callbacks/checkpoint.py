@@ -1,6 +1,5 @@
 """Save, and go on."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twinloop.files import written_whole
 from twinloop.learner.callback import Callback
 from twinloop.learner.callbacks.distributed import unwrapped
 from twinloop.learner.learner import Learner
@@ -24,7 +24,6 @@ class CheckpointCB(Callback):
         monitor: The metric that chooses the best, 'val/accuracy' say; None keeps the last only.
         mode: 'min' or 'max', whichever is better.
         pack: What a checkpoint has in it.
-        write: How it gets to disk.
 
     Where several processes train together, one of them should have it.
 
@@ -40,12 +39,11 @@ class CheckpointCB(Callback):
         monitor: str | None = "val/loss",
         mode: str = "min",
         pack: "Callable[[Learner], dict[str, Any]] | None" = None,
-        write: "Callable[[dict[str, Any], Path], None] | None" = None,
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
         self.folder, self.monitor, self.mode = folder, monitor, mode
-        self.pack, self.write = pack or pack_state, write or write_whole
+        self.pack = pack or pack_state
         self.best: Tensor | None = None
 
     @property
@@ -65,8 +63,13 @@ class CheckpointCB(Callback):
         value = learn.metrics[self.monitor].detach().cpu() if self.monitor else None
         if self.is_best(value):
             self.best = value
-            self.write(self.pack(learn), self.best_path)
-        self.write(self.pack(learn), self.last_path)
+            self.save(learn, self.best_path)
+        self.save(learn, self.last_path)
+
+    def save(self, learn: Learner, path: Path) -> None:
+        """Write what the Learner is now, whole or not at all."""
+        with written_whole(path) as part, part.open("wb") as file:
+            torch.save(self.pack(learn), file)
 
     def is_best(self, value: Tensor | None) -> bool:
         """Whether a metric is better than each before it; never one that is no number."""
@@ -147,24 +150,3 @@ def _keyed(learn: Learner) -> Iterator[tuple[str, Callback]]:
         name = type(cb).__name__
         seen[name] += 1
         yield name if seen[name] == 1 else f"{name} {seen[name]}", cb
-
-
-def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
-    """Save to a temporary name beside `path`, flush it to disk, then rename it.
-
-    Whatever happens in between, `path` is the old checkpoint or the new one, and whole.
-
-    Raises:
-        OSError: it cannot be written; what was there before is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -1,0 +1,46 @@
+"""A file under its final name is the old one or the new one, and whole."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinloop.files import written_whole
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "file"
+    with written_whole(path) as part:
+        part.write_text("half")
+        assert not path.exists()
+        part.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "rename"])
+def test_the_old_file_stays_where_the_new_one_fails(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    if failing == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    if failing == "rename":
+        monkeypatch.setattr(Path, "replace", fail)
+
+    def write() -> None:
+        with written_whole(path) as part:
+            part.write_text("new")
+            if failing == "write":
+                fail()
+
+    with pytest.raises(OSError, match="disk full"):
+        write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
