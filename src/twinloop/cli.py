@@ -213,7 +213,9 @@ class TwinloopCLI(LightningCLI):
             experiment = self._get(self.config, "experiment")
             print(f"{experiment} on {model.spec.name}, {loop} loop: {sizes}", flush=True)
         timing = self.diary.timing(model.network) if self.diary else nullcontext()
-        with self.signals, timing:
+        # Several processes would stop after different steps and wait for each other for ever.
+        several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+        with nullcontext() if several else self.signals, timing:
             if loop == "homemade":
                 self._fit_homemade()
             else:

@@ -125,6 +125,22 @@ def test_lightning_goes_on_in_an_epoch_also_without_a_schedule(
     assert_equal(other["state_dict"], one["state_dict"])
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_plateau_schedule_misses_the_epoch_after_which_a_run_was_stopped(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Lightning saves an epoch before ReduceLROnPlateau has seen its metric, and so does the
+    # Learner, whose checkpoints are the same: what comes between the two is lost.
+    plateau = ("--model.schedule", "twinloop.tasks.Plateau")
+    assert fit(loop, tmp_path / "whole", *plateau) == 0
+    with monkeypatch.context() as patch:
+        stop_at(2, 4, patch)
+        assert fit(loop, tmp_path / "parts", *plateau) == STOPPED
+    assert fit(loop, tmp_path / "parts", *plateau, "--ckpt_path", "last") == 0
+    whole, parts = (last(tmp_path / name)["lr_schedulers"][0] for name in ("whole", "parts"))
+    assert (whole["last_epoch"], parts["last_epoch"]) == (4, 3)
+
+
 def test_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert fit("homemade", tmp_path, "--trainer.max_epochs", "1") == 0

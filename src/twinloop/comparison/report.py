@@ -39,6 +39,8 @@ th.lightning, span.lightning { color: var(--lightning); }
 th.homemade, span.homemade { color: var(--homemade); }
 code { font: .85em ui-monospace, monospace; overflow-wrap: anywhere; }
 .both { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+@media (max-width: 34rem) { table { font-size: .78rem; } th, td { padding: .25rem .3rem; }
+       td.number, th.number { white-space: normal; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } h2, img, tr
        { break-inside: avoid; } .wide { overflow: visible; } }
 """
