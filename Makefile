@@ -54,7 +54,8 @@ test: $(STAMP) ## the fast tests: no network, no data set
 	.venv/bin/python -m pytest --numprocesses auto
 
 test-all: $(STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
-	.venv/bin/python -m pytest --numprocesses auto -m "not gpu"
+	.venv/bin/python -m pytest --numprocesses auto -m "not gpu and not data"
+	.venv/bin/python -m pytest -rs -m data
 
 lint: $(STAMP) ## check style and types
 	.venv/bin/ruff check .

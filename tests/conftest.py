@@ -26,8 +26,9 @@ def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Tests run side by side, and each would wait for the threads of all others."""
-    torch.set_num_threads(1)
+    """Tests that run side by side would each wait for the threads of all others."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
