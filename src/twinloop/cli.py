@@ -1,6 +1,7 @@
 """The command line: `python -m twinloop fit|validate|test|predict --config experiments/X.yaml`.
 
-`summary` and `convolutions` take the same options; see `twinloop.showcase`.
+`summary` and `convolutions` take the same options; see `twinloop.showcase`. `new NAME` starts an
+experiment of one's own; see `twinloop.new`.
 """
 
 import json
@@ -320,6 +321,10 @@ def main(args: list[str]) -> int:
             from twinloop.comparison import compare
 
             return compare.main(args[1:])
+        if args[:1] == ["new"]:
+            from twinloop import new
+
+            return new.main(args[1:])
         if args[:1] in (["summary"], ["convolutions"]):
             from twinloop import showcase  # draws with much that the others need not load
 
