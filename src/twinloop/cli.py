@@ -353,8 +353,12 @@ def _report_thread(failed: threading.ExceptHookArgs) -> None:
 
 def _quiet() -> None:
     """Silence what libraries say to everyone: tips, advertisements, and advice that is not ours."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "fabric.utilities.seed",
+        "fabric.utilities.distributed",
+    ):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     # Lightning asks torch in a way that torch is about to drop.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # The metrics of an epoch are logged however few its batches are.
