@@ -4,12 +4,17 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from twinloop.data.datamodule import ImageDataModule
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = Path("/usr/bin/chromium")
 LIBRARIES = ("KMP_", "PL_", "PYTEST_")
 """Variables that OpenMP, Lightning's seed_everything and pytest set for themselves."""
 
@@ -65,3 +70,18 @@ def fashion_mnist() -> Path:
     if not os.environ.get("DATA") or not folder.is_dir():
         pytest.skip("DATA names no folder; pass DATA=FOLDER with Fashion-MNIST in Hub layout")
     return folder.resolve()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    """Debian's Chromium without a window; tests that open a page carry the marker `browser`."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs {CHROMIUM} (Debian's package chromium)")
+    from playwright.sync_api import sync_playwright
+
+    quiet = [f"--disable-{what}" for what in ("background-networking", "component-update", "sync")]
+    options = ["--no-sandbox", "--disable-gpu", "--no-first-run", *quiet]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
+        yield browser
+        browser.close()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -10,16 +11,30 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 COMMANDS = list(
     dict.fromkeys(
         line.partition("#")[0].strip()
-        for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
         for line in block.splitlines()
     )
 )
+MODULES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", README, re.DOTALL))
+"""Its Python, by the name of the file that each block begins with."""
+CLASSIFIER = "-m twinloop fit --config experiments/classifier.yaml"
+ELSEWHERE = {
+    f".venv/bin/python {CLASSIFIER} --trainer.accelerator gpu "
+    "--trainer.precision bf16-mixed": "a GPU",
+    f".venv/bin/torchrun --standalone --nproc_per_node 4 {CLASSIFIER} "
+    "--trainer.devices 4 --trainer.strategy ddp": "four GPUs, one for each process",
+    f"srun --nodes 2 --ntasks-per-node 4 --gpus-per-node 4 .venv/bin/python {CLASSIFIER} "
+    "--trainer.num_nodes 2 --trainer.devices 4 --trainer.strategy ddp": "SLURM, eight GPUs",
+}
+"""What cannot run here, and what it needs."""
 CALLING_THESE_TESTS = ("make test", "make test-all", "make lint")
 """What .ci/run calls: checked by running, but not from inside itself."""
 STAYING = "make tensorboard"
@@ -29,11 +44,14 @@ STAYING = "make tensorboard"
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this checkout that shares its installed .venv."""
     copy = tmp_path_factory.mktemp("checkout")
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, copy)
+    (copy / "tests").mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, copy / name)
         os.utime(copy / name, (0, 0))  # older than the stamp: nothing is installed again
     shutil.copytree(ROOT / "experiments", copy / "experiments")
     (copy / ".venv").symlink_to(sys.prefix)
+    for name, text in MODULES.items():
+        (copy / f"{name}.py").write_text(text)
     (copy / "my-pictures").mkdir()
     Image.new("RGB", (50, 40), (30, 90, 200)).save(copy / "my-pictures" / "one.png")
     return copy
@@ -42,7 +60,34 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_commands_are_found() -> None:
     assert len(COMMANDS) >= 12
     assert COMMANDS[:2] == ["make train-ae", "make test"]
-    assert set(CALLING_THESE_TESTS) <= set(COMMANDS)
+    assert {*CALLING_THESE_TESTS, *ELSEWHERE, STAYING} <= set(COMMANDS)
+    assert list(MODULES) == ["my_model", "my_data", "my_callback", "my_experiment"]
+    assert README.count("```python") == len(MODULES)
+
+
+def test_every_link_leads_somewhere() -> None:
+    headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
+    anchors = {"#" + heading.lower().replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) >= 16
+    assert not [link for link in links if link not in anchors and not (ROOT / link).exists()]
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in MODULES.items():
+        Path(f"{name}.py").write_text(text)
+    try:
+        for name in MODULES:
+            found = runpy.run_path(f"{name}.py")
+    finally:
+        for name in MODULES:
+            sys.modules.pop(name, None)
+    # It has compared both loops itself; the callback did its work, and the model learned.
+    weights = torch.cat([weight.flatten() for weight in found["one"].parameters()])
+    assert weights.abs().max() == 0.5
+    assert found["learn"].metrics["val/accuracy"] > 0.5
 
 
 @pytest.mark.slow
@@ -50,7 +95,7 @@ def test_every_command_runs_in_the_order_of_the_readme(checkout: Path) -> None:
     environment = os.environ | {"DATA": "digits"}
     environment.pop("RESUME", None)
     for command in COMMANDS:
-        if command not in (*CALLING_THESE_TESTS, STAYING):
+        if command not in (*CALLING_THESE_TESTS, *ELSEWHERE, STAYING):
             done = subprocess.run(
                 ["bash", "-c", command],
                 cwd=checkout,

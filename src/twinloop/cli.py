@@ -1,6 +1,7 @@
 """The command line: `python -m twinloop fit|validate|test|predict --config experiments/X.yaml`.
 
-`summary` and `convolutions` take the same options; see `twinloop.showcase`.
+`summary` and `convolutions` take the same options; see `twinloop.showcase`. `new NAME` starts an
+experiment of one's own; see `twinloop.new`.
 """
 
 import json
@@ -330,6 +331,10 @@ def main(args: list[str]) -> int:
             from twinloop.comparison import compare
 
             return compare.main(args[1:])
+        if args[:1] == ["new"]:
+            from twinloop import new
+
+            return new.main(args[1:])
         if args[:1] in (["summary"], ["convolutions"]):
             from twinloop import showcase  # draws with much that the others need not load
 
@@ -358,8 +363,12 @@ def _report_thread(failed: threading.ExceptHookArgs) -> None:
 
 def _quiet() -> None:
     """Silence what libraries say to everyone: tips, advertisements, and advice that is not ours."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in (
+        "pytorch.utilities.rank_zero",
+        "fabric.utilities.seed",
+        "fabric.utilities.distributed",
+    ):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     # Lightning asks torch in a way that torch is about to drop.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # The metrics of an epoch are logged however few its batches are.

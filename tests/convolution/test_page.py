@@ -16,9 +16,8 @@ from twinloop.convolution.stages import stages_of
 from twinloop.models import LessonClassifier
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = '</script><img src=x onerror="document.title=1">&amp;'
 NAMES = [HOSTILE, *(f"class {n}" for n in range(1, 10))]
 SHAPE = (1, 28, 28)
@@ -86,31 +85,17 @@ def test_class_names_must_fit() -> None:
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator["Page"]:
-    """Headless Chromium, without a network; no page may complain of anything."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM} (Debian's package chromium)")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["background-networking", "component-update", "sync"]
-    options = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        *(f"--disable-{q}" for q in quiet),
-    ]
+def tab(chromium: "Browser") -> Iterator["Page"]:
+    """A tab without a network; no page may complain of anything."""
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=options)
-        context = browser.new_context(
-            offline=True, has_touch=True, viewport={"width": 1100, "height": 900}
-        )
-        tab = context.new_page()
-        tab.set_default_timeout(10_000)
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on("console", lambda message: complaints.append(message.text))
-        yield tab
-        browser.close()
+    context = chromium.new_context(
+        offline=True, has_touch=True, viewport={"width": 1100, "height": 900}
+    )
+    tab = context.new_page()
+    tab.set_default_timeout(10_000)
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("console", lambda message: complaints.append(message.text))
+    yield tab
     assert complaints == []
 
 

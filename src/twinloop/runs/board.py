@@ -21,14 +21,16 @@ PROJECTED = 500
 
 
 def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:
-    """The graph of the network, and the hyperparameters with the names of their results."""
+    """The graph of the network, and the hyperparameters; `log_end` adds their results."""
     example = torch.zeros(1, *task.spec.image_shape).to(next(task.parameters()))
     with evaluating(task), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the graph is drawn by tracing, which torch deprecates
         writer.add_graph(task.network, example)
-    names = {f"hp/{task.monitor.replace('/', '_')}": None, "hp/test_loss": None}
+    # The summary left out would name the columns. TensorBoard takes one run's for all runs; without
+    # it, it collects the settings that differ and the results of every experiment.
+    _, start, end = hparams(_flat(config), {})  # type: ignore[no-untyped-call]
     file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
-    for summary in hparams(_flat(config), names):  # type: ignore[no-untyped-call]
+    for summary in (start, end):
         file_writer.add_summary(summary)
 
 
@@ -88,12 +90,16 @@ def _tile(images: Tensor, columns: int, scale: int = 3) -> Tensor:
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `a.b.c: value`, values in the types that TensorBoard takes."""
+    """Nested settings as `a.b.c: value`, values in the types that TensorBoard takes.
+
+    A class is called by the name of its place, as on the command line: `model.network: MLP` and
+    `model.network.hidden: 50`, without `class_path` and `init_args`.
+    """
     flat: dict[str, Any] = {}
     for key, value in config.items():
+        name = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}".lstrip(".")
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, name)
         elif value is not None:
-            known = isinstance(value, bool | int | float | str)
-            flat[f"{prefix}{key}"] = value if known else str(value)
+            flat[name] = value if isinstance(value, bool | int | float | str) else str(value)
     return flat
