@@ -91,8 +91,10 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_every_command_runs_in_the_order_of_the_readme(checkout: Path) -> None:
-    environment = os.environ | {"DATA": "digits"}
+    # Other tests run beside these commands: threads would wait for each other.
+    environment = os.environ | {"DATA": "digits", "OMP_NUM_THREADS": "1"}
     environment.pop("RESUME", None)
     for command in COMMANDS:
         if command not in (*CALLING_THESE_TESTS, *ELSEWHERE, STAYING):
