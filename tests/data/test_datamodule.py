@@ -117,3 +117,18 @@ def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str
 def test_a_val_that_leaves_nothing_to_train_on_is_refused(val_size: float) -> None:
     with pytest.raises(UserError, match=r"train has only 1497 pictures: none would be left"):
         _ = ImageDataModule("digits", val_size=val_size).sizes
+
+
+@pytest.mark.gpu
+def test_batches_are_gathered_and_augmented_on_the_gpu() -> None:
+    def batches(device: str) -> list[torch.Tensor]:
+        data = ImageDataModule("digits", augmentation=Augmentation(shift=2, flip=True, erase=3))
+        data.device = torch.device(device)
+        given = list(data.train_batches())
+        assert {part.device.type for batch in given for part in batch if part is not None} == {
+            device
+        }
+        return [data.on_after_batch_transfer(batch, 0)[0].cpu() for batch in given]
+
+    for ours, theirs in zip(batches("cpu"), batches("cuda"), strict=True):
+        assert torch.equal(ours, theirs)

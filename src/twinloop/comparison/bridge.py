@@ -176,6 +176,7 @@ def build_learner(
     wanted = flags if isinstance(flags, Flags) else Flags(flags)
     if wanted["deterministic"]:
         torch.use_deterministic_algorithms(True)
+    data.device = wanted.device
     train = data.train_batches(overfit=wanted["overfit_batches"] > 0)
     valid = data.val_dataloader()
     limits = {name: wanted[f"limit_{name}_batches"] for name in ("train", "val")}
@@ -190,9 +191,8 @@ def build_learner(
 
     # The scheduler belongs to its optimiser, and so is made together with it.
     optimizer, scheduler = task.optimizer_and_scheduler(steps, epochs)
-    device = wanted.device
     callbacks: list[Callback] = [
-        cbs.DeviceCB(device),
+        cbs.DeviceCB(data.device),
         TaskCB(task, data),
         TaskMetricsCB(task),
         cbs.ShuffleCB(),
@@ -200,7 +200,7 @@ def build_learner(
         cbs.ValidateCB(
             wanted["check_val_every_n_epoch"], _interval(wanted["val_check_interval"], batches)
         ),
-        *_precision(wanted["precision"], device),
+        *_precision(wanted["precision"], data.device),
         *(_scheduler(scheduler) if scheduler else ()),
         *_counterparts(wanted),
         *extra,

@@ -37,6 +37,8 @@ class Batches:
     any epoch, and two loops see the same batches however often each drew from torch's generator.
     Shuffled rows are drawn anew each epoch; otherwise they come in the order given.
 
+    A batch is gathered where the split lives: on the GPU, if it is there.
+
     Where several processes train together each gathers every n-th row, and the first rows come
     twice where they cannot be divided evenly, so that no process waits for another's batch.
     """
@@ -82,6 +84,8 @@ class Batches:
             rows, draws = rows[mine], None if draws is None else draws[mine]
         first = self._resume_at[1] if self._resume_at and self._resume_at[0] == self.epoch else 0
         self._resume_at = None
+        rows = rows.to(self.split.images.device)
+        draws = None if draws is None else draws.to(rows.device)
         for number in range(first, len(self)):
             self.position = number + 1
             start = number * self.batch_size

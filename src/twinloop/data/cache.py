@@ -40,13 +40,17 @@ HELD_OUT = 1 / 6
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures uint8 `[N, C, H, W]` and labels int64 `[N]`, mapped from disk."""
+    """Pictures uint8 `[N, C, H, W]` and labels int64 `[N]`, mapped from disk or on a GPU."""
 
     images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on `device`."""
+        return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,9 @@ class ImageDataModule(LightningDataModule):
         self.revision = revision
         self.cache_dir = cache_dir
         self.images = images
+        self.device = torch.device("cpu")
         self._train: Batches | None = None
+        self._on_gpu: dict[str, cache.Split] = {}
 
     @cached_property
     def data(self) -> cache.DecodedData:
@@ -119,6 +121,21 @@ class ImageDataModule(LightningDataModule):
         """Only the source; Lightning would make every loader to count batches."""
         return f"{type(self).__name__}({self.source!r})"
 
+    def setup(self, stage: str) -> None:
+        """Learn from the Trainer where it trains; `build_learner` says so for the Learner."""
+        self.device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+
+    def split(self, name: str) -> cache.Split:
+        """'train' or 'test', on the GPU where it takes at most half of the memory left there."""
+        mapped: cache.Split = getattr(self.data, name)
+        if self.device.type != "cuda":
+            return mapped
+        if name not in self._on_gpu:
+            free, _ = torch.cuda.mem_get_info(self.device)
+            fits = mapped.images.nbytes <= free / 2
+            self._on_gpu[name] = mapped.to(self.device) if fits else mapped
+        return self._on_gpu[name]
+
     def train_dataloader(self) -> Batches:
         """What train is for Lightning, by its flag `overfit_batches`."""
         return self.train_batches(
@@ -128,7 +145,7 @@ class ImageDataModule(LightningDataModule):
     def train_batches(self, *, overfit: bool = False) -> Batches:
         """Shuffled and augmented; with `overfit` in their own order and as they are."""
         self._train = Batches(
-            self.data.train,
+            self.split("train"),
             self.rows["train"],
             self.batch_size,
             seed=self.seed,
@@ -152,11 +169,11 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> Batches:
         """The held-out part of train, in its own order."""
-        return Batches(self.data.train, self.rows["val"], self.batch_size)
+        return Batches(self.split("train"), self.rows["val"], self.batch_size)
 
     def test_dataloader(self) -> Batches:
         """The official test split, in its own order."""
-        return Batches(self.data.test, self.rows["test"], self.batch_size)
+        return Batches(self.split("test"), self.rows["test"], self.batch_size)
 
     def predict_dataloader(self) -> Batches:
         """The pictures of the folder `images`, in the order of `self.paths`, all labelled 0."""

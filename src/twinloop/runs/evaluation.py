@@ -49,7 +49,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train = Batches(data.data.train, data.rows["train"], data.batch_size)
+    train = Batches(data.split("train"), data.rows["train"], data.batch_size)
     test = data.test_dataloader()
     train_pixels, train_codes, train_labels = encode(network, data, train)
     test_pixels, test_codes, test_labels = encode(network, data, test)
@@ -82,9 +82,9 @@ def encode(
     with evaluating(network), torch.no_grad():
         for batch in batches:
             images, target = data.on_after_batch_transfer(batch, 0)
-            pixels.append(images.flatten(1))
+            pixels.append(images.flatten(1).cpu())
             codes.append(network.encode(images.to(device)).flatten(1).float().cpu())
-            labels.append(target)
+            labels.append(target.cpu())
     return _array(pixels), _array(codes), _array(labels)
 
 
