@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -258,3 +259,32 @@ def test_a_full_disk_is_told_in_one_line_and_loses_nothing(tmp_path: Path) -> No
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
     assert last.read_bytes() == before
     assert not list(last.parent.glob("*.part"))
+
+
+def fit_compiled(experiment: str, run: Path, *options: str, **variables: str) -> str:
+    """Train two epochs on digits in a process of its own; what it says to stderr."""
+    command = [sys.executable, "-m", "twinloop", "fit", "--compile", "default", "--run", str(run)]
+    command += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--data.source", "digits"]
+    command += ["--trainer.max_epochs", "2", *options]
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(run / "kernels"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, env=os.environ | cache | variables, capture_output=True, text=True, check=False
+    ).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_either_loop_trains_a_compiled_network_to_the_same_weights(tmp_path: Path) -> None:
+    for loop in ("lightning", "homemade"):
+        assert fit_compiled("lesson-classifier", tmp_path / loop, "--loop", loop) == ""
+    one, other = weights(tmp_path / "lightning"), weights(tmp_path / "homemade")
+    assert_equal_weights(one, other)
+    # Its names are those of a network that was not compiled, and can be loaded into one.
+    assert "network.layers.0.0.weight" in one["state_dict"]
+
+
+@pytest.mark.slow
+def test_no_compiler_is_said_in_a_line(tmp_path: Path) -> None:
+    (line,) = fit_compiled("mlp", tmp_path, CXX="no-such-compiler").splitlines()
+    assert line.startswith("error: --compile: ")
+    assert "No working C++ compiler" in line

@@ -98,6 +98,12 @@ class TwinloopCLI(LightningCLI):
             help="Who trains: Lightning's Trainer or the homemade Learner, to the same weights.",
         )
         parser.add_argument(
+            "--compile",
+            type=Literal["no", "default", "reduce-overhead", "max-autotune"],
+            default="no",
+            help="Let torch.compile make kernels for the network, in this mode.",
+        )
+        parser.add_argument(
             "--run", type=Path | None, help="Where to keep the run; unset, a new folder."
         )
         parser.add_argument(
@@ -213,6 +219,9 @@ class TwinloopCLI(LightningCLI):
         if FIRST_PROCESS:
             experiment = self._get(self.config, "experiment")
             print(f"{experiment} on {model.spec.name}, {loop} loop: {sizes}", flush=True)
+        mode = self._get(self.config, "compile")
+        if mode != "no":
+            model.compile(mode=mode)
         timing = self.diary.timing(model.network) if self.diary else nullcontext()
         # Several processes would stop after different steps and wait for each other for ever.
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1

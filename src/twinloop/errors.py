@@ -7,6 +7,8 @@ from argparse import ArgumentError
 OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 """No room, or no right to write: nothing that a traceback would explain."""
 
+COMPILER = ("torch._dynamo", "torch._inductor")
+
 
 class UserError(Exception):
     """A mistake its reader can mend: says what is wrong, where (file, key, row), and what to do."""
@@ -22,6 +24,8 @@ def explain(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
             where = error.filename or "the run folder"
             return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
+        if type(error).__module__.startswith(COMPILER):
+            return f"--compile: {str(error).partition(chr(10))[0]}; mend that, or train without it"
         error = error.__cause__
     return None
 
