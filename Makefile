@@ -29,10 +29,10 @@ $(STAMP): requirements.txt pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
-train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, about 3 minutes on 2 cores
+train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, 2 to 4 minutes on 2 cores
 	@$(call fit,autoencoder)
 
-train-classifier: $(STAMP) ## train the classifier, about 4 minutes on 2 cores
+train-classifier: $(STAMP) ## train the classifier, 2 to 4 minutes on 2 cores
 	@$(call fit,classifier)
 
 train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
