@@ -6,6 +6,7 @@ SEEDS ?= 1
 LOGS := lightning_logs
 RUN := .venv/bin/python -m twinloop
 STAMP := .venv/installed
+BENCH_STAMP := .venv/installed-for-bench
 
 export DATA
 # RESUME=1 goes on with the latest run of the same experiment and data; LOOP=homemade trains by
@@ -14,7 +15,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare convolutions tensorboard test test-all lint clean
+.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all lint clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -28,6 +29,11 @@ $(STAMP): requirements.txt pyproject.toml
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
+
+# The frameworks that benchmarks/ compares with, and its slow tests.
+$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
+	.venv/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	@touch $(BENCH_STAMP)
 
 train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, 2 to 4 minutes on 2 cores
 	@$(call fit,autoencoder)
@@ -47,13 +53,16 @@ convolutions: $(STAMP) ## convolutions by hand: figures, a page and a workbook t
 	@OMP_NUM_THREADS=1 $(RUN) convolutions --config experiments/lesson-classifier.yaml --data.source "$(DATA)" \
 	    --data.batch_size 128 --trainer.max_epochs 40 --trainer.max_steps 860
 
+bench: $(BENCH_STAMP) ## what it costs beside what else there is, about 25 minutes; PARTS=loops for one part
+	@.venv/bin/python -m benchmarks $(PARTS) --data "$(DATA)" $(if $(ROUNDS),--rounds $(ROUNDS))
+
 tensorboard: $(STAMP) ## look at the runs in a browser
 	.venv/bin/tensorboard --logdir $(LOGS) --host localhost
 
 test: $(STAMP) ## the fast tests: no network, no data set
 	.venv/bin/python -m pytest --numprocesses auto
 
-test-all: $(STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
+test-all: $(BENCH_STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
 	.venv/bin/python -m pytest --numprocesses auto -m "not gpu and not data"
 	.venv/bin/python -m pytest -rs -m data
 

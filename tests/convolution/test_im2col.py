@@ -4,10 +4,7 @@ Pictures and kernels are small whole numbers in float64: every order of adding t
 so that results can be compared bit for bit.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -268,12 +265,3 @@ def test_what_cannot_be_is_refused(
 def test_other_mistakes_are_refused(call: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@pytest.mark.slow
-def test_the_benchmark_times_every_convolution_of_both_classifiers() -> None:
-    script = Path(__file__).parents[2] / "experiments" / "bench_convolution.py"
-    command = [sys.executable, str(script), "--rounds", "1", "--batch", "2"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed.count("lesson ") == 5
-    assert printed.count("classifier ") == 9

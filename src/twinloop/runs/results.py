@@ -96,7 +96,7 @@ def collect(
         "device": str(task.device),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
         "val": val,
         "test": test,
         "history": history,
@@ -154,7 +154,7 @@ def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
     console.print(f"look at it: tensorboard --logdir {logs}", highlight=False)
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout this code is run from, '+' where it was changed since."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:

@@ -1,0 +1,308 @@
+"""A whole fit by each of the frameworks one could take instead, as their own guides set it up.
+
+Each trains the same network from the same weights, by the same optimiser and schedule, on the same
+batches in the same order, and counts loss (and accuracy) of train and val. Ours do more: a
+checkpoint every epoch, TensorBoard with histograms and pictures. What comes before the fit (reading
+the data set, making the network) is in nobody's time.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from benchmarks import miniai
+from benchmarks.loops import Fit, by_hand, flags, learner_experiment, lightning_experiment
+from benchmarks.pairs import Target, row
+from benchmarks.race import Contestant, race
+from benchmarks.work import Work
+from twinloop.tasks import Task
+
+OURS = "twinloop, Lightning"
+SLOW = ("lesson's Learner over datasets", "Lightning over datasets")
+EPOCHS = 2
+LIMITS = {"lesson-classifier": 10**9, "autoencoder": 12}
+
+
+def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Both networks: how many times as fast ours is as each of the others."""
+    found = []
+    for experiment, limit in LIMITS.items():
+        work = Work(experiment, source, device, epochs=EPOCHS, limit=limit)
+        times = race(work, CONTESTANTS, rounds, alike=ALIKE)
+        for name in CONTESTANTS:
+            if name != OURS:
+                least = 4.0 if name in SLOW else 1.0
+                target = Target(least, at_least=True) if name not in OWN else None
+                found.append(row(times, OURS, name, target, experiment=experiment))
+    return found
+
+
+def torch_optimizer(work: Work, task: Task) -> tuple[torch.optim.Optimizer, Any]:
+    """The experiment's optimiser and schedule."""
+    optimizer, scheduler = task.optimizer_and_scheduler(work.steps, work.epochs)
+    assert scheduler is not None
+    return optimizer, scheduler["scheduler"]
+
+
+def accuracy_and_loss(work: Work) -> MetricCollection:
+    """What all of them count."""
+    metrics: dict[str, Any] = {"loss": MeanMetric()}
+    if not work.is_autoencoder:
+        metrics["accuracy"] = MulticlassAccuracy(len(work.data.spec.class_names), average="micro")
+    return MetricCollection(metrics).to(work.device)
+
+
+@contextmanager
+def lesson(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """The lesson's way: `datasets.with_transform`, and its Learner."""
+    optimizer, schedule = torch_optimizer(work, task)
+    classes = None if work.is_autoencoder else len(work.data.spec.class_names)
+    cbs = [
+        miniai.DeviceCB(work.device),
+        miniai.MetricsCB(classes, work.device),
+        miniai.BatchSchedCB(schedule),
+    ]
+    loaders = work.lesson_loader("train"), work.lesson_loader("val")
+    learn = miniai.Learner(task.network, loaders, task.loss, optimizer, cbs)
+    yield lambda: learn.fit(work.epochs)
+
+
+class Usual(LightningModule):
+    """A LightningModule as the guides write it."""
+
+    def __init__(self, work: Work, task: Task) -> None:
+        super().__init__()
+        self.network, self.task_loss = task.network, task.loss
+        self.parts = torch_optimizer(work, task)
+        self.accuracy = None
+        if not work.is_autoencoder:
+            classes = len(work.data.spec.class_names)
+            self.accuracy = torch.nn.ModuleDict(
+                {f"in_{s}": MulticlassAccuracy(classes, average="micro") for s in ("train", "val")}
+            )
+
+    def _step(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        outputs = self.network(inputs)
+        loss = self.task_loss(outputs, targets)
+        self.log(f"{stage}_loss", loss, prog_bar=True, on_epoch=True)
+        if self.accuracy is not None:
+            metric = self.accuracy[f"in_{stage}"]
+            metric(outputs, targets)
+            self.log(f"{stage}_accuracy", metric, on_step=False, on_epoch=True)
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The loss of a batch."""
+        return self._step("train", batch)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Count a batch."""
+        self._step("val", batch)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and a schedule by the step."""
+        optimizer, schedule = self.parts
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+@contextmanager
+def lightning_over_datasets(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """Lightning with a DataLoader over `datasets.with_transform`, and the Trainer's defaults."""
+    module = Usual(work, task)
+    trainer = Trainer(**flags(work), default_root_dir=folder)
+    loaders = work.lesson_loader("train"), work.lesson_loader("val")
+    yield lambda: trainer.fit(module, *loaders)
+
+
+@contextmanager
+def skorch(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """A skorch net on a TensorDataset, validated on another."""
+    from skorch import NeuralNet, NeuralNetClassifier
+    from skorch.callbacks import LRScheduler
+    from skorch.helper import predefined_split
+
+    schedule = task.schedule
+    assert schedule is not None
+    kind = NeuralNet if work.is_autoencoder else NeuralNetClassifier
+    criterion = torch.nn.MSELoss if work.is_autoencoder else torch.nn.CrossEntropyLoss
+    train, val = work.tensor_loader("train"), work.tensor_loader("val")
+    net = kind(
+        task.network,
+        criterion=criterion,
+        optimizer=lambda parameters, lr: task.optimizer(parameters),
+        max_epochs=work.epochs,
+        batch_size=work.batch_size,
+        iterator_train__sampler=train.sampler,
+        iterator_valid__sampler=val.sampler,
+        train_split=predefined_split(val.dataset),
+        callbacks=[
+            LRScheduler(
+                lambda optimizer, last_epoch: schedule(optimizer, work.steps, work.epochs)[
+                    "scheduler"
+                ],
+                step_every="batch",
+            )
+        ],
+        device=str(work.device),
+    )
+    yield lambda: net.fit(train.dataset, y=None)
+
+
+@contextmanager
+def ignite(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """Ignite's supervised trainer and evaluator, with metrics attached to both."""
+    from ignite.engine import Events, create_supervised_evaluator, create_supervised_trainer
+    from ignite.metrics import Accuracy, Loss
+
+    optimizer, schedule = torch_optimizer(work, task)
+
+    def metrics() -> dict[str, Any]:
+        found = {"loss": Loss(task.loss)}
+        return found if work.is_autoencoder else found | {"accuracy": Accuracy()}
+
+    trainer = create_supervised_trainer(
+        task.network,
+        optimizer,
+        task.loss,
+        device=work.device,
+        output_transform=lambda x, y, y_pred, loss: (y_pred, y),
+    )
+    for name, metric in metrics().items():
+        metric.attach(trainer, name)
+    evaluator = create_supervised_evaluator(task.network, metrics(), device=work.device)
+    loaders = work.tensor_loader("train"), work.tensor_loader("val")
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: schedule.step())
+
+    @trainer.on(Events.EPOCH_COMPLETED)  # type: ignore[untyped-decorator, unused-ignore]
+    def validate() -> None:
+        print(trainer.state.epoch, trainer.state.metrics)
+        evaluator.run(loaders[1])
+        print(evaluator.state.metrics)
+
+    yield lambda: trainer.run(loaders[0], max_epochs=work.epochs)
+
+
+@contextmanager
+def accelerate(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """A loop by hand with everything prepared by an Accelerator."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=work.device.type == "cpu")
+    optimizer, schedule = torch_optimizer(work, task)
+    network, optimizer, train, val, schedule = accelerator.prepare(
+        task.network, optimizer, work.tensor_loader("train"), work.tensor_loader("val"), schedule
+    )
+    metrics = {stage: accuracy_and_loss(work) for stage in ("train", "val")}
+
+    def count(stage: str, outputs: Tensor, targets: Tensor, loss: Tensor) -> None:
+        outputs, targets = accelerator.gather_for_metrics((outputs, targets))
+        metrics[stage]["loss"].update(loss.detach(), weight=len(targets))
+        if "accuracy" in metrics[stage]:
+            metrics[stage]["accuracy"].update(outputs.detach(), targets)
+
+    def fit() -> None:
+        for epoch in range(work.epochs):
+            network.train()
+            for inputs, targets in train:
+                optimizer.zero_grad()
+                outputs = network(inputs)
+                loss = task.loss(outputs, targets)
+                accelerator.backward(loss)
+                optimizer.step()
+                schedule.step()
+                count("train", outputs, targets, loss)
+            network.eval()
+            with torch.no_grad():
+                for inputs, targets in val:
+                    outputs = network(inputs)
+                    count("val", outputs, targets, task.loss(outputs, targets))
+            for stage, counted in metrics.items():
+                accelerator.print(epoch, stage, counted.compute())
+                counted.reset()
+
+    yield fit
+
+
+@contextmanager
+def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """Keras 3 on torch: `compile` and `fit` on arrays, with our network inside."""
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras as k
+
+    optimizer, schedule = torch_optimizer(work, task)
+    rates = []
+    for _ in range(work.steps):
+        rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0]))
+        optimizer.step()
+        schedule.step()
+
+    class Gathered(k.utils.PyDataset):  # type: ignore[misc]
+        """Arrays in the order that all others take them."""
+
+        def __init__(self, stage: str) -> None:
+            super().__init__()
+            self.x, self.y = (part.numpy() for part in work.arrays[stage])
+            self.order = work.order(stage)
+            self.on_epoch_end()
+
+        def __len__(self) -> int:
+            return -(-len(self.order) // work.batch_size)
+
+        def __getitem__(self, index: int) -> Any:
+            rows = self.rows[index * work.batch_size : (index + 1) * work.batch_size]
+            return self.x[rows], self.y[rows]
+
+        def on_epoch_end(self) -> None:
+            self.rows = np.array(list(self.order))
+
+    class OneCycle(k.callbacks.Callback):  # type: ignore[misc]
+        """The experiment's schedule, of learning rate and momentum."""
+
+        step = 0
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.model.optimizer.learning_rate, self.model.optimizer.beta_1 = rates[self.step]
+            self.step += 1
+
+    group = optimizer.param_groups[0]
+    model = k.Sequential([k.layers.TorchModuleWrapper(task.network)])
+    decay, epsilon = group["weight_decay"], group["eps"]
+    model.compile(
+        k.optimizers.AdamW(group["lr"], weight_decay=decay, epsilon=epsilon),
+        "mse" if work.is_autoencoder else k.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[] if work.is_autoencoder else ["accuracy"],
+    )
+    train, val = Gathered("train"), Gathered("val")
+    yield lambda: model.fit(
+        train, epochs=work.epochs, shuffle=False, validation_data=val, callbacks=[OneCycle()]
+    )
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    OURS: lightning_experiment,
+    "twinloop, Learner": learner_experiment,
+    "loop by hand": by_hand,
+    SLOW[0]: lesson,
+    SLOW[1]: lightning_over_datasets,
+    "skorch": skorch,
+    "ignite": ignite,
+    "accelerate": accelerate,
+    "Keras": keras,
+}
+OWN = ("twinloop, Learner", "loop by hand")
+"""Not others' frameworks: in the table to compare with, without a target."""
+ALIKE = {"Keras": 1e-3}
+"""Its optimiser computes by another formula: the largest difference of a weight after 5 steps."""

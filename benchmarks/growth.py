@@ -1,0 +1,206 @@
+"""How the cost grows: with the data set, the batch, the network, and the processes.
+
+The time of a step is read off the loader: from the moment one batch is asked for to the moment the
+next one is. So what a run does once, before and after, is left out, and what a loop adds to a step
+can be told in milliseconds.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import distributed
+
+from benchmarks.loops import CONTESTANTS, HAND
+from benchmarks.pairs import in_turn, quartiles, seconds_of
+from benchmarks.race import run
+from benchmarks.work import Work
+from twinloop.data.batches import Batch, Batches
+from twinloop.data.cache import DecodedData, Split
+from twinloop.data.datamodule import ImageDataModule
+
+ROOT = Path(__file__).parents[1]
+LOOPS = (HAND, "Learner, all features", "Lightning, all features")
+BARE_LOOPS = (HAND, "Learner, metrics", "Lightning, barebones")
+TIMES = (1, 4, 16)
+BATCHES = (32, 128, 512, 2048, 8192)
+WIDTHS = (1, 2, 4, 8)
+PROCESSES = (1, 2)
+LEAST_STEPS = 6
+PICTURES = 8192
+"""Trained on in a run of one batch size, where that makes more than the least steps."""
+
+
+def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """All four."""
+    return [
+        *by_data(source, TIMES),
+        *by_batch(source, device, rounds),
+        *by_width(source, device, rounds),
+        *by_processes(source, device, rounds),
+    ]
+
+
+def by_data(source: str, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """The data set once and several times over: batches alone, each size in a new process."""
+    found = []
+    split = ImageDataModule(source).data.train
+    for times in sizes:
+        with TemporaryDirectory() as folder:
+            for name, part in (("images", split.images), ("labels", split.labels)):
+                repeated = np.concatenate([part.numpy()] * times)
+                np.save(Path(folder) / f"{name}.npy", repeated)
+            call = f"from benchmarks import growth; growth.tell({source!r}, {folder!r})"
+            command = [sys.executable, "-c", call]
+            told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+            found.append({"grows": "data", "times": times} | json.loads(told))
+    return found
+
+
+def tell(source: str, folder: str) -> None:
+    """Print what batches cost from the arrays in `folder`, in a process that does nothing else.
+
+    Memory is what the process has for itself: pages of mapped files belong to the system, which
+    takes them back when it needs them.
+    """
+    data = ImageDataModule(source)
+    images, labels = (
+        torch.from_numpy(np.load(Path(folder) / f"{name}.npy", mmap_mode="c"))
+        for name in ("images", "labels")
+    )
+    small = data.data
+    data.data = DecodedData(small.spec, Split(images, labels), small.test, small.test_split)
+
+    def epoch() -> None:
+        for batch in data.train_batches():
+            data.on_after_batch_transfer(batch, 0)
+
+    seconds = [seconds_of(epoch, torch.device("cpu")) for _ in range(4)][1:]
+    pictures = len(data.rows["train"])
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    memory = {name: int(status[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile")}
+    answer = {
+        "pictures": pictures,
+        "us_per_picture": statistics.median(seconds) / pictures * 1e6,
+        "own_mb": memory["RssAnon"],
+        "mapped_mb": memory["RssFile"],
+    }
+    print(json.dumps(answer))
+
+
+def by_batch(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """A small network, from small batches to large ones."""
+    found = []
+    pictures = len(ImageDataModule(source).rows["train"])
+    for size in BATCHES:
+        if pictures // size >= LEAST_STEPS:
+            steps = max(LEAST_STEPS, PICTURES // size)
+            work = Work("lesson-classifier", source, device, batch_size=size, limit=steps)
+            found += _by_loop(work, rounds, grows="batch", size=size)
+    return found
+
+
+def by_width(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """The bottleneck autoencoder from an eighth of its channels to all of them."""
+    found = []
+    for times in WIDTHS:
+        widths = {"widths": [4 * times, 8 * times, 16 * times]}
+        work = Work("autoencoder", source, device, limit=10, model=widths)
+        found += _by_loop(work, rounds, grows="width", times=times)
+    return found
+
+
+def _by_loop(work: Work, rounds: int, **about: Any) -> list[dict[str, Any]]:
+    """A line for each loop: the time of its steps, and what it adds to those by hand."""
+    times = in_turn({loop: partial(seconds_of_step, work, loop) for loop in LOOPS}, rounds)
+    lines = []
+    for loop in LOOPS:
+        pairs = list(zip(times[loop], times[HAND], strict=True))
+        line = about | {"loop": loop, "step_ms": quartiles(1000 * a for a, _ in pairs)}
+        if loop != HAND:
+            line["added_ms"] = quartiles(1000 * (a - b) for a, b in pairs)
+            line["share"] = quartiles((a - b) / a for a, b in pairs)
+        lines.append(line | {"n": rounds})
+    return lines
+
+
+def seconds_of_step(work: Work, loop: str) -> float:
+    """Median seconds of a training step, without the first two."""
+    asked: list[float] = []
+    iterate = Batches.__iter__
+
+    def clocked(self: Batches) -> Iterator[Batch]:
+        batches = iterate(self)
+        while True:
+            if self.shuffle:  # those of train
+                if work.device.type == "cuda":
+                    torch.cuda.synchronize(work.device)
+                asked.append(time.perf_counter())
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    with patch.object(Batches, "__iter__", clocked):
+        run(work, CONTESTANTS[loop])
+    steps = asked[2 : work.limits["train"]]
+    return statistics.median(later - earlier for earlier, later in pairwise(steps))
+
+
+def by_processes(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """One process and two with as many pictures each (ddp), over gloo on a CPU."""
+
+    def once(loop: str, processes: int) -> float:
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        with TemporaryDirectory() as folder:
+            answer = Path(folder) / "seconds"
+            script = ["benchmarks.growth", loop, source, str(device), str(answer)]
+            command = [sys.executable, "-m", *torchrun, "-m", *script]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+            return float(answer.read_text())
+
+    ways = {
+        f"{loop} {processes}": partial(once, loop, processes)
+        for loop in BARE_LOOPS
+        for processes in PROCESSES
+    }
+    times = in_turn(ways, rounds)
+    return [
+        {
+            "grows": "processes",
+            "processes": processes,
+            "loop": loop,
+            "step_ms": quartiles(1000 * seconds for seconds in times[f"{loop} {processes}"]),
+            "n": rounds,
+        }
+        for loop in BARE_LOOPS
+        for processes in PROCESSES
+    ]
+
+
+def one_of_several(loop: str, source: str, device: str, answer: str) -> None:
+    """What torchrun starts: train, and the first process writes down the seconds of a step."""
+    torch.set_num_threads(1)
+    work = Work("lesson-classifier", source, torch.device(device), limit=30)
+    if "Lightning" not in loop:  # which joins them itself
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    seconds = seconds_of_step(work, loop)
+    if os.environ["RANK"] == "0":
+        Path(answer).write_text(str(seconds))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    one_of_several(*sys.argv[1:])

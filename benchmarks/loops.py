@@ -1,0 +1,195 @@
+"""What the loops cost beside one written by hand, all with our batches and our metrics.
+
+The unit is a whole fit of one epoch: train, validation, and what a loop does before and after.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from benchmarks.pairs import Target, row
+from benchmarks.race import Contestant, race
+from benchmarks.work import Work
+from twinloop.comparison.bridge import Flags, build_learner
+from twinloop.comparison.run import BoardCB, learner_callbacks
+from twinloop.runs.callbacks import Board, Scalars, trainer_callbacks
+from twinloop.runs.checkpoint import WholeCheckpointIO
+from twinloop.runs.stop import StopSignals
+from twinloop.tasks import Task
+
+Fit = Callable[[], object]
+HAND = "loop by hand"
+LIMITS = {"lesson-classifier": 10**9, "autoencoder": 24}
+"""Batches of an epoch: all of the small network, and of the large one what 5 seconds allow."""
+
+
+def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Both networks: the Learner and Lightning beside a loop by hand, and beside barebones."""
+    found = []
+    for experiment, limit in LIMITS.items():
+        work = Work(experiment, source, device, limit=limit)
+        times = race(work, CONTESTANTS, rounds)
+        pairs = (
+            ("Learner, metrics", HAND, None),
+            ("Learner, all features", HAND, Target(1.03)),
+            ("Lightning, all features", HAND, Target(1.10)),
+            ("Lightning, as in experiments", HAND, Target(1.10)),
+            ("Lightning, as in experiments", "Lightning, barebones", Target(1.08)),
+            ("Learner, as in experiments", HAND, None),
+        )
+        found += [row(times, *pair, experiment=experiment) for pair in pairs]
+    return found
+
+
+@contextmanager
+def by_hand(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """What one would write without a framework."""
+    train, val = work.data.train_batches(), work.data.val_dataloader()
+    optimizer, scheduler = task.optimizer_and_scheduler(work.steps, work.epochs)
+    assert scheduler is not None
+    schedule = scheduler["scheduler"]
+    several = distributed.is_initialized()
+    network = DistributedDataParallel(task.network) if several else task.network
+
+    def inputs_and_targets(batch: tuple[Tensor, Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        images = batch[0].to(work.device).float().div_(255)
+        return images, images if work.is_autoencoder else batch[1].to(work.device)
+
+    def fit() -> None:
+        for epoch in range(work.epochs):
+            train.set_epoch(epoch)
+            task.train()
+            for batch in islice(train, work.limits["train"]):
+                inputs, targets = inputs_and_targets(batch)
+                outputs = network(inputs)
+                loss = task.loss(outputs, targets)
+                task.count("train", outputs, targets, loss)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
+            task.eval()
+            with torch.no_grad():
+                for batch in islice(val, work.limits["val"]):
+                    inputs, targets = inputs_and_targets(batch)
+                    outputs = network(inputs)
+                    task.count("val", outputs, targets, task.loss(outputs, targets))
+            numbers = task.compute("train") | task.compute("val")
+            print(epoch, {name: float(number) for name, number in numbers.items()})
+
+    yield fit
+
+
+def flags(work: Work) -> dict[str, Any]:
+    """The Trainer's flags for the work."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    return {
+        "accelerator": {"cuda": "gpu"}.get(work.device.type, work.device.type),
+        "devices": processes,
+        "strategy": "ddp" if processes > 1 else "auto",
+        "max_epochs": work.epochs,
+        "limit_train_batches": work.limits["train"],
+        "limit_val_batches": work.limits["val"],
+    }
+
+
+@contextmanager
+def learner_with_metrics(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """Our Learner, with metrics only."""
+    learn = build_learner(task, work.data, flags(work))
+    yield lambda: learn.fit(learn.n_epochs, valid=False)
+
+
+@contextmanager
+def _learner(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
+    wanted = Flags(flags(work) | {"log_every_n_steps": 10})
+    with SummaryWriter(str(folder)) as writer:
+        extra, _ = learner_callbacks(
+            folder,
+            task,
+            work.data,
+            writer,
+            {"experiment": work.experiment},
+            StopSignals(),
+            wanted,
+            checkpoint=None,
+            validates=True,
+        )
+        kept = [cb for cb in extra if board or not isinstance(cb, BoardCB)]
+        learn = build_learner(task, work.data, wanted, kept)
+        yield lambda: learn.fit(learn.n_epochs, valid=False)
+
+
+def learner_all(work: Work, task: Task, folder: Path) -> Any:
+    """Our Learner with metrics, progress bar, scalars in TensorBoard and checkpoints."""
+    return _learner(work, task, folder, board=False)
+
+
+def learner_experiment(work: Work, task: Task, folder: Path) -> Any:
+    """The same as experiments run it: graph, histograms and pictures in TensorBoard too."""
+    return _learner(work, task, folder, board=True)
+
+
+@contextmanager
+def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
+    logger = Scalars(folder, name="", version="", default_hp_metric=False)
+    callbacks, _ = trainer_callbacks(
+        folder,
+        task,
+        work.data,
+        logger.experiment,
+        {"experiment": work.experiment},
+        StopSignals(),
+        validates=True,
+    )
+    kept: list[Callback] = [cb for cb in callbacks if board or not isinstance(cb, Board)]
+    trainer = Trainer(
+        **flags(work),
+        default_root_dir=folder,
+        logger=logger,
+        callbacks=kept,
+        plugins=[WholeCheckpointIO()],
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    yield lambda: trainer.fit(task, datamodule=work.data)
+    logger.experiment.close()
+
+
+def lightning_all(work: Work, task: Task, folder: Path) -> Any:
+    """Lightning with metrics, progress bar, scalars in TensorBoard and checkpoints."""
+    return _lightning(work, task, folder, board=False)
+
+
+def lightning_experiment(work: Work, task: Task, folder: Path) -> Any:
+    """The same as experiments run it: graph, histograms and pictures in TensorBoard too."""
+    return _lightning(work, task, folder, board=True)
+
+
+@contextmanager
+def lightning_barebones(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """Lightning with all that it can leave out left out."""
+    task.log = task.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]
+    trainer = Trainer(**flags(work), barebones=True)
+    yield lambda: trainer.fit(task, datamodule=work.data)
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    HAND: by_hand,
+    "Learner, metrics": learner_with_metrics,
+    "Learner, all features": learner_all,
+    "Learner, as in experiments": learner_experiment,
+    "Lightning, barebones": lightning_barebones,
+    "Lightning, all features": lightning_all,
+    "Lightning, as in experiments": lightning_experiment,
+}

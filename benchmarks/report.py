@@ -1,0 +1,211 @@
+"""Keep what was measured: results.json, the tables of README.md, and growth.png."""
+
+import json
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from twinloop.data.spec import DataSpec
+from twinloop.files import written_whole
+from twinloop.runs.results import commit
+
+HERE = Path(__file__).parent
+MARKERS = "<!-- measured: written by make bench -->", "<!-- end of measured -->"
+PACKAGES = (
+    *("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "numpy"),
+    *("skorch", "pytorch-ignite", "accelerate", "keras"),
+)
+TITLES = {
+    "batches": "Batches alone",
+    "loops": "Loops, the same batches and metrics in all",
+    "contestants": "A whole fit, beside other frameworks",
+    "start": "Until something happens",
+    "growth": "How the cost grows",
+    "profile_steps": "Where a step's time goes",
+    "convolutions": "Convolutions by hand",
+}
+SMALL_SHARE = 0.01
+Row = dict[str, Any]
+
+
+def circumstances(device: torch.device, threads: int, spec: DataSpec) -> dict[str, Any]:
+    """What a number holds for."""
+    return {
+        "machine": f"{os.cpu_count()} cores of {_processor()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": threads,
+        "data": spec.name,
+        "fingerprint": spec.fingerprint,
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "commit": commit(),
+    }
+
+
+def _processor() -> str:
+    """The name that the processor gives itself."""
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except FileNotFoundError:
+        found = None
+    return found[1] if found else platform.processor()
+
+
+def keep(part: str, about: dict[str, Any], rows: list[Row], folder: Path) -> None:
+    """Put a part's rows in the place of those from before, and print them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[part] = {"about": about, "rows": rows}
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(results, indent=1) + "\n")
+    if part == "growth":
+        plot(rows).savefig(folder / "growth.png", dpi=70)
+    readme = folder / "README.md"
+    text = readme.read_text() if readme.exists() else "\n".join(MARKERS) + "\n"
+    before, after = text.partition(MARKERS[0])[0], text.partition(MARKERS[1])[2]
+    sections = [section(part, results[part]) for part in TITLES if part in results]
+    tables = "\n\n".join([MARKERS[0], *sections, MARKERS[1]])
+    with written_whole(readme) as unfinished:
+        unfinished.write_text(before + tables + after)
+    print(section(part, results[part]), flush=True)
+
+
+def section(part: str, result: dict[str, Any]) -> str:
+    """A part as Markdown: its title, what it holds for, and its table."""
+    about, rows = result["about"], result["rows"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    threads = f"{about['threads']} thread" + "s" * (about["threads"] != 1)
+    lines = [
+        f"### {TITLES[part]}",
+        f"{about['data']}, {about['machine']}, {about['device']}, {threads}, "
+        f"commit {(about['commit'] or 'unknown')[:10]}, {about['seconds']} s.",
+        {"growth": _growth, "profile_steps": _profile}.get(part, _pairs)(rows),
+        f"{versions}.",
+    ]
+    return "\n\n".join(lines)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(found: dict[str, float], form: str = ".3g") -> str:
+    """`median (lower quartile to upper quartile)`."""
+    low, median, high = (format(found[name], form) for name in ("low", "median", "high"))
+    return f"{median} ({low} to {high})"
+
+
+def _pairs(rows: list[Row]) -> str:
+    lines = []
+    for row in rows:
+        target = (
+            f"{row['target']} {'met' if row['met'] else '**missed**'}" if "target" in row else ""
+        )
+        ratio = f"{spread(row['ratio'], '.3f')} {row['kind']}"
+        seconds = [_seconds(row["seconds"][row[side]]) for side in ("what", "against")]
+        what, against = row["what"], row["against"]
+        on = row.get("experiment", row.get("layer", ""))
+        lines.append([on, what, against, ratio, target, *seconds, str(row["n"])])
+    times = ["its time", "the other's"]
+    return table(["on", "what", "against", "ratio (quartiles)", "target", *times, "n"], lines)
+
+
+def _seconds(seconds: float) -> str:
+    """In a unit that fits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _growth(rows: list[Row]) -> str:
+    data = [
+        [
+            f"x{row['times']}",
+            f"{row['pictures']:,}",
+            f"{row['us_per_picture']:.3f}",
+            f"{row['own_mb']:,.0f}",
+            f"{row['mapped_mb']:,.0f}",
+        ]
+        for row in rows
+        if row["grows"] == "data"
+    ]
+    head = ["data set", "pictures", "us a picture", "own memory, MB", "mapped files, MB"]
+    found = [table(head, data)]
+    for grows, at in (("batch", "size"), ("width", "times"), ("processes", "processes")):
+        lines = []
+        for row in (row for row in rows if row["grows"] == grows):
+            added = spread(row["added_ms"]) if "added_ms" in row else ""
+            share = f"{row['share']['median']:.1%}" if "share" in row else ""
+            step = spread(row["step_ms"])
+            lines.append([f"{row[at]:,}", row["loop"], step, added, share, str(row["n"])])
+        head = [grows, "loop", "step, ms", "added to the loop by hand, ms", "its share", "n"]
+        found.append(table(head, lines))
+    for loop, milliseconds in longest_steps(rows).items():
+        text = f"{loop} adds less than {SMALL_SHARE:.0%} where a step takes over"
+        found.append(f"{text} {milliseconds:.1f} ms.")
+    return "\n\n".join(found)
+
+
+def longest_steps(rows: list[Row]) -> dict[str, float]:
+    """Milliseconds of a step from which on a loop's share is small.
+
+    By what it adds to the smallest batch, where that is seen best.
+    """
+    batches = [row for row in rows if row["grows"] == "batch"]
+    smallest = min(row["size"] for row in batches)
+    return {
+        row["loop"]: max(0.0, row["added_ms"]["median"]) / SMALL_SHARE
+        for row in batches
+        if row["size"] == smallest and "added_ms" in row
+    }
+
+
+def plot(rows: list[Row]) -> Figure:
+    """A curve for each way to grow."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    data, batch, width, processes = figure.subplots(2, 2).flat
+    sizes = [row for row in rows if row["grows"] == "data"]
+    pictures = [row["pictures"] for row in sizes]
+    data.plot(pictures, [row["own_mb"] for row in sizes], "o-", label="own memory, MB")
+    data.plot(pictures, [row["mapped_mb"] for row in sizes], "o-", label="mapped files, MB")
+    data.set(xlabel="pictures", xscale="log", ylim=(0, None), title="data set")
+    data.legend()
+    _curves(batch, [row for row in rows if row["grows"] == "batch"], "size")
+    batch.set(xscale="log", yscale="log", xlabel="pictures in a batch", title="batch")
+    _curves(width, [row for row in rows if row["grows"] == "width"], "times")
+    width.set(xscale="log", yscale="log", xlabel="times as many channels", title="width")
+    _curves(processes, [row for row in rows if row["grows"] == "processes"], "processes")
+    processes.set(xlabel="processes, as many pictures in each", title="processes", ylim=(0, None))
+    return figure
+
+
+def _curves(axes: Axes, rows: list[Row], at: str) -> None:
+    for loop in dict.fromkeys(row["loop"] for row in rows):
+        own = [row for row in rows if row["loop"] == loop]
+        x, y = [row[at] for row in own], [row["step_ms"]["median"] for row in own]
+        axes.plot(x, y, "o-", label=loop)
+    axes.set_ylabel("ms a step")
+    axes.set_xticks(sorted({row[at] for row in rows}), minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.legend()
+
+
+def _profile(rows: list[Row]) -> str:
+    parts = list(rows[0]["ms"])
+    lines = []
+    for row in rows:
+        total = sum(row["ms"].values())
+        cells = [f"{row['ms'][part]:.2f} ({row['ms'][part] / total:.0%})" for part in parts]
+        lines.append([row["experiment"], row["loop"], f"{total:.2f}", *cells])
+    return table(["on", "loop", "ms a step", *parts], lines)

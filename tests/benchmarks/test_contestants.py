@@ -1,0 +1,46 @@
+"""All frameworks do the same work. They come with benchmarks/requirements.txt."""
+
+import pytest
+import torch
+from benchmarks.contestants import ALIKE, CONTESTANTS
+from benchmarks.race import run
+from benchmarks.work import Work
+
+from benchmarks import contestants
+from twinloop.comparison.record import compare_tensors
+
+pytestmark = pytest.mark.slow
+
+
+def work(experiment: str) -> Work:
+    small = {"widths": [4, 8]} if experiment == "autoencoder" else {}
+    return Work(experiment, batch_size=100, epochs=2, limit=3, model=small)
+
+
+@pytest.mark.filterwarnings("default")  # other people's
+@pytest.mark.parametrize("name", CONTESTANTS)
+@pytest.mark.parametrize("experiment", ["lesson-classifier", "autoencoder"])
+def test_a_framework_ends_with_the_weights_of_the_loop_by_hand(experiment: str, name: str) -> None:
+    _, by_hand = run(work(experiment), CONTESTANTS["loop by hand"])
+    _, other = run(work(experiment), CONTESTANTS[name])
+    if name in ALIKE:
+        torch.testing.assert_close(other, by_hand, rtol=0, atol=ALIKE[name])
+    else:
+        assert compare_tensors("weights", by_hand, other) == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_part_has_a_line_for_each_framework_and_network() -> None:
+    rows = contestants.measure("digits", torch.device("cpu"), rounds=1)
+    found = {row["against"]: row.get("target") for row in rows}
+    assert len(rows) == 2 * len(found)
+    assert found == {
+        "twinloop, Learner": None,
+        "loop by hand": None,
+        "lesson's Learner over datasets": ">= 4",
+        "Lightning over datasets": ">= 4",
+        "skorch": ">= 1",
+        "ignite": ">= 1",
+        "accelerate": ">= 1",
+        "Keras": ">= 1",
+    }
