@@ -45,7 +45,9 @@ class Task(LightningModule):
         super().__init__()
         # Convolutions on CPUs and GPUs are fastest with the channels of a pixel side by side.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optimizer
+        # A copy of the task, for an average of its weights, shares a function; what the command
+        # line makes of an optimiser's options cannot be copied.
+        self.optimizer: OptimizerCallable = lambda parameters: optimizer(parameters)
         self.schedule = schedule
         self.spec = spec
         self.train_loss, self.val_loss, self.test_loss = (MeanMetric() for _ in range(3))
