@@ -6,6 +6,7 @@ the epoch's metrics.
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
@@ -32,6 +34,16 @@ class Scalars(TensorBoardLogger):
     def save(self) -> None:
         """Bring to disk what was logged."""
         self.experiment.flush()
+
+
+def epoch_row(epoch: int, started: float, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """A row of a history: the epoch counted from 1, its seconds until now, and its metrics."""
+    of_epoch = {
+        name: float(value)
+        for name, value in metrics.items()
+        if name.startswith(("train/", "val/")) and not name.endswith("_step")
+    }
+    return {"epoch": epoch + 1, "seconds": time.perf_counter() - started} | of_epoch
 
 
 class History(Checkpoint):
@@ -51,13 +63,8 @@ class History(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, validation included, and take down the metrics."""
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith(("train/", "val/")) and not name.endswith("_step")
-        }
-        seconds = time.perf_counter() - self._started
-        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": seconds} | metrics)
+        metrics = trainer.callback_metrics
+        self.rows.append(epoch_row(trainer.current_epoch, self._started, metrics))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
