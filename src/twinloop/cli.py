@@ -320,7 +320,7 @@ def main(args: list[str]) -> int:
     """
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    _quiet()
+    _quiet(debug=debug)
     threading.excepthook = _report_thread
     try:
         if args == ["parity"]:
@@ -361,8 +361,10 @@ def _report_thread(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
-def _quiet() -> None:
+def _quiet(*, debug: bool) -> None:
     """Silence what libraries say to everyone: tips, advertisements, and advice that is not ours."""
+    if not debug:  # where in the forward an operation was called that made a NaN in the backward
+        warnings.filterwarnings("ignore", message="Error detected in")
     for name in (
         "pytorch.utilities.rank_zero",
         "fabric.utilities.seed",

@@ -22,6 +22,14 @@ def explain(error: BaseException | None) -> str | None:
         if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
             where = error.filename or "the run folder"
             return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
+        if match := re.fullmatch(
+            r"Function '(\w+)' returned nan values in .* output\.", str(error)
+        ):
+            return (
+                f"the gradient became NaN in {match[1]}, the backward of an operation of the "
+                "network or the loss; nothing of it was saved; --debug shows where in the forward "
+                "it was called"
+            )
         error = error.__cause__
     return None
 

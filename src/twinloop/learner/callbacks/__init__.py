@@ -2,6 +2,7 @@
 
 from twinloop.learner.callbacks.accumulate import AccumulateCB as AccumulateCB
 from twinloop.learner.callbacks.activations import ActivationStatsCB as ActivationStatsCB
+from twinloop.learner.callbacks.anomaly import AnomalyCB as AnomalyCB
 from twinloop.learner.callbacks.average import AverageCB as AverageCB
 from twinloop.learner.callbacks.checkpoint import CheckpointCB as CheckpointCB
 from twinloop.learner.callbacks.checkpoint import ResumeCB as ResumeCB
