@@ -28,13 +28,15 @@ from twinloop.comparison.diary import Diary, write_diary
 from twinloop.comparison.record import Record, Recorder, RecorderCB
 from twinloop.comparison.run import learner_callbacks
 from twinloop.comparison.trace import HookTrace
+from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import OUT_OF_REACH, explain
+from twinloop.finite import NotFiniteError
 from twinloop.learner import Callback as LearnerCallback
-from twinloop.learner.callbacks import TraceCB
+from twinloop.learner.callbacks import FiniteLossCB, TraceCB
 from twinloop.runs import results
-from twinloop.runs.callbacks import Scalars, trainer_callbacks
+from twinloop.runs.callbacks import FiniteLoss, Scalars, trainer_callbacks
 from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
 from twinloop.runs.evaluation import evaluate
 from twinloop.runs.folder import latest_run, new_run, run_of
@@ -157,6 +159,7 @@ class TwinloopCLI(LightningCLI):
         self.short = bool(self.subcommand == "fit" and config.fast_dev_run)
         if self.subcommand != "fit" or self.short:
             kwargs |= {"logger": False, "enable_progress_bar": False}
+            self.trainer_defaults["callbacks"] = [FiniteLoss()] if self.short else []
             return super().instantiate_trainer(**kwargs)
 
         homemade = self._get(self.config, "loop") == "homemade"
@@ -244,7 +247,7 @@ class TwinloopCLI(LightningCLI):
             distributed.init_process_group()
             reset_seed()  # as Lightning's ddp does: every process draws the same from here on
         flags = Flags(vars(self._get(self.config_init, "trainer")))
-        extra: list[LearnerCallback] = []
+        extra: list[LearnerCallback] = [FiniteLossCB(Batches.rows_of)] if self.short else []
         if not self.short:
             if FIRST_PROCESS:
                 self.writer = SummaryWriter(str(self.run))
@@ -350,7 +353,9 @@ def main(args: list[str]) -> int:
         message = explain(error)
         if message is None or debug:
             traceback.print_exc()
-        print("error:", message or repr(error), file=sys.stderr)
+        # What went wrong in one of several processes ends all, and is said by the first.
+        if FIRST_PROCESS or not isinstance(error, NotFiniteError):
+            print("error:", message or repr(error), file=sys.stderr)
         return 2 if message else 1
     return 0
 

@@ -8,6 +8,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.comparison.bridge import Flags
 from twinloop.comparison.checkpoint import LightningForm
+from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
@@ -114,7 +115,7 @@ def learner_callbacks(
     form = LightningForm(task, flags["accumulate_grad_batches"])
     monitor = task.monitor if validates else None
     saver = cbs.CheckpointCB(run / "checkpoints", monitor, task.mode, form.pack)
-    callbacks: list[Callback] = [form, history]
+    callbacks: list[Callback] = [form, history, cbs.FiniteLossCB(Batches.rows_of)]
     if checkpoint:
         callbacks.append(cbs.ResumeCB(checkpoint, form.unpack))
     if writer is not None:

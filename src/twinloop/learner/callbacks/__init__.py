@@ -10,6 +10,7 @@ from twinloop.learner.callbacks.clip import GradientClipCB as GradientClipCB
 from twinloop.learner.callbacks.device import DeviceCB as DeviceCB
 from twinloop.learner.callbacks.distributed import DistributedCB as DistributedCB
 from twinloop.learner.callbacks.early_stopping import EarlyStoppingCB as EarlyStoppingCB
+from twinloop.learner.callbacks.finite import FiniteLossCB as FiniteLossCB
 from twinloop.learner.callbacks.limits import LimitBatchesCB as LimitBatchesCB
 from twinloop.learner.callbacks.limits import LimitStepsCB as LimitStepsCB
 from twinloop.learner.callbacks.limits import SingleBatchCB as SingleBatchCB
