@@ -11,7 +11,8 @@ import sys
 import threading
 import traceback
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,6 +186,8 @@ class TwinloopCLI(LightningCLI):
                 self.config["fit"], self.run / "config.yaml", skip_none=False, overwrite=True
             )
         if homemade:
+            if FIRST_PROCESS:
+                self.writer = SummaryWriter(str(self.run))
             return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
         # The logger puts the three together again.
@@ -219,27 +222,29 @@ class TwinloopCLI(LightningCLI):
         timing = self.diary.timing(model.network) if self.diary else nullcontext()
         # Several processes would stop after different steps and wait for each other for ever.
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-        with nullcontext() if several else self.signals, timing:
-            if loop == "homemade":
-                self._fit_homemade()
-            else:
-                self.trainer.fit(
-                    model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
+        # Whatever ends the run, TensorBoard's file is whole and its thread has ended.
+        with self.writer or nullcontext():
+            with nullcontext() if several else self.signals, timing:
+                if loop == "homemade":
+                    self._fit_homemade()
+                else:
+                    self.trainer.fit(
+                        model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
+                    )
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+            if self.writer is not None:
+                if self.diary:
+                    write_diary(self.run, self.diary, self.record)
+                results.conclude(
+                    self.run,
+                    self._get(self.config, "experiment"),
+                    loop,
+                    model,
+                    datamodule,
+                    self.rows,
+                    self.writer,
                 )
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        if self.writer is not None:
-            if self.diary:
-                write_diary(self.run, self.diary, self.record)
-            results.conclude(
-                self.run,
-                self._get(self.config, "experiment"),
-                loop,
-                model,
-                datamodule,
-                self.rows,
-                self.writer,
-            )
 
     def _fit_homemade(self) -> None:
         """Train by the Learner that `build_learner` makes of the Trainer's flags."""
@@ -249,8 +254,6 @@ class TwinloopCLI(LightningCLI):
         flags = Flags(vars(self._get(self.config_init, "trainer")))
         extra: list[LearnerCallback] = [FiniteLossCB(Batches.rows_of)] if self.short else []
         if not self.short:
-            if FIRST_PROCESS:
-                self.writer = SummaryWriter(str(self.run))
             extra, self.rows = learner_callbacks(
                 self.run,
                 self.model,
@@ -321,6 +324,11 @@ def main(args: list[str]) -> int:
     Returns:
         The exit status: 0, or 2 for a mistake in the command, a file, or the data.
     """
+    with _settings_kept():
+        return _main(args)
+
+
+def _main(args: list[str]) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     _quiet(debug=debug)
@@ -358,6 +366,20 @@ def main(args: list[str]) -> int:
             print("error:", message or repr(error), file=sys.stderr)
         return 2 if message else 1
     return 0
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Have a process that runs several commands begin each with the settings of the first."""
+    hook = threading.excepthook
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        threading.excepthook = hook
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:
