@@ -11,7 +11,8 @@ import sys
 import threading
 import traceback
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +29,15 @@ from twinloop.comparison.diary import Diary, write_diary
 from twinloop.comparison.record import Record, Recorder, RecorderCB
 from twinloop.comparison.run import learner_callbacks
 from twinloop.comparison.trace import HookTrace
+from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import OUT_OF_REACH, explain
+from twinloop.finite import NotFiniteError
 from twinloop.learner import Callback as LearnerCallback
-from twinloop.learner.callbacks import TraceCB
+from twinloop.learner.callbacks import FiniteLossCB, TraceCB
 from twinloop.runs import results
-from twinloop.runs.callbacks import Scalars, trainer_callbacks
+from twinloop.runs.callbacks import FiniteLoss, Scalars, trainer_callbacks
 from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
 from twinloop.runs.evaluation import evaluate
 from twinloop.runs.folder import latest_run, new_run, run_of
@@ -163,6 +166,7 @@ class TwinloopCLI(LightningCLI):
         self.short = bool(self.subcommand == "fit" and config.fast_dev_run)
         if self.subcommand != "fit" or self.short:
             kwargs |= {"logger": False, "enable_progress_bar": False}
+            self.trainer_defaults["callbacks"] = [FiniteLoss()] if self.short else []
             return super().instantiate_trainer(**kwargs)
 
         homemade = self._get(self.config, "loop") == "homemade"
@@ -188,6 +192,8 @@ class TwinloopCLI(LightningCLI):
                 self.config["fit"], self.run / "config.yaml", skip_none=False, overwrite=True
             )
         if homemade:
+            if FIRST_PROCESS:
+                self.writer = SummaryWriter(str(self.run))
             return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
         # The logger puts the three together again.
@@ -225,27 +231,29 @@ class TwinloopCLI(LightningCLI):
         timing = self.diary.timing(model.network) if self.diary else nullcontext()
         # Several processes would stop after different steps and wait for each other for ever.
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-        with nullcontext() if several else self.signals, timing:
-            if loop == "homemade":
-                self._fit_homemade()
-            else:
-                self.trainer.fit(
-                    model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
+        # Whatever ends the run, TensorBoard's file is whole and its thread has ended.
+        with self.writer or nullcontext():
+            with nullcontext() if several else self.signals, timing:
+                if loop == "homemade":
+                    self._fit_homemade()
+                else:
+                    self.trainer.fit(
+                        model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
+                    )
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+            if self.writer is not None:
+                if self.diary:
+                    write_diary(self.run, self.diary, self.record)
+                results.conclude(
+                    self.run,
+                    self._get(self.config, "experiment"),
+                    loop,
+                    model,
+                    datamodule,
+                    self.rows,
+                    self.writer,
                 )
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        if self.writer is not None:
-            if self.diary:
-                write_diary(self.run, self.diary, self.record)
-            results.conclude(
-                self.run,
-                self._get(self.config, "experiment"),
-                loop,
-                model,
-                datamodule,
-                self.rows,
-                self.writer,
-            )
 
     def _fit_homemade(self) -> None:
         """Train by the Learner that `build_learner` makes of the Trainer's flags."""
@@ -253,10 +261,8 @@ class TwinloopCLI(LightningCLI):
             distributed.init_process_group()
             reset_seed()  # as Lightning's ddp does: every process draws the same from here on
         flags = Flags(vars(self._get(self.config_init, "trainer")))
-        extra: list[LearnerCallback] = []
+        extra: list[LearnerCallback] = [FiniteLossCB(Batches.rows_of)] if self.short else []
         if not self.short:
-            if FIRST_PROCESS:
-                self.writer = SummaryWriter(str(self.run))
             extra, self.rows = learner_callbacks(
                 self.run,
                 self.model,
@@ -327,9 +333,14 @@ def main(args: list[str]) -> int:
     Returns:
         The exit status: 0, or 2 for a mistake in the command, a file, or the data.
     """
+    with _settings_kept():
+        return _main(args)
+
+
+def _main(args: list[str]) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    _quiet()
+    _quiet(debug=debug)
     threading.excepthook = _report_thread
     try:
         if args == ["parity"]:
@@ -359,9 +370,25 @@ def main(args: list[str]) -> int:
         message = explain(error)
         if message is None or debug:
             traceback.print_exc()
-        print("error:", message or repr(error), file=sys.stderr)
+        # What went wrong in one of several processes ends all, and is said by the first.
+        if FIRST_PROCESS or not isinstance(error, NotFiniteError):
+            print("error:", message or repr(error), file=sys.stderr)
         return 2 if message else 1
     return 0
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Have a process that runs several commands begin each with the settings of the first."""
+    hook = threading.excepthook
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        threading.excepthook = hook
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:
@@ -370,8 +397,10 @@ def _report_thread(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
-def _quiet() -> None:
+def _quiet(*, debug: bool) -> None:
     """Silence what libraries say to everyone: tips, advertisements, and advice that is not ours."""
+    if not debug:  # where in the forward an operation was called that made a NaN in the backward
+        warnings.filterwarnings("ignore", message="Error detected in")
     for name in (
         "pytorch.utilities.rank_zero",
         "fabric.utilities.seed",

@@ -26,6 +26,14 @@ def explain(error: BaseException | None) -> str | None:
             return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
         if type(error).__module__.startswith(COMPILER):
             return f"--compile: {str(error).partition(chr(10))[0]}; mend that, or train without it"
+        if match := re.fullmatch(
+            r"Function '(\w+)' returned nan values in .* output\.", str(error)
+        ):
+            return (
+                f"the gradient became NaN in {match[1]}, the backward of an operation of the "
+                "network or the loss; nothing of it was saved; --debug shows where in the forward "
+                "it was called"
+            )
         error = error.__cause__
     return None
 

@@ -32,7 +32,6 @@ OTHER_VALUES: dict[str, Any] = {
     "benchmark": True,
     "use_distributed_sampler": False,
     "profiler": "simple",
-    "detect_anomaly": True,
     "barebones": True,
     "plugins": [],
     "sync_batchnorm": True,
@@ -80,9 +79,9 @@ def test_a_flag_is_refused_on_the_command_line_in_one_line(
     config = str(EXPERIMENTS / "mlp.yaml")
     options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]
     command = ["fit", "--config", config, *options, "--loop", "homemade"]
-    assert main([*command, "--trainer.detect_anomaly", "true"]) == 2
+    assert main([*command, "--trainer.benchmark", "true"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: trainer.detect_anomaly: the homemade loop has no counterpart")
+    assert error.startswith("error: trainer.benchmark: the homemade loop has no counterpart")
     assert error.count("\n") == 1
     # Nothing of the run that did not begin is left.
     assert not (tmp_path / "lightning_logs").exists()

@@ -9,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from twinloop.comparison.parity import (
     BASE,
     LOOPS,
+    RUNS,
     Cell,
     cells,
     combinations,
@@ -36,6 +37,13 @@ def test_each_value_of_each_axis_is_exact(axis: str, value: str) -> None:
 @pytest.mark.parametrize("cell", combinations(FAST), ids=lambda cell: "-".join(cell.values()))
 def test_combinations_are_exact(cell: Cell) -> None:
     assert_equal_bits(cell)
+
+
+def test_looking_for_anomalies_is_exact_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = record("lightning", BASE, digits())
+    monkeypatch.setitem(RUNS, "3 epochs", lambda: {"max_epochs": 3, "detect_anomaly": True})
+    for loop in LOOPS:
+        assert differences(record(loop, BASE, digits()), plain) == []
 
 
 @pytest.mark.gpu

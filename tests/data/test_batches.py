@@ -136,3 +136,15 @@ def test_processes_share_an_epoch_and_none_waits_for_another(
         assert len(batches) == 2
     # Seven rows make four each: the first comes twice.
     assert torch.equal(torch.stack(shares, 1).flatten(), torch.cat([whole, whole[:1]]))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_rows_of_a_batch_are_known_without_gathering_it(split: Split, processes: int) -> None:
+    for rank in range(processes):
+        batches = Batches(split, ROWS, 2, shuffle=True)
+        batches.rank, batches.processes = rank, processes
+        batches.set_epoch(3)
+        gathered = [(labels - 100).tolist() for _, labels, _ in batches]
+        rows = [batches.rows_of(number).tolist() for number in range(len(batches))]
+        assert rows == gathered
+    assert len(rows) >= 2

@@ -260,8 +260,15 @@ def test_the_class_is_at_most_60_lines() -> None:
 
 
 def test_no_file_imports_lightning_or_what_is_above_it() -> None:
-    # twinloop.files is below everything: it knows the standard library only
-    allowed = {"twinloop.learner", "twinloop.files", "torch", "torchmetrics", "rich"}
+    # twinloop.files and twinloop.finite are below everything
+    allowed = {
+        "twinloop.learner",
+        "twinloop.files",
+        "twinloop.finite",
+        "torch",
+        "torchmetrics",
+        "rich",
+    }
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) >= 25
     for file in files:
@@ -312,3 +319,14 @@ def test_the_modules_that_teach_have_doctests() -> None:
         for name in ("callback", "learner", "metrics", "simple")
     }
     assert all(any(part.examples for part in parts) for parts in taught.values())
+
+
+def test_the_rate_is_the_first_fits_until_there_is_a_new_optimiser() -> None:
+    learn = TrainLearner(network(), dls(), lr=0.5)
+    learn.fit(1)
+    learn.lr = 0.25
+    learn.fit(1)
+    assert learn.opt.param_groups[0]["lr"] == 0.5
+    learn.opt = None
+    learn.fit(1)
+    assert learn.opt.param_groups[0]["lr"] == 0.25

@@ -104,8 +104,9 @@ def test_each_evaluation_counts_anew(digits: ImageDataModule) -> None:
 
 
 def test_a_checkpoint_holds_what_predict_must_know_in_plain_types(digits: ImageDataModule) -> None:
-    checkpoint: dict[str, Any] = {}
-    task(digits).on_save_checkpoint(checkpoint)
+    saved = task(digits)
+    checkpoint: dict[str, Any] = {"state_dict": saved.state_dict(), "global_step": 0}
+    saved.on_save_checkpoint(checkpoint)
     assert checkpoint["data_spec"] == {
         "name": "digits",
         "fingerprint": digits.spec.fingerprint,

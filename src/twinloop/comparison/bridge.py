@@ -32,6 +32,7 @@ HANDLED = (
     *("overfit_batches", "fast_dev_run", "val_check_interval", "check_val_every_n_epoch"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
     *("callbacks", "default_root_dir", "log_every_n_steps", "enable_progress_bar"),
+    "detect_anomaly",
 )
 """The Trainer's flags that the Learner has a counterpart for."""
 WITHOUT_EFFECT = ("num_sanity_val_steps", "enable_model_summary", "inference_mode")
@@ -212,6 +213,8 @@ def build_learner(
         callbacks.append(cbs.GradientClipCB(wanted["gradient_clip_val"], str(algorithm)))
     if wanted["max_steps"] != -1:
         callbacks.append(cbs.LimitStepsCB(wanted["max_steps"]))
+    if wanted["detect_anomaly"]:
+        callbacks.append(cbs.AnomalyCB())
     if wanted.is_distributed:
         callbacks.append(cbs.DistributedCB())
     learner = Learner(

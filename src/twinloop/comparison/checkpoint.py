@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,20 +127,7 @@ class LightningForm(Callback):
                 for name in ("total", "current")
             },
         }
-        # What a Trainer has before it has begun, for the counters that a fit leaves alone.
-        idle = Trainer(
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[],
-        )
-        loops = {
-            name: getattr(idle, name).state_dict()
-            for name in ("fit_loop", "validate_loop", "test_loop", "predict_loop")
-        }
+        loops = deepcopy(_idle_loops())
         loops["fit_loop"] |= fit
         return loops
 
@@ -200,6 +189,24 @@ class LightningForm(Callback):
             cb.load_state_dict(checkpoint.get("MixedPrecision", {}))
         elif not isinstance(cb, SchedCB) and cb.state_dict():
             cb.load_state_dict(states[type(cb).__name__.removesuffix("CB")])
+
+
+@cache
+def _idle_loops() -> dict[str, Any]:
+    """What a Trainer has before it has begun, for the counters that a fit leaves alone."""
+    idle = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[],
+    )
+    return {
+        name: getattr(idle, name).state_dict()
+        for name in ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+    }
 
 
 def _counted(ready: int, completed: int, processed: int | None = None) -> dict[str, int]:

@@ -8,10 +8,12 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.comparison.bridge import Flags
 from twinloop.comparison.checkpoint import LightningForm
+from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.runs import board
+from twinloop.runs.callbacks import epoch_row
 from twinloop.runs.stop import Stopped, StopSignals
 from twinloop.tasks import Task
 
@@ -34,9 +36,7 @@ class HistoryCB(Callback):
     def after_epoch(self, learn: Learner) -> None:
         """Stop the clock, validation included, and take down the metrics."""
         if learn.ends_epoch:
-            metrics = {name: float(value) for name, value in learn.metrics.items()}
-            seconds = time.perf_counter() - self._started
-            self.rows.append({"epoch": learn.epoch + 1, "seconds": seconds} | metrics)
+            self.rows.append(epoch_row(learn.epoch, self._started, learn.metrics))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
@@ -115,7 +115,7 @@ def learner_callbacks(
     form = LightningForm(task, flags["accumulate_grad_batches"])
     monitor = task.monitor if validates else None
     saver = cbs.CheckpointCB(run / "checkpoints", monitor, task.mode, form.pack)
-    callbacks: list[Callback] = [form, history]
+    callbacks: list[Callback] = [form, history, cbs.FiniteLossCB(Batches.rows_of)]
     if checkpoint:
         callbacks.append(cbs.ResumeCB(checkpoint, form.unpack))
     if writer is not None:

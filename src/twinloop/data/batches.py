@@ -72,29 +72,43 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         # The epoch is read when the first batch is asked for: Lightning makes the iterator first
         # and calls set_epoch after that.
-        rows, draws = self.rows, None
-        if self.shuffle:
-            order = torch.randperm(len(rows), generator=generator(self.seed, self.epoch, 0))
-            rows = rows[order]
+        mine, draws = self._mine(), None
+        rows = self._shuffled()[mine]
         if self.augmentation:
-            draws = to_integers(self.augmentation.draws(len(rows), self.seed, self.epoch))
-        if self.processes > 1:
-            shares = math.ceil(len(rows) / self.processes) * self.processes
-            mine = torch.arange(self.rank, shares, self.processes) % len(rows)
-            rows, draws = rows[mine], None if draws is None else draws[mine]
+            draws = to_integers(self.augmentation.draws(len(self.rows), self.seed, self.epoch))
+            draws = draws[mine]
         first = self._resume_at[1] if self._resume_at and self._resume_at[0] == self.epoch else 0
         self._resume_at = None
         rows = rows.to(self.split.images.device)
         draws = None if draws is None else draws.to(rows.device)
         for number in range(first, len(self)):
             self.position = number + 1
-            start = number * self.batch_size
-            part = slice(start, start + self.batch_size)
+            part = self._part(number)
             yield (
                 self.split.images.index_select(0, rows[part]),
                 self.split.labels.index_select(0, rows[part]),
                 None if draws is None else draws[part],
             )
+
+    def rows_of(self, number: int) -> Tensor:
+        """The rows of the split, `[B]`, in batch `number` of the epoch."""
+        return self._shuffled()[self._mine()][self._part(number)]
+
+    def _shuffled(self) -> Tensor:
+        if not self.shuffle:
+            return self.rows
+        draw = generator(self.seed, self.epoch, 0)
+        return self.rows[torch.randperm(len(self.rows), generator=draw)]
+
+    def _mine(self) -> Tensor | slice:
+        """Which of an epoch's rows this process gathers: all, where there is one."""
+        if self.processes == 1:
+            return slice(None)
+        shares = math.ceil(len(self.rows) / self.processes) * self.processes
+        return torch.arange(self.rank, shares, self.processes) % len(self.rows)
+
+    def _part(self, number: int) -> slice:
+        return slice(number * self.batch_size, (number + 1) * self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iterator follows."""

@@ -28,7 +28,11 @@ from twinloop.learner.simple import DataLoaders
 LossFunc = Callable[[Tensor, Tensor], Tensor]
 """`(preds, yb) -> one number`, the mean over the batch."""
 OptFunc = Callable[..., torch.optim.Optimizer]
-"""Makes an optimiser of parameters and a learning rate."""
+"""Makes an optimiser of parameters and a learning rate, for the first fit.
+
+Later fits go on with it, whatever `lr` is by then: its `param_groups` have the rate, and where
+`opt` is set to None a fit makes a new one.
+"""
 Cbs = Sequence[Callback]
 
 

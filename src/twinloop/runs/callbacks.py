@@ -6,6 +6,7 @@ the epoch's metrics.
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.finite import LossCheck, first_not_finite, place, random_state
 from twinloop.runs import board
 from twinloop.runs.stop import SaveAndStop, StopSignals
 from twinloop.tasks import Task
@@ -32,6 +35,16 @@ class Scalars(TensorBoardLogger):
     def save(self) -> None:
         """Bring to disk what was logged."""
         self.experiment.flush()
+
+
+def epoch_row(epoch: int, started: float, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """A row of a history: the epoch counted from 1, its seconds until now, and its metrics."""
+    of_epoch = {
+        name: float(value)
+        for name, value in metrics.items()
+        if name.startswith(("train/", "val/")) and not name.endswith("_step")
+    }
+    return {"epoch": epoch + 1, "seconds": time.perf_counter() - started} | of_epoch
 
 
 class History(Checkpoint):
@@ -51,13 +64,8 @@ class History(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, validation included, and take down the metrics."""
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith(("train/", "val/")) and not name.endswith("_step")
-        }
-        seconds = time.perf_counter() - self._started
-        self.rows.append({"epoch": trainer.current_epoch + 1, "seconds": seconds} | metrics)
+        metrics = trainer.callback_metrics
+        self.rows.append(epoch_row(trainer.current_epoch, self._started, metrics))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""
@@ -97,6 +105,79 @@ class RandomState(Callback):
         """Draw on from where the checkpoint was saved."""
         torch.set_rng_state(state_dict["cpu"])
         torch.cuda.set_rng_state_all(state_dict["cuda"])
+
+
+class FiniteLoss(Callback):
+    """Ends the fit at a loss that is NaN or infinite, before it gets into the weights.
+
+    Validation ends it too, a batch later: a GPU then has the next one to do while it is asked.
+
+    Raises:
+        NotFiniteError: says in which batch, rows and layer it began.
+    """
+
+    def __init__(self) -> None:
+        self.validated: list[tuple[LossCheck, int, Any, list[Tensor]]] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the batch, and the generators before anything is drawn for it."""
+        self.kept = batch_idx, batch, random_state()
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Begin to ask."""
+        self.check = LossCheck(loss)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the fit before the step."""
+        self._demand(trainer, pl_module, "train", self.check, *self.kept)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the batches of a validation that was cut short."""
+        self.validated.clear()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Ask for the batch before this one, and at last for the last one."""
+        self.validated.append((LossCheck(outputs), batch_idx, batch, random_state()))
+        while len(self.validated) > (batch_idx + 1 < trainer.num_val_batches[0]):
+            self._demand(trainer, pl_module, "val", *self.validated.pop(0))
+
+    def _demand(
+        self,
+        trainer: Trainer,
+        task: LightningModule,
+        stage: str,
+        check: LossCheck,
+        number: int,
+        batch: Any,
+        random: list[Tensor],
+    ) -> None:
+        if check.passed():
+            return
+        assert isinstance(task, Task)
+
+        def forward() -> Tensor:
+            with trainer.precision_plugin.forward_context():
+                inputs, target = task.inputs_and_targets(batch)
+                return task.loss(task(inputs), target)
+
+        loader: Any = trainer.train_dataloader if stage == "train" else trainer.val_dataloaders
+        raise check.error(
+            place(stage, trainer.current_epoch, number, trainer.global_step),
+            loader.rows_of(number),
+            lambda: first_not_finite(task, forward, random),
+        )
 
 
 class Board(Checkpoint):
@@ -150,6 +231,7 @@ def trainer_callbacks(
     shown: list[Callback] = [RichProgressBar() if sys.stdout.isatty() else Lines(history)]
     callbacks: list[Callback] = [
         RandomState(),
+        FiniteLoss(),
         history,
         LearningRateMonitor(logging_interval="step"),
         *((*shown, Board(writer, data, settings)) if writer is not None else ()),

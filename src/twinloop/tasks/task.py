@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
+from twinloop.finite import check_weights
 from twinloop.tasks.schedule import Schedule
 
 ImageBatch = tuple[Tensor, Tensor]
@@ -45,10 +46,14 @@ class Task(LightningModule):
         super().__init__()
         # Convolutions on CPUs and GPUs are fastest with the channels of a pixel side by side.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optimizer
+        # A copy of the task, for an average of its weights, shares a function; what the command
+        # line makes of an optimiser's options cannot be copied.
+        self.optimizer: OptimizerCallable = lambda parameters: optimizer(parameters)
         self.schedule = schedule
         self.spec = spec
-        self.train_loss, self.val_loss, self.test_loss = (MeanMetric() for _ in range(3))
+        # A mean that left out what is no number would hide it.
+        means = (MeanMetric(nan_strategy=torch.nan) for _ in range(3))
+        self.train_loss, self.val_loss, self.test_loss = means
         self.train_metrics = metrics["train"]
         self.val_metrics = metrics["val"]
         self.test_metrics = metrics["test"]
@@ -85,9 +90,9 @@ class Task(LightningModule):
         self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
 
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Count one batch of val."""
-        self._evaluate("val", batch)
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        """Count one batch of val, and return its loss."""
+        return self._evaluate("val", batch)
 
     def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Count one batch of test."""
@@ -156,7 +161,12 @@ class Task(LightningModule):
         return {name: value for name, value in values.items() if value.numel() == 1}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what predict must know of the data, and what was counted of an epoch so far."""
+        """Keep what predict must know of the data, and what was counted of an epoch so far.
+
+        Raises:
+            NotFiniteError: a weight that is not: what was saved before stays.
+        """
+        check_weights(checkpoint["state_dict"], checkpoint["global_step"])
         checkpoint["data_spec"] = self.spec._asdict()
         mean_loss, metrics = self._metrics("train")
         counted = {"loss": mean_loss, **dict(metrics.items())}

@@ -2,6 +2,7 @@
 
 from twinloop.learner.callbacks.accumulate import AccumulateCB as AccumulateCB
 from twinloop.learner.callbacks.activations import ActivationStatsCB as ActivationStatsCB
+from twinloop.learner.callbacks.anomaly import AnomalyCB as AnomalyCB
 from twinloop.learner.callbacks.average import AverageCB as AverageCB
 from twinloop.learner.callbacks.checkpoint import CheckpointCB as CheckpointCB
 from twinloop.learner.callbacks.checkpoint import ResumeCB as ResumeCB
@@ -9,6 +10,7 @@ from twinloop.learner.callbacks.clip import GradientClipCB as GradientClipCB
 from twinloop.learner.callbacks.device import DeviceCB as DeviceCB
 from twinloop.learner.callbacks.distributed import DistributedCB as DistributedCB
 from twinloop.learner.callbacks.early_stopping import EarlyStoppingCB as EarlyStoppingCB
+from twinloop.learner.callbacks.finite import FiniteLossCB as FiniteLossCB
 from twinloop.learner.callbacks.limits import LimitBatchesCB as LimitBatchesCB
 from twinloop.learner.callbacks.limits import LimitStepsCB as LimitStepsCB
 from twinloop.learner.callbacks.limits import SingleBatchCB as SingleBatchCB

@@ -14,6 +14,7 @@ from twinloop.learner.callbacks.checkpoint import (
     unpack_state,
 )
 from twinloop.learner.callbacks.early_stopping import EarlyStoppingCB
+from twinloop.learner.callbacks.finite import FiniteLossCB
 from twinloop.learner.callbacks.limits import LimitStepsCB
 from twinloop.learner.callbacks.metrics import MetricsCB
 from twinloop.learner.callbacks.progress import ProgressCB
@@ -24,7 +25,7 @@ from twinloop.learner.learner import Learner
 
 ABOUT_A_RUN = (
     *(SchedCB, EarlyStoppingCB, LimitStepsCB, ValidateCB, AverageCB),
-    *(MetricsCB, ProgressCB, TensorBoardCB, CheckpointCB, ResumeCB),
+    *(MetricsCB, ProgressCB, TensorBoardCB, CheckpointCB, ResumeCB, FiniteLossCB),
 )
 """What a search leaves out: it is no run whose rate to move, or to stop, measure or save."""
 

@@ -1,0 +1,58 @@
+"""A long run needs no more memory than a short one, whichever loop it is."""
+
+import gc
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinloop.cli import main
+from twinloop.comparison.parity import LOOPS, Loop
+from twinloop.runs import board
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+EPOCHS = 200
+BY_DESIGN = {
+    "lightning": {"dict": 8, "Traced": 26, "Tensor": 17},
+    "homemade": {"dict": 8, "Traced": 38, "Tensor": 17},
+}
+"""Objects more for every epoch of three batches: what `--record all` is there to keep."""
+
+
+def census() -> tuple[Counter[str], int, int]:
+    """Objects by type, bytes of memory, and open files."""
+    gc.collect()
+    objects = Counter(type(thing).__name__ for thing in gc.get_objects())
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return objects, pages * os.sysconf("SC_PAGE_SIZE"), len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+def test_two_hundred_epochs_add_only_what_is_by_design(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: dict[int, tuple[Counter[str], int, int]] = {}
+    log_epoch, epoch = board.log_epoch, 0
+
+    def log_and_count(*args: Any) -> None:
+        nonlocal epoch
+        epoch += 1
+        log_epoch(*args)
+        if epoch in (EPOCHS // 10, EPOCHS // 2, EPOCHS):
+            counted[epoch] = census()
+
+    monkeypatch.setattr(board, "log_epoch", log_and_count)
+    command = ["fit", "--config", str(EXPERIMENTS / "mlp.yaml"), "--data.source", "digits"]
+    command += ["--trainer.default_root_dir", str(tmp_path), "--loop", loop, "--record", "all"]
+    command += ["--trainer.max_epochs", str(EPOCHS), "--trainer.limit_train_batches", "3"]
+    assert main([*command, "--trainer.log_every_n_steps", "1"]) == 0
+    early, middle, late = (counted[number] for number in sorted(counted))
+    more = {name: n / (EPOCHS // 2) for name, n in (late[0] - middle[0]).items()}
+    # A few objects come and go with the garbage collector and with what is on its way to disk.
+    assert {name: round(n) for name, n in more.items() if n > 0.2} == BY_DESIGN[loop]
+    assert late[1] - early[1] < 48 * 2**20
+    assert late[1] - middle[1] < 32 * 2**20
+    assert late[2] == early[2]
