@@ -30,12 +30,19 @@ from twinloop.comparison.run import learner_callbacks
 from twinloop.comparison.trace import HookTrace
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.errors import OUT_OF_REACH, explain
+from twinloop.errors import OUT_OF_REACH, explain, told_as_mistake
+from twinloop.experiment import files_of, parse
 from twinloop.learner import Callback as LearnerCallback
 from twinloop.learner.callbacks import TraceCB
 from twinloop.runs import results
 from twinloop.runs.callbacks import Scalars, trainer_callbacks
-from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
+from twinloop.runs.checkpoint import (
+    WholeCheckpointIO,
+    check_fits,
+    going_on,
+    read_checkpoint,
+    spec_of,
+)
 from twinloop.runs.evaluation import evaluate
 from twinloop.runs.folder import latest_run, new_run, run_of
 from twinloop.runs.predictions import write_predictions
@@ -89,7 +96,10 @@ class TwinloopCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The experiment's name, and what the parts learn from each other."""
         parser.add_argument(
-            "--experiment", type=str, required=True, help="Runs are kept under this name."
+            "--experiment",
+            type=str,
+            required=True,
+            help="Runs are kept under this name.",
         )
         parser.add_argument(
             "--loop",
@@ -124,7 +134,7 @@ class TwinloopCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that `sys.argv` has them too."""
-        self.config = parser.parse_args(args)
+        self.config = parse(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would take hyperparameters from the checkpoint; ours brings only weights."""
@@ -146,6 +156,11 @@ class TwinloopCLI(LightningCLI):
         if self.subcommand == "predict" and self.checkpoint:
             data.spec = spec_of(read_checkpoint(self.checkpoint))
         return data.spec
+
+    def instantiate_classes(self) -> None:
+        """Make data, task and Trainer; what they refuse is a mistake in the experiment."""
+        with told_as_mistake(f"{files_of(self.config[self.subcommand])}: cannot be made"):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what makes a run leave a folder with everything in it."""
@@ -216,7 +231,7 @@ class TwinloopCLI(LightningCLI):
         timing = self.diary.timing(model.network) if self.diary else nullcontext()
         # Several processes would stop after different steps and wait for each other for ever.
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-        with nullcontext() if several else self.signals, timing:
+        with nullcontext() if several else self.signals, timing, going_on(self.checkpoint):
             if loop == "homemade":
                 self._fit_homemade()
             else:
