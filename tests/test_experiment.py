@@ -45,6 +45,15 @@ def test_what_is_no_experiment_is_refused_at_once(
     assert time.perf_counter() - start < 2
 
 
+def test_the_parts_that_an_experiment_names_are_bounded_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data.yaml").write_text(f"{LAUGHS}source: digits\n")
+    for data in (tmp_path / "data.yaml", f"{{x: {'[' * 60}{']' * 60}}}"):
+        assert main(["fit", "--config", str(MLP), "--data", str(data)]) == 2
+        assert capsys.readouterr().err.startswith("error: a value: over 10,000 values or 50 levels")
+
+
 def test_aliases_of_a_bounded_size_are_read(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text("a: &a [1, 2]\nb: [*a, *a]\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from twinloop.errors import UserError, explain
 
@@ -15,6 +15,8 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
 """With every alias written out; ten lines of aliases of aliases would be more than memory has."""
 MAX_DEPTH = 50
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""What the parser reads with, which knows no tags that name Python."""
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: over {MAX_BYTES:,} bytes, which no experiment file has")
         text = path.read_text(encoding="utf-8")
         _check_size(text, path)
-        content = yaml.safe_load(text)
+        content = yaml.load(text, LOADER)
     except OSError as error:
         raise UserError(f"config: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -110,7 +112,7 @@ def _same(error: Exception, other: Exception | None) -> bool:
     return type(error) is type(other) and str(error) == str(other)
 
 
-def _check_size(text: str, path: Path) -> None:
+def _check_size(text: str, path: object) -> None:
     """Count values and brackets before anything is built of them.
 
     Raises:
@@ -120,7 +122,7 @@ def _check_size(text: str, path: Path) -> None:
     sizes: dict[str, int] = {}  # of what each anchor names
     around: list[tuple[str | None, int]] = []  # anchors that are open, and what was counted before
     count = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in around):
                 raise UserError(f"{path}: *{event.anchor} is within itself")
@@ -141,3 +143,15 @@ def _check_size(text: str, path: Path) -> None:
                 f"{path}: over {MAX_VALUES:,} values or {MAX_DEPTH} levels, which no experiment "
                 "file has"
             )
+
+
+_load_unbounded = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """What the parser reads values with, and the files that an experiment names for its parts."""
+    _check_size(text, "a value")
+    return _load_unbounded(text)
+
+
+set_loader("yaml", _load, exceptions=(yaml.YAMLError,))

@@ -15,8 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.fuzzing.fuzz import fuzz
-from tests.fuzzing.inputs import KINDS
+from tests.fuzzing.fuzz import KINDS, fuzz
 from tests.fuzzing.sandbox import Sandbox
 
 

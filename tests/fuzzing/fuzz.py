@@ -2,12 +2,31 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from tests.fuzzing.inputs import KINDS
-from tests.fuzzing.sandbox import Sandbox, fault
+from tests.fuzzing import checkpoints, data, experiments
+from tests.fuzzing.sandbox import Case, Draw, Sandbox, fault
+
+KINDS: dict[str, Callable[[Draw, Sandbox], Case]] = {
+    kind.__name__: kind
+    for kind in (
+        experiments.experiment_values,
+        experiments.experiment_text,
+        experiments.experiment_bytes,
+        experiments.experiment_bomb,
+        checkpoints.checkpoint_bytes,
+        checkpoints.checkpoint_values,
+        data.pictures_bytes,
+        data.parquet_bytes,
+        data.labels,
+        data.folders,
+        data.names,
+        data.sizes,
+    )
+}
 
 
 def fuzz(kind: str, inputs: int, sandbox: Sandbox, first: int = 0) -> dict[str, Any]:
@@ -25,9 +44,9 @@ def fuzz(kind: str, inputs: int, sandbox: Sandbox, first: int = 0) -> dict[str, 
         suppress_health_check=list(HealthCheck),
     )
     @given(st.data())
-    def one(data: st.DataObject) -> None:
+    def one(drawn: st.DataObject) -> None:
         nonlocal worst
-        case = KINDS[kind](data.draw, sandbox)
+        case = KINDS[kind](drawn.draw, sandbox)
         started = time.perf_counter()
         outcome, what = fault(case, sandbox)
         worst = max(worst, time.perf_counter() - started)

@@ -6,16 +6,37 @@ import re
 import signal
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hypothesis import strategies as st
 
 from twinloop.cli import main
 
 SECONDS = 10
 """How long a command may take for any input; each trains two batches at the most."""
 MLP = "experiments/mlp.yaml"
+SHORT = ("--trainer.fast_dev_run", "1")
+KEY = r"error: (data|model|trainer)\.\w+|error: train row \d+: "
+"""What locates a mistake that the command line may have made too, or that is in a row."""
+NAMES = (
+    "\n",
+    "\x1b[2J",
+    "../../out",
+    "..",
+    "a b",
+    "=1+1",
+    "[/red]",
+    "$\\frac$",
+    "\u202e",
+    "ü",
+    "-x",
+)
+"""Names that a terminal, a path, a spreadsheet, rich's markup or a figure would take amiss."""
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+"""Draws a value of a strategy."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import pytest
 import yaml
-from tests.fuzzing.fuzz import fuzz
-from tests.fuzzing.inputs import EXPERIMENT, KINDS, SHORT
-from tests.fuzzing.sandbox import Case, Sandbox, fault
+from tests.fuzzing.experiments import EXPERIMENT
+from tests.fuzzing.fuzz import KINDS, fuzz
+from tests.fuzzing.sandbox import SHORT, Case, Sandbox, fault
 
 
 @pytest.fixture(scope="module")
