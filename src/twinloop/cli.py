@@ -96,10 +96,7 @@ class TwinloopCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The experiment's name, and what the parts learn from each other."""
         parser.add_argument(
-            "--experiment",
-            type=str,
-            required=True,
-            help="Runs are kept under this name.",
+            "--experiment", type=str, required=True, help="Runs are kept under this name."
         )
         parser.add_argument(
             "--loop",

@@ -28,19 +28,17 @@ def record(kinds: list[str], inputs: int, first: int, path: Path) -> int:
         "seed": first,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-        "commit": head.stdout.strip(),
     }
     with tempfile.TemporaryDirectory() as folder:
         made = Sandbox(Path(folder))
         made.train()
         for kind in kinds:
             found["kinds"][kind] = fuzz(kind, inputs, made, first)
-            print(kind, {name: n for name, n in found["kinds"][kind].items() if name != "faults"})
+            found["kinds"][kind]["commit"] = head.stdout.strip()
+            print(kind, found["kinds"][kind], flush=True)
             found["inputs"] = sum(one["inputs"] for one in found["kinds"].values())
             path.write_text(json.dumps(found, indent=2) + "\n")
-    faults = [line for kind in kinds for line in found["kinds"][kind]["faults"]]
-    print(*faults, sep="\n")
-    return len(faults) > 0
+    return any(found["kinds"][kind]["faults"] for kind in kinds)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,10 @@ def going_on(path: Path | None) -> Iterator[None]:
     Raises:
         UserError: in place of an error from what was read of it.
     """
-    stepped = path is None
+    if path is None:
+        yield
+        return
+    stepped = False
 
     def step(*_: Any) -> None:
         nonlocal stepped
