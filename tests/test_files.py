@@ -1,12 +1,14 @@
 """A file under its final name is the old one or the new one, and whole."""
 
+import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from twinloop.files import written_whole
+from twinloop.files import as_json, written_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -44,3 +46,16 @@ def test_the_old_file_stays_where_the_new_one_fails(
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_null_for_what_is_no_number() -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    value = {"a": [1.5, math.nan, (math.inf, 2)], "b": {"c": -math.inf}, "d": None, "e": "NaN"}
+    text = as_json(value)
+    assert json.loads(text, parse_constant=refuse) == {
+        **{"a": [1.5, None, [None, 2]], "b": {"c": None}},
+        **{"d": None, "e": "NaN"},
+    }
+    assert text.endswith("}\n")

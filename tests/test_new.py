@@ -128,3 +128,25 @@ def test_outside_of_a_checkout_nothing_is_written(
     assert main(["new", "mine"]) == 2
     assert "has no folder experiments; go to a checkout's top" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "the following arguments are required: name"),
+        (["one", "two"], "unrecognized arguments: two"),
+        (["--like"], "argument --like: expected one argument"),
+        (["7"], "YAML would not read '7' as a name; add a letter"),
+        (["null"], "YAML would not read 'null' as a name; add a letter"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_line(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(Path())
+    assert main(["new", *args]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]+\n", error), error
+    assert message in error
+    assert files(Path()) == before

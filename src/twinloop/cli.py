@@ -32,13 +32,20 @@ from twinloop.comparison.trace import HookTrace
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.errors import OUT_OF_REACH, explain
+from twinloop.errors import OUT_OF_REACH, explain, told_as_mistake
+from twinloop.experiment import files_of, parse
 from twinloop.finite import NotFiniteError
 from twinloop.learner import Callback as LearnerCallback
 from twinloop.learner.callbacks import FiniteLossCB, TraceCB
 from twinloop.runs import results
 from twinloop.runs.callbacks import FiniteLoss, Scalars, trainer_callbacks
-from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
+from twinloop.runs.checkpoint import (
+    WholeCheckpointIO,
+    check_fits,
+    going_on,
+    read_checkpoint,
+    spec_of,
+)
 from twinloop.runs.evaluation import evaluate
 from twinloop.runs.folder import latest_run, new_run, run_of
 from twinloop.runs.predictions import write_predictions
@@ -133,7 +140,7 @@ class TwinloopCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that `sys.argv` has them too."""
-        self.config = parser.parse_args(args)
+        self.config = parse(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would take hyperparameters from the checkpoint; ours brings only weights."""
@@ -156,6 +163,11 @@ class TwinloopCLI(LightningCLI):
             data.spec = spec_of(read_checkpoint(self.checkpoint))
         return data.spec
 
+    def instantiate_classes(self) -> None:
+        """Make data, task and Trainer; what they refuse is a mistake in the experiment."""
+        with told_as_mistake(f"{files_of(self.config[self.subcommand])}: cannot be made"):
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what makes a run leave a folder with everything in it."""
         if self.checkpoint:
@@ -164,14 +176,14 @@ class TwinloopCLI(LightningCLI):
             self.model.load_state_dict(checkpoint["state_dict"])
         config = self._get(self.config, "trainer")
         self.short = bool(self.subcommand == "fit" and config.fast_dev_run)
+        homemade = self.subcommand == "fit" and self._get(self.config, "loop") == "homemade"
+        if homemade:
+            self.flags = Flags(vars(self._get(self.config_init, "trainer")))
         if self.subcommand != "fit" or self.short:
             kwargs |= {"logger": False, "enable_progress_bar": False}
             self.trainer_defaults["callbacks"] = [FiniteLoss()] if self.short else []
             return super().instantiate_trainer(**kwargs)
 
-        homemade = self._get(self.config, "loop") == "homemade"
-        if homemade:
-            Flags(vars(self._get(self.config_init, "trainer")))  # refuses what it cannot do
         experiment = self._get(self.config, "experiment")
         recorded = self._get(self.config, "record")
         self.diary = Diary() if recorded != "no" else None
@@ -233,7 +245,7 @@ class TwinloopCLI(LightningCLI):
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1
         # Whatever ends the run, TensorBoard's file is whole and its thread has ended.
         with self.writer or nullcontext():
-            with nullcontext() if several else self.signals, timing:
+            with nullcontext() if several else self.signals, timing, going_on(self.checkpoint):
                 if loop == "homemade":
                     self._fit_homemade()
                 else:
@@ -260,7 +272,6 @@ class TwinloopCLI(LightningCLI):
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             distributed.init_process_group()
             reset_seed()  # as Lightning's ddp does: every process draws the same from here on
-        flags = Flags(vars(self._get(self.config_init, "trainer")))
         extra: list[LearnerCallback] = [FiniteLossCB(Batches.rows_of)] if self.short else []
         if not self.short:
             extra, self.rows = learner_callbacks(
@@ -270,7 +281,7 @@ class TwinloopCLI(LightningCLI):
                 self.writer,
                 self._settings(),
                 self.signals,
-                flags,
+                self.flags,
                 checkpoint=read_checkpoint(self.checkpoint) if self.checkpoint else None,
                 validates=self._validates,
             )
@@ -278,7 +289,7 @@ class TwinloopCLI(LightningCLI):
                 extra.append(TraceCB(self.diary.events, self.diary.times))
             if self.record:
                 extra.append(RecorderCB(self.record))
-        learn = build_learner(self.model, self.datamodule, flags, extra)
+        learn = build_learner(self.model, self.datamodule, self.flags, extra)
         learn.fit(learn.n_epochs, valid=False)
 
     @property

@@ -81,8 +81,10 @@ def save(figure: "Figure", path: Path) -> None:
 
 def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
     """A figure of `rows` x `columns` axes, each of `width` x `height` inches."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
     # Figures made this way belong to nobody: no window, and no global list that keeps them.
     figure = Figure(figsize=(max(columns * width, 3.0), rows * height + 0.5), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)

@@ -1,11 +1,12 @@
 """`python -m twinloop new NAME`: an experiment of one's own and its test, beside the others."""
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from twinloop.errors import UserError
+import yaml
+
+from twinloop.errors import Parser, UserError
 
 HEADER = """\
 # Goal:    {goal}
@@ -45,6 +46,8 @@ TEST = '''\
 
 from pathlib import Path
 
+import yaml
+
 from twinloop.cli import main
 from twinloop.comparison.diary import read_record
 from twinloop.comparison.record import differences
@@ -72,9 +75,7 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UserError: a name that cannot be, files that are there already, or no checkout.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m twinloop new", description=__doc__, allow_abbrev=False
-    )
+    parser = Parser("python -m twinloop new", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", help="Letters, digits and dashes.")
     parser.add_argument("--like", type=Path, help="The experiment to begin with a copy of.")
     asked = parser.parse_args(args)
@@ -95,6 +96,8 @@ def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
         raise UserError(f"new: {name!r} is no name; use letters, digits and dashes")
+    if yaml.safe_load(name) != name:
+        raise UserError(f"new: YAML would not read {name!r} as a name; add a letter")
     if not Path("experiments").is_dir():
         raise UserError(f"new: {Path.cwd()} has no folder experiments; go to a checkout's top")
     experiment = Path("experiments", f"{name}.yaml")

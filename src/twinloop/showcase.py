@@ -17,7 +17,8 @@ from twinloop.convolution import page, workbook
 from twinloop.convolution.stages import stages_of
 from twinloop.convolution.summary import summarise, table
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.errors import UserError
+from twinloop.errors import UserError, told_as_mistake
+from twinloop.experiment import files_of, parse
 from twinloop.figures import save
 from twinloop.runs.checkpoint import check_fits, read_checkpoint
 from twinloop.runs.folder import latest_run, run_of
@@ -69,7 +70,12 @@ class Experiment(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that `sys.argv` has them too."""
-        self.config = parser.parse_args(args)
+        self.config = parse(parser, args)
+
+    def instantiate_classes(self) -> None:
+        """Make data, task and Trainer; what they refuse is a mistake in the experiment."""
+        with told_as_mistake(f"{files_of(self.config)}: cannot be made"):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """One that leaves nothing behind."""
@@ -111,7 +117,7 @@ def print_summary(experiment: Experiment) -> None:
     spec = experiment.model.spec
     name = f"{experiment.config['experiment']} on {spec.name}"
     drawn = table(summarise(experiment.model.network, spec.image_shape), name)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     # Every column whole, also where the terminal is narrower.
     console.width = Measurement.get(console, console.options.update(width=1000), drawn).maximum
     console.print(drawn, crop=False)

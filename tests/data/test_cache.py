@@ -264,7 +264,7 @@ BAD = {
     ),
     "huge picture": (
         {"train": replaced(2, encoded(Image.new("1", (8_000, 7_000))))},
-        "train row 2: 8000x7000 pixels are over the limit of 50,000,000",
+        "train row 2: 8000x7000 is over the limit of 50,000,000 pixels; make it smaller",
     ),
 }
 

@@ -71,10 +71,10 @@ WRONG = {
     ),
     "over the limit": (
         header_of(8_000, 7_000),
-        r"8000x7000 pixels are over the limit of 50,000,00",
+        "8000x7000 is over the limit of 50,000,000 pixels; make it smaller",
     ),
-    "where Pillow warns": (header_of(10_000, 10_000), "10000x10000 pixels are over the limit"),
-    "where Pillow refuses": (header_of(20_000, 20_000), "too large"),
+    "where Pillow warns": (header_of(10_000, 10_000), "10000x10000 is over the limit"),
+    "where Pillow refuses": (header_of(20_000, 20_000), "over the limit of 50,000,000 pixels"),
     "16 bits": (encoded(GREY.astype(np.uint16)), "pixels of mode I;16 do not fit 8 bits"),
 }
 

@@ -1,5 +1,6 @@
 """Data sets are found in folders, in the Hub's cache and in scikit-learn, without a network."""
 
+import json
 import os
 import re
 import time
@@ -141,12 +142,12 @@ def test_what_no_hub_id_can_be_is_refused(name: str) -> None:
 
 
 OFFLINE = re.compile(
-    r"data\.source: the Hub does not answer and its cache has no 'owner/name'\n"
+    r"data\.source: the Hub does not answer and its cache has no whole 'owner/name'; "
     r"pass --data\.source FOLDER [^\n]+"
 )
 
 
-def test_the_hub_offline_says_in_two_lines_what_to_pass() -> None:
+def test_the_hub_offline_says_what_to_pass() -> None:
     with pytest.raises(UserError) as caught:
         find_source("owner/name")
     assert OFFLINE.fullmatch(str(caught.value))
@@ -192,7 +193,7 @@ def test_a_download_that_breaks_off_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     answer(monkeypatch, lambda *_, **__: SimpleNamespace(sha="0" * 40))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
-    with pytest.raises(UserError, match="download of 'owner/name' broke off: reset by peer\n"):
+    with pytest.raises(UserError, match="download of 'owner/name' broke off: reset by peer; try"):
         find_source("owner/name")
 
 
@@ -207,6 +208,28 @@ def test_the_hubs_cache_is_used_where_the_hub_is_silent(
     data = cache.load(find_source("owner/pets"), tmp_path / "cache")
     assert data.spec.name == "pets"
     np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
+
+
+def test_a_download_that_was_killed_is_not_used_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "datasets--owner--pets"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1" * 40)
+    snapshot = repository / "snapshots" / ("1" * 40)
+    write_hub_layout(snapshot)
+    # What the Hub said was there, which its client keeps.
+    names = [str(path.relative_to(snapshot)) for path in snapshot.rglob("*.parquet")]
+    listing = {name: {"size": 1, "blob_id": "0" * 40} for name in names}
+    (repository / "trees").mkdir()
+    (repository / "trees" / f"{'1' * 40}.json").write_text(
+        json.dumps({"format_version": 1, "files": listing})
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert find_source("owner/pets").name == "pets"
+    (snapshot / names[0]).unlink()
+    with pytest.raises(UserError, match="its cache has no whole 'owner/pets'; pass --data"):
+        find_source("owner/pets")
 
 
 def test_the_cache_is_where_the_argument_or_the_variable_says(

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from twinloop.models import MLP
 from twinloop.runs.checkpoint import (
     WholeCheckpointIO,
     check_fits,
+    going_on,
     read_checkpoint,
     spec_of,
     write_checkpoint,
@@ -90,7 +92,9 @@ def test_a_cut_off_checkpoint_is_named(share: float, model: MLP, tmp_path: Path)
     write_checkpoint(checkpoint(model), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(UserError, match=re.escape(f"{path}: cut off or no checkpoint; use ")):
+    with pytest.raises(
+        UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint; use ")
+    ):
         read_checkpoint(path)
 
 
@@ -111,7 +115,10 @@ def save_bare(checkpoint: dict[str, Any], path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("save", "message"),
-    [(torch.save, "refused, because it holds more than"), (save_bare, "cut off or no checkpoint")],
+    [
+        (torch.save, "refused, because it holds more than"),
+        (save_bare, "cut off, damaged or no checkpoint"),
+    ],
 )
 @pytest.mark.parametrize("key", ["state_dict", "optimizer_states"])
 def test_a_pickle_that_would_run_code_is_refused_and_not_run(
@@ -148,6 +155,118 @@ def test_a_checkpoint_of_another_project_is_named(
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"ckpt_path: there is no file {tmp_path}/last.ckpt"):
         read_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_a_changed_byte_of_a_weight_is_found(model: MLP, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(checkpoint(model), path)
+    whole = path.read_bytes()
+    values = model.state_dict()["layers.1.weight"]
+    weight = values.numpy().tobytes()
+    place = whole.index(weight)
+    for offset in range(0, len(weight), 7):
+        path.write_bytes(whole[: place + offset] + b"\x55" + whole[place + offset + 1 :])
+        torch.load(path)  # PyTorch itself sees nothing wrong
+        with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no check")):
+            read_checkpoint(path)
+    path.write_bytes(whole)
+    assert torch.equal(read_checkpoint(path)["state_dict"]["layers.1.weight"], values)
+
+
+def repacked(source: Path, path: Path) -> None:
+    """The same archive, compressed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.infolist():
+            new.writestr(part.filename, old.read(part))
+
+
+def test_an_archive_that_would_unpack_to_more_is_refused(tmp_path: Path) -> None:
+    zeros = {"state_dict": {"a": torch.zeros(50_000_000)}, "data_spec": SPEC._asdict()}
+    write_checkpoint(zeros, tmp_path / "large.ckpt")
+    path = tmp_path / "bomb.ckpt"
+    repacked(tmp_path / "large.ckpt", path)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint")):
+        read_checkpoint(path)
+
+
+def laughs() -> list[Any]:
+    """Nine to the twentieth parts."""
+    part: list[Any] = []
+    for _ in range(20):
+        part = [part] * 9
+    return part
+
+
+def itself() -> list[Any]:
+    """A list that is in itself."""
+    part: list[Any] = []
+    part.append(part)
+    return part
+
+
+LARGER = {
+    "a weight": {"state_dict": {"a": torch.zeros(1).expand(10**6, 10**6)}},
+    "in the optimiser": {"optimizer_states": [{0: torch.zeros(1).expand(10**6, 10**6)}]},
+    "without memory": {"state_dict": {"a": torch.zeros(10**6, 10**6, device="meta")}},
+    "sparse": {"state_dict": {"a": torch.zeros(2, 2).to_sparse()}},
+    "lists of lists": {"loops": laughs()},
+    "itself": {"loops": itself()},
+}
+
+
+@pytest.mark.parametrize("part", LARGER.values(), ids=LARGER.keys())
+def test_what_would_be_larger_than_the_file_is_refused(part: Any, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.ckpt"
+    torch.save({"state_dict": {}, "data_spec": SPEC._asdict()} | part, path)
+    with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint")):
+        read_checkpoint(path)
+
+
+SPECS: dict[str, dict[str, Any]] = {
+    "no shape": {"image_shape": (1, 4)},
+    "words": {"image_shape": (1, "4", 4)},
+    "channels": {"image_shape": (7, 4, 4)},
+    "no pixels": {"image_shape": (1, 0, 4)},
+    "too many pixels": {"image_shape": (1, 10**5, 10**5)},
+    "names that are none": {"class_names": (1, 2)},
+    "one name": {"class_names": 5},
+    "a name of two lines": {"class_names": ("cat\n", "dog")},
+    "a title of two lines": {"name": "a\nb"},
+    "no fingerprint": {"fingerprint": None},
+    "more": {"more": 1},
+}
+
+
+@pytest.mark.parametrize("change", SPECS.values(), ids=SPECS.keys())
+def test_a_data_set_that_cannot_be_is_refused(
+    change: dict[str, Any], model: MLP, tmp_path: Path
+) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save(checkpoint(model) | {"data_spec": SPEC._asdict() | change}, path)
+    with pytest.raises(UserError, match=re.escape(f"{path}: no checkpoint of this project (data_")):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_is_blamed_up_to_the_first_step() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    weight.grad = torch.ones(1)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    path = Path("last.ckpt")
+    message = r"^last.ckpt: cannot go on from this checkpoint: KeyError: 'loops'$"
+    with pytest.raises(UserError, match=message), going_on(path):
+        raise KeyError("loops")
+
+    def step() -> None:
+        optimizer.step()
+        raise KeyError("loops")
+
+    with pytest.raises(KeyError), going_on(path):
+        step()
+    with pytest.raises(KeyError), going_on(None):
+        raise KeyError("loops")
+    with pytest.raises(UserError, match=r"^as it is$"), going_on(path):
+        raise UserError("as it is")
 
 
 def test_a_checkpoint_fits_its_model(model: MLP) -> None:

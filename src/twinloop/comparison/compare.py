@@ -4,7 +4,6 @@ Each loop and seed is a process of its own, from the same start. The first seed 
 (`record.pt`); the others, where there are any, give the times, which taking numbers would disturb.
 """
 
-import argparse
 import json
 import os
 import re
@@ -18,14 +17,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
-
 from twinloop.comparison import report
 from twinloop.comparison.diary import Diary, read_diary, read_record
 from twinloop.comparison.parity import LOOPS, Loop
 from twinloop.comparison.record import compare_tensors, differences, flat
-from twinloop.errors import UserError
-from twinloop.files import written_whole
+from twinloop.errors import Parser, UserError, told_as_mistake
+from twinloop.experiment import checked_name, read_experiment
+from twinloop.files import as_json, written_whole
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_checkpoint
 
@@ -69,7 +67,7 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: no experiment, a run that failed, or a checkpoint that cannot be read.
     """
-    parser = argparse.ArgumentParser("python -m twinloop compare", allow_abbrev=False)
+    parser = Parser("python -m twinloop compare", allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="a file of experiments/")
     parser.add_argument("--seeds", type=int, default=1, help="how many, counted up from the file's")
     parser.add_argument("--resume", action="store_true", help="go on with the last comparison")
@@ -78,13 +76,19 @@ def main(args: list[str]) -> int:
     wanted, options = parser.parse_known_args(args)
     if not wanted.config.is_file():
         raise UserError(f"config: there is no file {wanted.config}")
-    experiment = yaml.safe_load(wanted.config.read_text())
+    experiment = read_experiment(wanted.config)
+    name = checked_name(experiment.get("experiment"), wanted.config)
     logs = wanted.root / "lightning_logs"
     if wanted.against:
-        return _compare_checkpoints(logs, experiment["experiment"], wanted.against)
+        return _compare_checkpoints(logs, name, wanted.against)
 
-    folder = _folder(logs / experiment["experiment"], wanted.resume)
-    seeds = range(experiment.get("seed_everything", 42), 2**32)[: wanted.seeds]
+    folder = _folder(logs / name, wanted.resume)
+    first = experiment.get("seed_everything", 42)
+    if type(first) is not int or first < 0:
+        raise UserError(
+            f"{wanted.config}: seed_everything is {first!r}; a comparison needs a number"
+        )
+    seeds = range(first, 2**32)[: wanted.seeds]
     runs = [Run(loop, seed, folder / f"{loop}-{seed}") for seed in seeds for loop in LOOPS]
     for run in runs:
         if not run.is_finished:
@@ -101,7 +105,7 @@ def main(args: list[str]) -> int:
     costs["lines of the loop's code in two steps"] = {loop: [lines[loop]] for loop in LOOPS}
     report.show(costs)
     comparison = {
-        "experiment": experiment["experiment"],
+        "experiment": name,
         "command": shlex.join(["python", "-m", "twinloop", "compare", *args]),
         "identical": all(same for _, same in found.values()),
         "verdicts": {str(seed): line for seed, (line, _) in found.items()},
@@ -109,7 +113,7 @@ def main(args: list[str]) -> int:
         "results": {f"{run.loop}-{run.seed}": run.results for run in runs},
     }
     with written_whole(folder / "comparison.json") as part:
-        part.write_text(json.dumps(comparison, indent=2) + "\n")
+        part.write_text(as_json(comparison))
     page = folder / "comparison.html"
     with written_whole(page) as part:
         part.write_text(report.page(comparison, *(run.folder for run in runs[:2])))
@@ -146,7 +150,9 @@ def verdict(one: Run, other: Run, *, recorded: bool) -> tuple[str, bool]:
 def _compare_checkpoints(logs: Path, experiment: str, against: Path) -> int:
     """Compare what two runs had saved, whenever they were."""
     latest = latest_checkpoint(logs, experiment)
-    found = _differing(read_checkpoint(latest), read_checkpoint(against))
+    checkpoints = read_checkpoint(latest), read_checkpoint(against)
+    with told_as_mistake(f"{against}: no checkpoint that can be compared"):
+        found = _differing(*checkpoints)
     print(f"{latest}\n{against}")
     if found:
         print(f"DIFFERENT in {len(found)} places, first {found[0]}")
@@ -205,7 +211,12 @@ def _costs(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
     costs: dict[str, dict[str, list[float]]] = {}
 
     def add(name: str, measure: Any) -> None:
-        costs[name] = {loop: [measure(run) for run in found] for loop, found in by_loop.items()}
+        found: dict[str, list[float]] = {
+            loop: [measure(run) for run in runs] for loop, runs in by_loop.items()
+        }
+        # A metric that was no number is null in results.json.
+        if not any(None in numbers for numbers in found.values()):
+            costs[name] = found
 
     for stage in ("val", "test"):
         for name, value in runs[0].results[stage].items():

@@ -213,8 +213,10 @@ def _subplots(
     widths: Sequence[float] | None = None,
 ) -> tuple["Figure", Any]:
     """A figure of axes of `width` x `height` inches, or of `size` in all, shared by `widths`."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
     figure = Figure(figsize=size or (columns * width, rows * height + 0.1), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from twinloop.data.decode import GREY_MODES, Encoded, decode_rows, open_image
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError
+from twinloop.errors import UserError, visible
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -141,7 +141,9 @@ def _build(
             labels = _hold_out(part, labels["train"])
         for name, found in labels.items():
             np.save(part / f"{name}-labels.npy", found)
-        spec = DataSpec(source.name, _fingerprint(part), shape, classes)
+        # Names are shown in terminals, tables and pages, a line each.
+        shown = tuple(visible(name) for name in classes)
+        spec = DataSpec(visible(source.name), _fingerprint(part), shape, shown)
         facts = spec._asdict() | {"test_split": test_split}
         (part / "spec.json").write_text(json.dumps(facts, indent=2))
         for file in part.iterdir():

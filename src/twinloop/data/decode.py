@@ -36,12 +36,14 @@ def open_image(encoded: Encoded) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
         except Image.DecompressionBombError as error:
-            raise UserError(f"too large: {error}") from error
+            raise UserError(f"over the limit of {MAX_PIXELS:,} pixels; make it smaller") from error
         except Exception as error:  # of any type: Pillow's plugins trip over damaged headers
             raise UserError("not a picture that can be read") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise UserError(f"{width}x{height} pixels are over the limit of {MAX_PIXELS:,}")
+        raise UserError(
+            f"{width}x{height} is over the limit of {MAX_PIXELS:,} pixels; make it smaller"
+        )
     if image.mode not in GREY_MODES + COLOUR_MODES:
         raise UserError(f"pixels of mode {image.mode} do not fit 8 bits; convert it to grey or RGB")
     return image

@@ -121,7 +121,7 @@ def _hub_folder(repository: str, revision: str | None) -> Path:
         )
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"data.source: the Hub does not answer and its cache has no {repository!r}\n"
+            f"data.source: the Hub does not answer and its cache has no whole {repository!r}; "
             "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits "
             "to try things out with no network"
         ) from error
@@ -132,7 +132,7 @@ def _hub_folder(repository: str, revision: str | None) -> Path:
     except Exception as error:  # whatever a broken connection raises
         reason = " ".join(str(error).split())
         raise UserError(
-            f"data.source: the download of {repository!r} broke off: {reason}\n"
+            f"data.source: the download of {repository!r} broke off: {reason}; "
             "try again: what has arrived is kept; or pass --data.source FOLDER"
         ) from error
     return Path(folder)

@@ -2,16 +2,25 @@
 
 import os
 import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from twinloop.data.decode import MAX_PIXELS
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError
+from twinloop.errors import UserError, told_as_mistake
 from twinloop.files import written_whole
+from twinloop.runs.stop import Stopped
+
+MAX_PARTS = 1_000_000
+"""Lists in lists may name each other so often that walking through them would never end."""
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -44,7 +53,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"ckpt_path: there is no file {path}")
     try:
+        _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        _check_sizes(checkpoint)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, because it holds more than tensors and plain types and could run "
@@ -52,25 +63,82 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     except Exception as error:
         raise UserError(
-            f"{path}: cut off or no checkpoint; use another one of its run (best.ckpt, last.ckpt)"
+            f"{path}: cut off, damaged or no checkpoint; "
+            "use another one of its run (best.ckpt, last.ckpt)"
         ) from error
     parts: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
-    for name, names in (("state_dict", ()), ("data_spec", DataSpec._fields)):
+    for name, fits in (("state_dict", _are_weights), ("data_spec", _is_spec)):
         part = parts.get(name)
-        if not isinstance(part, dict) or not part.keys() >= set(names):
+        if not isinstance(part, dict) or not fits(part):
             raise UserError(f"{path}: no checkpoint of this project ({name} missing or incomplete)")
     return parts
 
 
+def _check_archive(path: Path) -> None:
+    """Read every byte once: PyTorch itself does not look at the check sums.
+
+    Raises:
+        zipfile.BadZipFile: a byte is not as it was saved, or more would come out than is there.
+    """
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+        if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise zipfile.BadZipFile("PyTorch does not compress")
+        broken = archive.testzip()
+    if broken:
+        raise zipfile.BadZipFile(f"{broken} is damaged")
+
+
 def spec_of(checkpoint: dict[str, Any]) -> DataSpec:
-    """The data set that a checkpoint was trained on."""
+    """The data set that a checkpoint was trained on, as `read_checkpoint` has checked it."""
     facts = checkpoint["data_spec"]
-    return DataSpec(
-        str(facts["name"]),
-        str(facts["fingerprint"]),
-        tuple(facts["image_shape"]),
-        tuple(facts["class_names"]),
+    return DataSpec(**facts | {name: tuple(facts[name]) for name in ("image_shape", "class_names")})
+
+
+def _check_sizes(checkpoint: Any) -> None:
+    """Count what is in a checkpoint, every part as often as it is named.
+
+    Raises:
+        ValueError: more than a run ever saves, or a tensor that would be larger than the file.
+    """
+    parts, count = [checkpoint], 0
+    while parts:
+        part = parts.pop()
+        count += 1
+        if isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            parts += part
+        elif isinstance(part, Tensor) and (
+            part.layout != torch.strided or part.nbytes > part.untyped_storage().nbytes()
+        ):
+            raise ValueError("a tensor that is larger than what was saved of it")
+        if count + len(parts) > MAX_PARTS:
+            raise ValueError(f"over {MAX_PARTS:,} parts")
+
+
+def _are_weights(weights: dict[Any, Any]) -> bool:
+    return all(
+        isinstance(name, str) and isinstance(weight, Tensor) and not weight.is_complex()
+        for name, weight in weights.items()
     )
+
+
+def _is_spec(facts: dict[str, Any]) -> bool:
+    """Whether a checkpoint's `data_spec` is what `spec_of` makes a DataSpec of."""
+    try:
+        channels, height, width = facts["image_shape"]
+        return (
+            facts.keys() == set(DataSpec._fields)
+            and all(type(size) is int and size > 0 for size in (height, width))
+            and channels in (1, 3)
+            and height * width <= MAX_PIXELS
+            and all(name.isprintable() for name in (facts["name"], *facts["class_names"]))
+            and isinstance(facts["fingerprint"], str)
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None:
@@ -88,3 +156,33 @@ def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None
                 f"{there.get(name, 'none')} there and {here.get(name, 'none')} here; "
                 "pass the --config it was trained with"
             )
+
+
+@contextmanager
+def going_on(path: Path | None) -> Iterator[None]:
+    """Tell what goes wrong up to the first step as a mistake in the checkpoint at `path`, if any.
+
+    Raises:
+        UserError: in place of an error from what was read of it.
+    """
+    if path is None:
+        yield
+        return
+    stepped = False
+
+    def step(*_: Any) -> None:
+        nonlocal stepped
+        stepped = True
+
+    handle = register_optimizer_step_post_hook(step)
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception:
+        if stepped:
+            raise
+        with told_as_mistake(f"{path}: cannot go on from this checkpoint"):
+            raise
+    finally:
+        handle.remove()

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from twinloop import figures
+from twinloop.errors import visible
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Task
@@ -22,6 +23,9 @@ def write_predictions(
 ) -> None:
     """Write predictions.csv, predictions.npz and overview.png, and reconstructions as PNG files.
 
+    In the CSV a name that a spreadsheet would compute (`=1+1`) has an apostrophe before it; in
+    the npz it is as it is.
+
     Args:
         task: The task with its trained weights.
         images: What the network was given, `[N, C, H, W]` in [0, 1].
@@ -31,8 +35,8 @@ def write_predictions(
         folder: Where to write.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = [str(path.relative_to(root)) for path in paths]
-    title = f"{task.spec.name}: {len(names)} pictures of {root.name}"
+    names = [visible(str(path.relative_to(root))) for path in paths]
+    title = f"{task.spec.name}: {len(names)} pictures of {visible(root.name)}"
     if isinstance(task.network, Autoencoder):
         with evaluating(task.network), torch.no_grad():
             codes = task.network.encode(images.to(task.device)).flatten(1).cpu()
@@ -60,13 +64,19 @@ def write_predictions(
         figure = figures.predictions(images[:SHOWN], captions[:SHOWN], title)
     with (folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(map(_cell, header))
         for name, row in zip(names, columns, strict=True):
             label = [task.spec.class_names[int(row.argmax())]] if "probabilities" in arrays else []
-            writer.writerow([name, *label, *(f"{value:.6g}" for value in row.tolist())])
+            numbers = (f"{value:.6g}" for value in row.tolist())
+            writer.writerow([*map(_cell, [name, *label]), *numbers])
     contents = {name: array.numpy() for name, array in arrays.items()}
     np.savez(folder / "predictions.npz", allow_pickle=False, files=np.array(names), **contents)
     figures.save(figure, folder / "overview.png")
+
+
+def _cell(name: str) -> str:
+    """A name as text, also for a spreadsheet, which would compute one that begins as a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def _save_picture(picture: Tensor, path: Path) -> None:

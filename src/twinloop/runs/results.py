@@ -1,6 +1,5 @@
 """results.json: what a run was and what came out; and the same as a table in the terminal."""
 
-import json
 import os
 import platform
 import subprocess
@@ -13,7 +12,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
-from twinloop.files import written_whole
+from twinloop.files import as_json, written_whole
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs import board
 from twinloop.runs.checkpoint import read_checkpoint
@@ -127,7 +126,7 @@ def write(results: dict[str, Any], path: Path) -> None:
     """
     try:
         with written_whole(path) as part:
-            part.write_text(json.dumps(results, indent=2) + "\n")
+            part.write_text(as_json(results))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
@@ -148,7 +147,8 @@ def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
             if isinstance(value, float):
                 unit = f"  ({UNITS[name]})" if name in UNITS else ""
                 table.add_row(f"{stage} {name}", f"{value:.4f}{unit}")
-    console = Console(soft_wrap=not os.isatty(1))
+    # Names are shown as they are, whatever brackets and colons they have.
+    console = Console(soft_wrap=not os.isatty(1), markup=False, emoji=False)
     console.print(table)
     console.print(f"figures and results.json: {folder}", highlight=False)
     console.print(f"look at it: tensorboard --logdir {logs}", highlight=False)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError
+from twinloop.errors import UserError, told_as_mistake
 from twinloop.finite import check_weights
 from twinloop.tasks.schedule import Schedule
 
@@ -129,14 +129,16 @@ class Task(LightningModule):
         Raises:
             UserError: a schedule where the length of the run is not known.
         """
-        optimizer = self.optimizer(self.network.parameters())
+        with told_as_mistake("model.optimizer"):
+            optimizer = self.optimizer(self.network.parameters())
         if self.schedule is None:
             return optimizer, None
         if steps == float("inf") or epochs is None:
             raise UserError(
                 "model.schedule needs to know how long the run is; set trainer.max_epochs"
             )
-        return optimizer, self.schedule(optimizer, int(steps), epochs)
+        with told_as_mistake("model.schedule"):
+            return optimizer, self.schedule(optimizer, int(steps), epochs)
 
     def count(self, stage: str, output: Tensor, target: Tensor, loss: Tensor) -> None:
         """Add a batch to the metrics of `stage`: 'train', 'val' or 'test'."""

@@ -1,0 +1,58 @@
+"""Draw many inputs of a kind, and count what comes of them."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from tests.fuzzing import checkpoints, data, experiments
+from tests.fuzzing.sandbox import Case, Draw, Sandbox, fault
+
+KINDS: dict[str, Callable[[Draw, Sandbox], Case]] = {
+    kind.__name__: kind
+    for kind in (
+        experiments.experiment_values,
+        experiments.experiment_text,
+        experiments.experiment_bytes,
+        experiments.experiment_bomb,
+        checkpoints.checkpoint_bytes,
+        checkpoints.checkpoint_values,
+        data.pictures_bytes,
+        data.parquet_bytes,
+        data.labels,
+        data.folders,
+        data.names,
+        data.sizes,
+    )
+}
+
+
+def fuzz(kind: str, inputs: int, sandbox: Sandbox, first: int = 0) -> dict[str, Any]:
+    """Give the command line so many inputs of a kind; returns what came out, and what was wrong."""
+    outcomes: Counter[str] = Counter()
+    wrong: list[str] = []
+    worst = 0.0
+
+    @seed(first)
+    @settings(
+        max_examples=inputs,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def one(drawn: st.DataObject) -> None:
+        nonlocal worst
+        case = KINDS[kind](drawn.draw, sandbox)
+        started = time.perf_counter()
+        outcome, what = fault(case, sandbox)
+        worst = max(worst, time.perf_counter() - started)
+        outcomes[outcome] += 1
+        if what:
+            wrong.append(f"{case.command}: {what}")
+
+    one()
+    return {"inputs": outcomes.total(), **outcomes, "worst_seconds": worst, "faults": wrong}

@@ -1,0 +1,52 @@
+"""Whatever an error says, a person sees one line that a terminal can print."""
+
+import re
+from argparse import ArgumentError
+
+import pytest
+
+from twinloop.errors import LONGEST, Parser, UserError, explain, told_as_mistake, visible
+
+
+def test_what_cannot_be_printed_is_spelled_out() -> None:
+    # A file name that is no UTF-8 comes as a lone surrogate; U+202E turns the line around.
+    assert visible("ü 猫 a\nb\x1b[2J\t\udcff\u202e") == "ü 猫 a\\nb\\x1b[2J\\t\\udcff\\u202e"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("a\nb"),
+        ArgumentError(None, "a\x1bb"),
+        OSError(13, "denied", "a\nb"),
+    ],
+)
+def test_an_error_is_one_line(error: Exception) -> None:
+    line = explain(error)
+    assert line is not None
+    assert line.isprintable()
+
+
+def test_what_the_parser_says_is_cut() -> None:
+    line = explain(ArgumentError(None, "x" * 10_000))
+    assert line == "x" * LONGEST + "..."
+
+
+def test_a_mistake_on_the_command_line_comes_without_the_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = Parser("twinloop new")
+    parser.add_argument("name")
+    message = "twinloop new: the following arguments are required: name (--help "
+    with pytest.raises(UserError, match=re.escape(message)):
+        parser.parse_args([])
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_of_any_type_is_told_as_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"^model: KeyError: 'a'$"), told_as_mistake("model"):
+        raise KeyError("a")
+    with pytest.raises(UserError, match=r"^as it was$"), told_as_mistake("model"):
+        raise UserError("as it was")
+    with pytest.raises(KeyboardInterrupt), told_as_mistake("model"):
+        raise KeyboardInterrupt
