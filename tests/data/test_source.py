@@ -93,6 +93,15 @@ def test_a_loading_script_in_the_folder_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("name", ["pets*", "pets?", "pets[1]"])
+def test_a_folder_whose_name_would_match_others_is_refused(name: str, tmp_path: Path) -> None:
+    write_hub_layout(tmp_path / name)
+    write_hub_layout(tmp_path / "pets1")
+    message = re.escape(f"data.source: {tmp_path / name} has one of * ? [ in it")
+    with pytest.raises(UserError, match=message):
+        find_source(str(tmp_path / name))
+
+
 UNREADABLE = {
     "empty": {},
     "no data": {"notes.md": b"no data here"},
