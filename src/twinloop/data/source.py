@@ -76,6 +76,7 @@ def _folder(folder: Path, name: str) -> Source:
         import datasets
 
         datasets.disable_progress_bars()
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs, it also raises
         try:
             return datasets.load_dataset(str(folder))
         except Exception as error:
