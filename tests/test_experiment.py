@@ -72,11 +72,10 @@ def test_a_mistake_is_where_it_was_made(
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(MLP.read_text().replace("batch_size: 256", "batch_size: many"))
     assert main([command, f"--config={wrong}", "--data.source", "digits"]) == 2
-    assert (
-        capsys.readouterr().err == f'error: {wrong}: "data.batch_size": Expected a int; got many\n'
-    )
+    expected = '"data.batch_size": Expected a int. got many\n'
+    assert capsys.readouterr().err == f"error: {wrong}: {expected}"
     assert main([command, "--config", str(MLP), "--data.batch_size", "many"]) == 2
-    assert capsys.readouterr().err == 'error: "data.batch_size": Expected a int; got many\n'
+    assert capsys.readouterr().err == f"error: {expected}"
 
 
 @pytest.mark.parametrize("loop", ["lightning", "homemade"])
@@ -84,7 +83,7 @@ def test_a_mistake_is_where_it_was_made(
     ("option", "message"),
     [
         ("--model.optimizer.lr=-1", "model.optimizer: ValueError: Invalid learning rate: -1"),
-        ("--model.network.hidden=-1", ".*mlp.yaml: cannot be made: RuntimeError: .*negative"),
+        ("--model.network.hidden=-1", ".*mlp.yaml: cannot be made: ValueError: .*negative"),
         ("--trainer.max_epochs=-2", ".*mlp.yaml: cannot be made: Misconfiguration"),
     ],
 )

@@ -56,8 +56,7 @@ def told_as_mistake(what: str) -> Iterator[None]:
     except Exception as error:
         if explain(error) is not None:
             raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"{what}: {type(error).__name__}: {_cut(reason)}") from error
+        raise UserError(f"{what}: {type(error).__name__}: {_shorten(str(error))}") from error
 
 
 def visible(text: str) -> str:

@@ -1,6 +1,7 @@
 """Data sets are found in folders, in the Hub's cache and in scikit-learn, without a network."""
 
 import json
+import logging
 import os
 import re
 import time
@@ -91,6 +92,36 @@ def test_a_loading_script_in_the_folder_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"scripts are no longer supported, but found pets\.py"):
         cache.load(find_source(str(folder)), tmp_path / "cache")
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("name", ["pets*", "pets?", "pets[1]"])
+def test_a_folder_whose_name_would_match_others_is_refused(name: str, tmp_path: Path) -> None:
+    write_hub_layout(tmp_path / name)
+    write_hub_layout(tmp_path / "pets1")
+    message = re.escape(f"data.source: {tmp_path / name} has one of * ? [ in it")
+    with pytest.raises(UserError, match=message):
+        find_source(str(tmp_path / name))
+
+
+def test_what_the_library_logs_of_a_broken_file_is_not_shown_beside_the_error(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"no parquet")
+    datasets.logging.set_verbosity_warning()
+    with pytest.raises(UserError, match="Parquet magic bytes not found"):
+        find_source(str(tmp_path)).read()
+    # Its handler writes to stderr whatever the root logger does.
+    assert not logging.getLogger("datasets.builder").isEnabledFor(logging.ERROR)
+
+
+@pytest.mark.parametrize("broken", ["0.png", "1.png"])
+def test_a_picture_that_cannot_be_read_is_named_also_if_it_is_the_first(
+    broken: str, tmp_path: Path
+) -> None:
+    write_class_folders(tmp_path / "pets")
+    (tmp_path / "pets" / "train" / "cat" / broken).write_bytes(b"broken")
+    with pytest.raises(UserError, match=rf"train row \d: .+/{broken}: not a picture"):
+        cache.load(find_source(str(tmp_path / "pets")), tmp_path / "cache")
 
 
 UNREADABLE = {

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from tests.fuzzing import checkpoints, data, experiments
-from tests.fuzzing.sandbox import Case, Draw, Sandbox, fault
+from tests.fuzzing.sandbox import Case, Draw, Outcome, Sandbox, fault, run
 
 KINDS: dict[str, Callable[[Draw, Sandbox], Case]] = {
     kind.__name__: kind
@@ -29,7 +29,13 @@ KINDS: dict[str, Callable[[Draw, Sandbox], Case]] = {
 }
 
 
-def fuzz(kind: str, inputs: int, sandbox: Sandbox, first: int = 0) -> dict[str, Any]:
+def fuzz(
+    kind: str,
+    inputs: int,
+    sandbox: Sandbox,
+    first: int = 0,
+    run: Callable[[list[str]], Outcome] = run,
+) -> dict[str, Any]:
     """Give the command line so many inputs of a kind; returns what came out, and what was wrong."""
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
@@ -48,7 +54,7 @@ def fuzz(kind: str, inputs: int, sandbox: Sandbox, first: int = 0) -> dict[str, 
         nonlocal worst
         case = KINDS[kind](drawn.draw, sandbox)
         started = time.perf_counter()
-        outcome, what = fault(case, sandbox)
+        outcome, what = fault(case, sandbox, run)
         worst = max(worst, time.perf_counter() - started)
         outcomes[outcome] += 1
         if what:

@@ -4,6 +4,8 @@ import contextlib
 import io
 import re
 import signal
+import subprocess
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -105,8 +107,12 @@ class Sandbox:
         }
 
 
-def run(command: list[str]) -> tuple[int | str, str, str]:
-    """The status of a command, or what it raised, and what it wrote."""
+Outcome = tuple[int | str, str, str]
+"""The status of a command, or what it raised, and what it wrote to stdout and to stderr."""
+
+
+def run(command: list[str]) -> Outcome:
+    """Run a command in this process, which is much faster than to start one."""
     out, err = io.StringIO(), io.StringIO()
 
     def late(*_: Any) -> None:
@@ -132,7 +138,16 @@ def run(command: list[str]) -> tuple[int | str, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-def fault(case: Case, sandbox: Sandbox) -> tuple[str, str]:
+def run_alone(command: list[str]) -> Outcome:
+    """The same of a process of its own, which also takes the time to start."""
+    whole = [sys.executable, "-m", "twinloop", *command]
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def fault(
+    case: Case, sandbox: Sandbox, run: Callable[[list[str]], Outcome] = run
+) -> tuple[str, str]:
     """How a case ended, and what was wrong with that: nothing, if all is well."""
     before = sandbox.outside()
     with sandbox.inside():

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from tests.fuzzing.experiments import EXPERIMENT
 from tests.fuzzing.fuzz import KINDS, fuzz
-from tests.fuzzing.sandbox import SHORT, Case, Sandbox, fault
+from tests.fuzzing.sandbox import SHORT, Case, Sandbox, fault, run_alone
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,14 @@ def test_many_inputs_of_each_kind(kind: str, sandbox: Sandbox) -> None:
     found = fuzz(kind, 40, sandbox, first=1)
     assert not found["faults"], "\n".join(found["faults"])
     assert found["inputs"] >= min(40, 4)  # hypothesis stops where it has seen all there is
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_of_each_kind_in_a_process_of_its_own(kind: str, sandbox: Sandbox) -> None:
+    found = fuzz(kind, 2, sandbox, first=3, run=run_alone)
+    assert not found["faults"], "\n".join(found["faults"])
+    assert found["inputs"] == 2
 
 
 def test_a_fault_would_be_found(sandbox: Sandbox) -> None:

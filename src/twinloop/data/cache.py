@@ -277,7 +277,8 @@ def _decode(
             channels = 1 if image.mode in GREY_MODES else 3
             height, width = image_size or (image.height, image.width)
     except UserError as error:
-        raise UserError(f"train row 0: {error}") from error
+        where = f"{first}: " if isinstance(first, str) else ""
+        raise UserError(f"train row 0: {where}{error}") from error
 
     total = sum(map(len, encoded.values()))
     for name, split in encoded.items():

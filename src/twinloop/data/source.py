@@ -1,5 +1,6 @@
 """Where pictures come from: the Hub, a folder in Hub layout, class folders, or digits."""
 
+import glob
 import hashlib
 import os
 import threading
@@ -57,6 +58,11 @@ def source_for_make() -> str:
 
 def _folder(folder: Path, name: str) -> Source:
     """A folder of parquet, Arrow or CSV files, or of pictures in one folder for each class."""
+    if glob.has_magic(str(folder.absolute())):
+        raise UserError(
+            f"data.source: {folder.absolute()} has one of * ? [ in it, which the library that "
+            "reads it takes for a pattern of several names; rename the folder"
+        )
     key = hashlib.sha256()
     try:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -70,6 +76,7 @@ def _folder(folder: Path, name: str) -> Source:
         import datasets
 
         datasets.disable_progress_bars()
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs, it also raises
         try:
             return datasets.load_dataset(str(folder))
         except Exception as error:

@@ -111,7 +111,9 @@ def _check_sizes(checkpoint: Any) -> None:
         elif isinstance(part, list | tuple):
             parts += part
         elif isinstance(part, Tensor) and (
-            part.layout != torch.strided or part.nbytes > part.untyped_storage().nbytes()
+            part.layout != torch.strided
+            or part.is_meta
+            or part.nbytes > part.untyped_storage().nbytes()
         ):
             raise ValueError("a tensor that is larger than what was saved of it")
         if count + len(parts) > MAX_PARTS:
