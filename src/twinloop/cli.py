@@ -418,6 +418,8 @@ def _quiet(*, debug: bool) -> None:
         "fabric.utilities.distributed",
     ):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    # A letter that the figures' font lacks is drawn as a box.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     # Lightning asks torch in a way that torch is about to drop.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # The metrics of an epoch are logged however few its batches are.

@@ -63,7 +63,7 @@ class Experiment(LightningCLI):
             type=Path | None,
             help="Whose weights `convolutions` shows; those of the latest run if unset.",
         )
-        for name in ("--loop", "--run", "--record"):
+        for name in ("--loop", "--run", "--record", "--compile"):
             parser.add_argument(name, type=str | None, help="Not used; a run's config.yaml has it.")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")

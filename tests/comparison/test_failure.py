@@ -65,7 +65,8 @@ def surroundings() -> dict[str, Any]:
     files = [str(path.resolve()) for path in Path("/proc/self/fd").iterdir()]
     module: Any = nn.modules.module
     return {
-        "threads": sorted(thread.name for thread in threading.enumerate()),
+        # tqdm's own thread stays from the first bar of the process on.
+        "threads": sorted({t.name for t in threading.enumerate()} - {"tqdm_monitor"}),
         "files": sorted(path for path in files if not path.startswith("/proc")),
         "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],
         "thread hook": threading.excepthook,
