@@ -127,8 +127,9 @@ def run(command: list[str]) -> Outcome:
             contextlib.redirect_stderr(err),
             warnings.catch_warnings(),
         ):
-            # A short run has no callbacks, and says so where it goes on.
+            # A short run has no callbacks and no folder of its own, and says so where it goes on.
             warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
             status = main(command)
     except BaseException as error:
         status = "".join(traceback.format_exception_only(error)).strip()
