@@ -37,7 +37,7 @@ def main() -> None:
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if cuda else "cpu")
     data = ImageDataModule(options.data)
-    (part,) = parts
+    part = parts[0]
     print(f"{part} on {data.spec.name}, {device}, {options.rounds} rounds", flush=True)
     start = time.perf_counter()
     rows = import_module(f"benchmarks.{part}").measure(data.source, device, options.rounds)

@@ -70,7 +70,7 @@ def gathered(work: Work) -> Iterator[Pair]:
     split, rows = work.data.data.train, work.data.rows["train"][list(work.order("train"))]
 
     def gather() -> Iterator[Pair]:
-        for part in rows.split(work.batch_size):
+        for part in torch.split(rows, work.batch_size):
             yield split.images.index_select(0, part), split.labels.index_select(0, part)
 
     return gather()

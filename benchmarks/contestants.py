@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class Usual(LightningModule):
         loss = self.task_loss(outputs, targets)
         self.log(f"{stage}_loss", loss, prog_bar=True, on_epoch=True)
         if self.accuracy is not None:
-            metric = self.accuracy[f"in_{stage}"]
+            metric = cast(MulticlassAccuracy, self.accuracy[f"in_{stage}"])
             metric(outputs, targets)
             self.log(f"{stage}_accuracy", metric, on_step=False, on_epoch=True)
         return loss
@@ -239,8 +240,8 @@ def accelerate(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
 @contextmanager
 def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
     """Keras 3 on torch: `compile` and `fit` on arrays, with our network inside."""
-    os.environ["KERAS_BACKEND"] = "torch"
-    import keras as k
+    with patch.dict(os.environ, KERAS_BACKEND="torch"):
+        import keras as k
 
     optimizer, schedule = torch_optimizer(work, task)
     rates = []
@@ -256,7 +257,7 @@ def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
             super().__init__()
             self.x, self.y = (part.numpy() for part in work.arrays[stage])
             self.order = work.order(stage)
-            self.on_epoch_end()
+            self.set_epoch(0)
 
         def __len__(self) -> int:
             return -(-len(self.order) // work.batch_size)
@@ -265,13 +266,18 @@ def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
             rows = self.rows[index * work.batch_size : (index + 1) * work.batch_size]
             return self.x[rows], self.y[rows]
 
-        def on_epoch_end(self) -> None:
+        def set_epoch(self, epoch: int) -> None:
+            """Take the order of that epoch; Keras looks at a batch before the first one begins."""
+            self.order.epoch = epoch
             self.rows = np.array(list(self.order))
 
     class OneCycle(k.callbacks.Callback):  # type: ignore[misc]
-        """The experiment's schedule, of learning rate and momentum."""
+        """The experiment's schedule, of learning rate and momentum, and its order of an epoch."""
 
         step = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            train.set_epoch(epoch)
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             self.model.optimizer.learning_rate, self.model.optimizer.beta_1 = rates[self.step]

@@ -4,12 +4,20 @@ The parts that all loops have (data, forward and so on) are marked where they ar
 inside of another part counts for the inner one only, and what is left of a step is the loop's own:
 hooks, callbacks, its bookkeeping. The profiler makes everything slower, the more so the more and
 smaller operations there are, so the shares are worth more than the milliseconds.
+
+py-spy looks from outside, 250 times a second, at who holds the interpreter's lock. That is the time
+in which Python itself is at work, also that of a progress bar in a thread of its own.
 """
 
 import contextlib
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -30,6 +38,10 @@ from twinloop.tasks import Task
 PARTS = ("data", "forward", "loss", "backward", "optimiser", "metrics", "logging")
 REST = "loop and hooks"
 STEPS = 40
+PACKAGES = ("twinloop", "lightning", "torchmetrics", "rich", "tensorboard", "torch")
+RATE = 250
+"""How often a second py-spy looks."""
+SPIED_EPOCHS = 3
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
@@ -39,7 +51,44 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
         work = Work(experiment, source, device, limit=STEPS)
         for loop in CONTESTANTS:
             found.append({"experiment": experiment, "loop": loop, "ms": parts_of_step(work, loop)})
+    for loop in CONTESTANTS:
+        python = python_of_batch(source, device, loop)
+        found.append({"experiment": "lesson-classifier", "loop": loop, "python_ms": python})
     return found
+
+
+def python_of_batch(source: str, device: torch.device, loop: str) -> dict[str, float]:
+    """Milliseconds a batch, of train or val, in which each package holds Python's lock.
+
+    A package has the time of its own lines, not of what they call in others.
+    """
+    spy = [str(Path(sys.executable).with_name("py-spy")), "record", "--gil", "--full-filenames"]
+    child = [sys.executable, "-m", "benchmarks.profile_steps", source, str(device), loop]
+    with TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        options = ["--rate", str(RATE), "--format", "raw", "--output", str(raw)]
+        subprocess.run([*spy, *options, "--", *child], check=True, capture_output=True)
+        samples = by_package(raw.read_text())
+    work = Work("lesson-classifier", source, device)
+    batches = sum(work.limits.values()) * SPIED_EPOCHS
+    return {name: count / RATE * 1000 / batches for name, count in samples.items()}
+
+
+def by_package(raw: str) -> dict[str, int]:
+    """Samples of a fit by the package of the innermost frame, from py-spy's raw form.
+
+    A line of it is `outer (file:line);inner (file:line) count`.
+    """
+    samples = dict.fromkeys((*PACKAGES, "others"), 0)
+    for line in raw.splitlines():
+        stack, _, count = line.rpartition(" ")
+        if "seconds_of (" in stack or "threading.py" in stack:
+            place = stack.rpartition(";")[2]
+            names = (
+                name for name in PACKAGES if re.search(rf"/(src|site-packages)/{name}/", place)
+            )
+            samples[next(names, "others")] += int(count)
+    return samples
 
 
 def parts_of_step(work: Work, loop: str) -> dict[str, float]:
@@ -126,3 +175,11 @@ def _marking_each(iterate: Any) -> Any:
             yield batch
 
     return call
+
+
+if __name__ == "__main__":  # what py-spy looks at
+    torch.set_num_threads(1)
+    run(
+        Work("lesson-classifier", sys.argv[1], torch.device(sys.argv[2]), epochs=SPIED_EPOCHS),
+        CONTESTANTS[sys.argv[3]],
+    )

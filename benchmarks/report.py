@@ -202,10 +202,14 @@ def _curves(axes: Axes, rows: list[Row], at: str) -> None:
 
 
 def _profile(rows: list[Row]) -> str:
-    parts = list(rows[0]["ms"])
-    lines = []
-    for row in rows:
-        total = sum(row["ms"].values())
-        cells = [f"{row['ms'][part]:.2f} ({row['ms'][part] / total:.0%})" for part in parts]
-        lines.append([row["experiment"], row["loop"], f"{total:.2f}", *cells])
-    return table(["on", "loop", "ms a step", *parts], lines)
+    found = []
+    for kind, head in (("ms", "ms a step"), ("python_ms", "ms of Python a batch")):
+        lines = []
+        names: list[str] = []
+        for row in (row for row in rows if kind in row):
+            names = list(row[kind])
+            total = sum(row[kind].values())
+            cells = [f"{ms:.2f} ({ms / total:.0%})" for ms in row[kind].values()]
+            lines.append([row["experiment"], row["loop"], f"{total:.2f}", *cells])
+        found.append(table(["on", "loop", head, *names], lines))
+    return "\n\n".join(found)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.work import Work
 
 from benchmarks import batches
+from benchmarks.work import Work
 
 WORK = Work("lesson-classifier", batch_size=200, limit=4)
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+
+from benchmarks import contestants
 from benchmarks.contestants import ALIKE, CONTESTANTS
 from benchmarks.race import run
 from benchmarks.work import Work
-
-from benchmarks import contestants
 from twinloop.comparison.record import compare_tensors
 
 pytestmark = pytest.mark.slow

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from benchmarks.work import Work
 
 from benchmarks import growth
+from benchmarks.work import Work
 
 
 @pytest.mark.parametrize("loop", [*growth.LOOPS, *growth.BARE_LOOPS])

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+
+from benchmarks import loops
 from benchmarks.loops import CONTESTANTS, HAND, Fit
 from benchmarks.race import race, run
 from benchmarks.work import Work
-
-from benchmarks import loops
 from twinloop.comparison.record import compare_tensors
 
 

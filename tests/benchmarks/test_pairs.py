@@ -1,6 +1,9 @@
 """How ways are timed in turn, and what becomes of their times."""
 
+from functools import partial
+
 import pytest
+
 from benchmarks.pairs import Target, in_turn, quartiles, ratios, row
 
 
@@ -11,7 +14,7 @@ def test_ways_are_timed_in_rotating_order_after_a_round_that_is_not_counted() ->
         called.append(name)
         return float(len(called))
 
-    times = in_turn({name: lambda name=name: way(name) for name in "ABC"}, rounds=4)
+    times = in_turn({name: partial(way, name) for name in "ABC"}, rounds=4)
     assert " ".join(called) == "C A B A B C B C A C A B A B C"
     assert times == {"A": [4, 9, 11, 13], "B": [5, 7, 12, 14], "C": [6, 8, 10, 15]}
 

@@ -1,7 +1,10 @@
 """Where the time of a step goes."""
 
 import pytest
-from benchmarks.profile_steps import PARTS, REST, exclusive, parts_of_step
+import torch
+
+from benchmarks import profile_steps
+from benchmarks.profile_steps import PARTS, REST, by_package, exclusive, parts_of_step
 from benchmarks.work import Work
 
 
@@ -39,3 +42,23 @@ def test_every_loop_has_all_parts(loop: str) -> None:
     never = {"logging"} if loop != "Lightning, all features" else set()
     assert {name for name, milliseconds in found.items() if milliseconds == 0} == never
     assert all(milliseconds >= 0 for milliseconds in found.values())
+
+
+def test_a_sample_belongs_to_the_package_of_its_innermost_frame() -> None:
+    raw = """\
+main (/a/race.py:9);import (/a/site-packages/lightning/__init__.py:1) 50
+seconds_of (/a/pairs.py:9);fit (/a/src/twinloop/a.py:1);step (/a/site-packages/torch/b.py:2) 3
+seconds_of (/a/pairs.py:9);fit (/a/site-packages/lightning/loop.py:7) 2
+seconds_of (/a/pairs.py:9);collect (/usr/gc.py:7) 1
+_bootstrap (/usr/threading.py:7);draw (/a/site-packages/rich/live.py:2) 4
+"""
+    expected = dict.fromkeys((*profile_steps.PACKAGES, "others"), 0)
+    assert by_package(raw) == expected | {"torch": 3, "lightning": 2, "others": 1, "rich": 4}
+
+
+@pytest.mark.slow
+def test_python_is_at_work_in_its_packages() -> None:
+    found = profile_steps.python_of_batch("digits", torch.device("cpu"), "Learner, all features")
+    assert found["torch"] > 0
+    assert 0 < sum(found.values()) < 1000
+    assert found["lightning"] == 0

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from benchmarks.pairs import Target, row
-
 from benchmarks import report
+from benchmarks.pairs import Target, row
 
 ABOUT = {
     "machine": "2 cores of a kind",
@@ -62,9 +61,13 @@ def test_growth_is_told_in_tables_and_drawn(tmp_path: Path) -> None:
 
 
 def test_a_profile_has_the_share_of_each_part() -> None:
-    rows = [{"experiment": "mlp", "loop": "Learner", "ms": {"data": 1.0, "forward": 3.0}}]
+    rows = [
+        {"experiment": "mlp", "loop": "Learner", "ms": {"data": 1.0, "forward": 3.0}},
+        {"experiment": "mlp", "loop": "Learner", "python_ms": {"torch": 0.5, "rich": 0.0}},
+    ]
     text = report.section("profile_steps", {"about": ABOUT, "rows": rows})
     assert "| mlp | Learner | 4.00 | 1.00 (25%) | 3.00 (75%) |" in text
+    assert "| mlp | Learner | 0.50 | 0.50 (100%) | 0.00 (0%) |" in text
 
 
 def test_seconds_are_in_a_unit_that_fits() -> None:

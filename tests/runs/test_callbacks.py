@@ -1,17 +1,21 @@
 """Callbacks take down what happened, and take it up again when a run goes on."""
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar, RichProgressBar
 from torch.optim import SGD
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.models import MLP
-from twinloop.runs.callbacks import History, Lines, RandomState
+from twinloop.runs.callbacks import History, Lines, RandomState, trainer_callbacks
+from twinloop.runs.stop import StopSignals
 from twinloop.tasks import Classification
 
 
@@ -75,3 +79,17 @@ def test_random_numbers_go_on_where_the_checkpoint_was_saved() -> None:
     torch.rand(5)
     callback.load_state_dict(saved)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_terminal_gets_a_bar_that_is_drawn_now_and_then(
+    digits: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with SummaryWriter(str(tmp_path)) as writer:
+        callbacks, _ = trainer_callbacks(
+            tmp_path, task, digits, writer, {}, StopSignals(), validates=True
+        )
+    (bar,) = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+    assert isinstance(bar, RichProgressBar)
+    assert bar.refresh_rate == 4

@@ -28,6 +28,9 @@ from twinloop.runs import board
 from twinloop.runs.stop import SaveAndStop, StopSignals
 from twinloop.tasks import Task
 
+REDRAWS = 4
+"""How often a second a progress bar is drawn, as that of the Learner is."""
+
 
 class Scalars(TensorBoardLogger):
     """Lightning's logger without its hparams.yaml: config.yaml has every setting of a run."""
@@ -228,13 +231,14 @@ def trainer_callbacks(
     )
     # A saver with `save_last` would leave out every epoch that is not the best so far.
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    shown: list[Callback] = [RichProgressBar() if sys.stdout.isatty() else Lines(history)]
+    # By itself Lightning's bar is drawn up to 100 times a second, while the training waits.
+    bar_or_lines = RichProgressBar(REDRAWS) if sys.stdout.isatty() else Lines(history)
     callbacks: list[Callback] = [
         RandomState(),
         FiniteLoss(),
         history,
         LearningRateMonitor(logging_interval="step"),
-        *((*shown, Board(writer, data, settings)) if writer is not None else ()),
+        *((bar_or_lines, Board(writer, data, settings)) if writer is not None else ()),
         *([best] if validates else ()),
         last,
         SaveAndStop(signals, folder / "last.ckpt"),

@@ -24,8 +24,13 @@ class ProgressCB(Callback):
     def __init__(self, bar: bool | None = None) -> None:
         self.bar = sys.stdout.isatty() if bar is None else bar
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # While a bar is drawn, which takes milliseconds of Python, the training waits.
         self.progress = Progress(
-            TextColumn("{task.description}"), *columns, transient=True, disable=not self.bar
+            TextColumn("{task.description}"),
+            *columns,
+            transient=True,
+            disable=not self.bar,
+            refresh_per_second=4,
         )
         self.tasks: dict[str, TaskID] = {}
         self.started = 0.0
