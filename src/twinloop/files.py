@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from twinloop.errors import UserError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -14,8 +16,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: it cannot be written.
+        UserError: the folder that `path` and its own folder belong to is gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        # Made anew, the folder would have this file and nothing else.
+        raise UserError(f"cannot write {path}: the folder {path.parent.parent} is gone") from error
     part = path.with_name(f"{path.name}.part")
     try:
         yield part
