@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -31,15 +32,16 @@ from twinloop.comparison.trace import HookTrace
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import OUT_OF_REACH, explain
+from twinloop.files import written_whole
 from twinloop.learner import Callback as LearnerCallback
 from twinloop.learner.callbacks import TraceCB
 from twinloop.runs import results
 from twinloop.runs.callbacks import Scalars, trainer_callbacks
 from twinloop.runs.checkpoint import WholeCheckpointIO, check_fits, read_checkpoint, spec_of
 from twinloop.runs.evaluation import evaluate
-from twinloop.runs.folder import latest_run, new_run, run_of
+from twinloop.runs.folder import latest_run, new_run, only_process, run_of
 from twinloop.runs.predictions import write_predictions
-from twinloop.runs.stop import Stopped, StopSignals
+from twinloop.runs.stop import Stopped, StoppedAtOnce, StopSignals, stopping_at_once
 from twinloop.tasks import Task
 
 FIRST_PROCESS = not getattr(rank_zero_only, "rank", 0)
@@ -65,6 +67,7 @@ class TwinloopCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self.checkpoint: Path | None = None
         self.signals = StopSignals()
+        self.lock: FileLock | None = None  # the first process of a fit has it
         self.writer: SummaryWriter | None = None  # the first process has one
         self.diary: Diary | None = None
         self.record: Record | None = None
@@ -178,9 +181,9 @@ class TwinloopCLI(LightningCLI):
         else:
             self.run = self.logs / experiment / "version_of_the_first_process"
         if FIRST_PROCESS:
-            self._parser("fit").save(
-                self.config["fit"], self.run / "config.yaml", skip_none=False, overwrite=True
-            )
+            self.lock = only_process(self.run)
+            with written_whole(self.run / "config.yaml") as part:
+                self._parser("fit").save(self.config["fit"], part, skip_none=False, overwrite=True)
         if homemade:
             return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
@@ -208,6 +211,13 @@ class TwinloopCLI(LightningCLI):
 
     def fit(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Train, then read test once with the best weights, and write the results."""
+        try:
+            self._fit(model, datamodule)
+        finally:
+            if self.lock:
+                self.lock.release()
+
+    def _fit(self, model: Task, datamodule: ImageDataModule) -> None:
         loop = self._get(self.config, "loop")
         sizes = ", ".join(f"{size:,} {name}" for name, size in datamodule.sizes.items())
         if FIRST_PROCESS:
@@ -216,13 +226,16 @@ class TwinloopCLI(LightningCLI):
         timing = self.diary.timing(model.network) if self.diary else nullcontext()
         # Several processes would stop after different steps and wait for each other for ever.
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-        with nullcontext() if several else self.signals, timing:
+        with nullcontext() if several or self.short else self.signals, timing:
             if loop == "homemade":
                 self._fit_homemade()
             else:
                 self.trainer.fit(
                     model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
                 )
+        if self.signals.received:
+            path = self.run / "checkpoints" / "last.ckpt"
+            raise Stopped(self.signals.received, "after the last epoch", path)
         if distributed.is_initialized():
             distributed.destroy_process_group()
         if self.writer is not None:
@@ -323,35 +336,41 @@ def main(args: list[str]) -> int:
     _quiet()
     threading.excepthook = _report_thread
     try:
-        if args == ["parity"]:
-            from twinloop.comparison import parity
-
-            return parity.main()
-        if args[:1] == ["compare"]:
-            from twinloop.comparison import compare
-
-            return compare.main(args[1:])
-        if args[:1] == ["new"]:
-            from twinloop import new
-
-            return new.main(args[1:])
-        if args[:1] in (["summary"], ["convolutions"]):
-            from twinloop import showcase  # draws with much that the others need not load
-
-            return showcase.run(args)
-        TwinloopCLI(args)
+        with stopping_at_once():
+            return _run(args)
     except Stopped as stopped:
         print(stopped)
         return stopped.status
-    except KeyboardInterrupt:
-        print("stopped at once; what was saved before is whole", file=sys.stderr)
-        return 130
+    except StoppedAtOnce as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
     except Exception as error:
         message = explain(error)
         if message is None or debug:
             traceback.print_exc()
         print("error:", message or repr(error), file=sys.stderr)
         return 2 if message else 1
+
+
+def _run(args: list[str]) -> int:
+    """Run the command that `args` begins with."""
+    if args == ["parity"]:
+        from twinloop.comparison import parity
+
+        return parity.main()
+    if args[:1] == ["compare"]:
+        from twinloop.comparison import compare
+
+        return compare.main(args[1:])
+    if args[:1] == ["new"]:
+        from twinloop import new
+
+        return new.main(args[1:])
+    if args[:1] in (["summary"], ["convolutions"]):
+        from twinloop import showcase  # draws with much that the others need not load
+
+        return showcase.run(args)
+    TwinloopCLI(args)
     return 0
 
 
