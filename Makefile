@@ -3,6 +3,8 @@ PYTHON ?= python3
 DATA ?= auto
 EXPERIMENT ?= lesson-classifier
 SEEDS ?= 1
+SEED ?= 0
+COUNT ?= 128
 LOGS := lightning_logs
 RUN := .venv/bin/python -m twinloop
 STAMP := .venv/installed
@@ -15,7 +17,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all fuzz lint clean
+.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all faults fuzz lint clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -65,6 +67,9 @@ test: $(STAMP) ## the fast tests: no network, no data set
 test-all: $(BENCH_STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
 	.venv/bin/python -m pytest --numprocesses auto -m "not gpu and not data"
 	.venv/bin/python -m pytest -rs -m data
+
+faults: $(STAMP) ## hurt COUNT=128 runs at moments that SEED=0 decides, see tests/faults.json
+	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
 
 fuzz: $(STAMP) ## thousands of broken and hostile files, about 30 minutes
 	.venv/bin/python -m tests.fuzzing --inputs 200 --output docs/fuzz.json

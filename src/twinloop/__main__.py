@@ -1,9 +1,12 @@
 """`python -m twinloop`: see `twinloop.cli`."""
 
+import signal
 import sys
 
 # Processes that decode pictures import this module too, and have no use for the command line.
 if __name__ == "__main__":
+    # Until the command begins, and nothing is at stake, Ctrl-C ends it without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from twinloop.cli import main
 
     sys.exit(main(sys.argv[1:]))

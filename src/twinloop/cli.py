@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -34,6 +35,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import OUT_OF_REACH, explain, told_as_mistake
 from twinloop.experiment import files_of, parse
+from twinloop.files import written_whole
 from twinloop.finite import NotFiniteError
 from twinloop.learner import Callback as LearnerCallback
 from twinloop.learner.callbacks import FiniteLossCB, TraceCB
@@ -47,9 +49,9 @@ from twinloop.runs.checkpoint import (
     spec_of,
 )
 from twinloop.runs.evaluation import evaluate
-from twinloop.runs.folder import latest_run, new_run, run_of
+from twinloop.runs.folder import latest_run, new_run, only_process, run_of
 from twinloop.runs.predictions import write_predictions
-from twinloop.runs.stop import Stopped, StopSignals
+from twinloop.runs.stop import Stopped, StoppedAtOnce, StopSignals, stopping_at_once
 from twinloop.tasks import Task
 
 FIRST_PROCESS = not getattr(rank_zero_only, "rank", 0)
@@ -75,6 +77,7 @@ class TwinloopCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self.checkpoint: Path | None = None
         self.signals = StopSignals()
+        self.lock: FileLock | None = None  # the first process of a fit has it
         self.writer: SummaryWriter | None = None  # the first process has one
         self.diary: Diary | None = None
         self.record: Record | None = None
@@ -200,9 +203,9 @@ class TwinloopCLI(LightningCLI):
         else:
             self.run = self.logs / experiment / "version_of_the_first_process"
         if FIRST_PROCESS:
-            self._parser("fit").save(
-                self.config["fit"], self.run / "config.yaml", skip_none=False, overwrite=True
-            )
+            self.lock = only_process(self.run)
+            with written_whole(self.run / "config.yaml") as part:
+                self._parser("fit").save(self.config["fit"], part, skip_none=False, overwrite=True)
         if homemade:
             if FIRST_PROCESS:
                 self.writer = SummaryWriter(str(self.run))
@@ -232,6 +235,13 @@ class TwinloopCLI(LightningCLI):
 
     def fit(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Train, then read test once with the best weights, and write the results."""
+        try:
+            self._fit(model, datamodule)
+        finally:
+            if self.lock:
+                self.lock.release()
+
+    def _fit(self, model: Task, datamodule: ImageDataModule) -> None:
         loop = self._get(self.config, "loop")
         sizes = ", ".join(f"{size:,} {name}" for name, size in datamodule.sizes.items())
         if FIRST_PROCESS:
@@ -245,13 +255,20 @@ class TwinloopCLI(LightningCLI):
         several = int(os.environ.get("WORLD_SIZE", 1)) > 1
         # Whatever ends the run, TensorBoard's file is whole and its thread has ended.
         with self.writer or nullcontext():
-            with nullcontext() if several else self.signals, timing, going_on(self.checkpoint):
+            with (
+                nullcontext() if several or self.short else self.signals,
+                timing,
+                going_on(self.checkpoint),
+            ):
                 if loop == "homemade":
                     self._fit_homemade()
                 else:
                     self.trainer.fit(
                         model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
                     )
+            if self.signals.received:
+                path = self.run / "checkpoints" / "last.ckpt"
+                raise Stopped(self.signals.received, "after the last epoch", path)
             if distributed.is_initialized():
                 distributed.destroy_process_group()
             if self.writer is not None:
@@ -354,29 +371,14 @@ def _main(args: list[str]) -> int:
     _quiet(debug=debug)
     threading.excepthook = _report_thread
     try:
-        if args == ["parity"]:
-            from twinloop.comparison import parity
-
-            return parity.main()
-        if args[:1] == ["compare"]:
-            from twinloop.comparison import compare
-
-            return compare.main(args[1:])
-        if args[:1] == ["new"]:
-            from twinloop import new
-
-            return new.main(args[1:])
-        if args[:1] in (["summary"], ["convolutions"]):
-            from twinloop import showcase  # draws with much that the others need not load
-
-            return showcase.run(args)
-        TwinloopCLI(args)
+        with stopping_at_once():
+            return _run(args)
     except Stopped as stopped:
         print(stopped)
         return stopped.status
-    except KeyboardInterrupt:
-        print("stopped at once; what was saved before is whole", file=sys.stderr)
-        return 130
+    except StoppedAtOnce as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
     except Exception as error:
         message = explain(error)
         if message is None or debug:
@@ -385,6 +387,27 @@ def _main(args: list[str]) -> int:
         if FIRST_PROCESS or not isinstance(error, NotFiniteError):
             print("error:", message or repr(error), file=sys.stderr)
         return 2 if message else 1
+
+
+def _run(args: list[str]) -> int:
+    """Run the command that `args` begins with."""
+    if args == ["parity"]:
+        from twinloop.comparison import parity
+
+        return parity.main()
+    if args[:1] == ["compare"]:
+        from twinloop.comparison import compare
+
+        return compare.main(args[1:])
+    if args[:1] == ["new"]:
+        from twinloop import new
+
+        return new.main(args[1:])
+    if args[:1] in (["summary"], ["convolutions"]):
+        from twinloop import showcase  # draws with much that the others need not load
+
+        return showcase.run(args)
+    TwinloopCLI(args)
     return 0
 
 

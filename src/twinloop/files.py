@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from twinloop.errors import UserError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -17,8 +19,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: it cannot be written.
+        UserError: the folder that `path` and its own folder belong to is gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        # Made anew, the folder would have this file and nothing else.
+        raise UserError(f"cannot write {path}: the folder {path.parent.parent} is gone") from error
     part = path.with_name(f"{path.name}.part")
     try:
         yield part

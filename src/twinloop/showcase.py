@@ -130,6 +130,7 @@ def write_convolutions(experiment: Experiment) -> None:
         UserError: no classifier, or one that is no chain of plain convolutions.
     """
     task, data, folder = experiment.model, experiment.datamodule, experiment.config["output"]
+    folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(task, Classification):
         raise UserError(
             f"{experiment.config['experiment']} classifies nothing; pass the --config of a "

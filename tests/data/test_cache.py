@@ -3,8 +3,10 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -403,6 +405,7 @@ def test_several_processes_name_the_row(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
+import time
 from pathlib import Path
 from twinloop.data.cache import load
 from twinloop.data.source import Source, find_source
@@ -425,3 +428,74 @@ def test_two_processes_at_once_decode_once(tmp_path: Path) -> None:
     assert first == second
     assert re.fullmatch(r"[0-9a-f]{64}\n", first)
     assert (tmp_path / "reads").read_text() == "read\n"
+
+
+SLOW = """
+import io, os, sys
+from pathlib import Path
+import datasets
+from PIL import Image
+from twinloop.data import cache
+from twinloop.data.source import Source
+from twinloop.runs.stop import StoppedAtOnce, stopping_at_once
+
+def read():
+    file = io.BytesIO()
+    Image.new("L", (5000, 5000)).save(file, "png")
+    names = datasets.ClassLabel(names=["one", "other"])
+    rows = {"image": [{"bytes": file.getvalue(), "path": None}] * 400, "label": [0, 1] * 200}
+    features = datasets.Features(image=datasets.Image(), label=names)
+    return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features))
+
+cache.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
+try:
+    with stopping_at_once():
+        cache.load(Source("slow", "1", read), Path(sys.argv[1]), image_size=(8, 8))
+except StoppedAtOnce as stopped:
+    print(stopped)
+    sys.exit(stopped.status)
+"""
+"""Decodes pictures for about 20 s in two processes of its own."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_decoding_ends_at_once_with_every_process_of_it(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as child:
+        patience = time.monotonic() + 60
+        while not list(tmp_path.glob("*/train-images.npy")):
+            assert time.monotonic() < patience
+            time.sleep(0.01)
+        time.sleep(0.5)  # the processes begin
+        if number == signal.SIGINT:
+            os.killpg(child.pid, number)  # as a terminal does
+        else:
+            child.send_signal(number)
+        patience = time.monotonic() + 5
+        printed, errors = child.communicate()
+        while group_exists(child.pid):
+            assert time.monotonic() < patience, "a process is left"
+            time.sleep(0.01)
+    if number == signal.SIGKILL:
+        assert child.returncode == -number
+    else:
+        assert child.returncode == 128 + number
+        assert printed.startswith(f"stopped by {number.name}")
+        assert errors == ""
+        assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -22,7 +22,8 @@ from twinloop.tasks import Task
 class LightningForm(Callback):
     """Packs a Learner as Lightning packs a Trainer, and unpacks either's checkpoint.
 
-    It counts the batches of validation, which Lightning's checkpoint has and the Learner does not.
+    It counts the batches of validation, which Lightning's checkpoint has and the Learner does not,
+    and keeps the random state that a validation begins with: one that was left begins again.
 
     Args:
         task: The LightningModule that the Learner trains.
@@ -35,6 +36,7 @@ class LightningForm(Callback):
         self.task = task
         self.accumulate = accumulate
         self.validated = self.validated_last = 0
+        self.before_validation: dict[str, Any] | None = None
 
     def before_epoch(self, learn: Learner) -> None:
         """Count anew."""
@@ -42,6 +44,12 @@ class LightningForm(Callback):
             self.validated = 0
         else:
             self.validated_last = 0
+            self.before_validation = RandomState().state_dict()
+
+    def after_epoch(self, learn: Learner) -> None:
+        """From here on a checkpoint has validation behind it, if it was not left."""
+        if not learn.training:
+            self.before_validation = None
 
     def after_batch(self, learn: Learner) -> None:
         """Count a batch of validation."""
@@ -58,7 +66,7 @@ class LightningForm(Callback):
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": self.task.state_dict(),
             "loops": self._loops(learn, at_end),
-            "callbacks": {"RandomState": RandomState().state_dict()},
+            "callbacks": {"RandomState": self.before_validation or RandomState().state_dict()},
             "optimizer_states": [learn.opt.state_dict()],
             "ImageDataModule": {"train": learn.dls.train.state_dict()},
             "lr_schedulers": [cb.state_dict() for cb in learn.cbs if isinstance(cb, SchedCB)],
@@ -83,6 +91,10 @@ class LightningForm(Callback):
         for cb in learn.cbs:
             self._unpack_callback(cb, checkpoint)
         self.task.load_counted(checkpoint)
+        validation = loop["epoch_loop.val_loop.batch_progress"]["current"]
+        for cb in learn.cbs:
+            if isinstance(cb, cbs.ValidateCB):
+                cb.left = in_epoch and validation["processed"] < validation["started"]
         RandomState().load_state_dict(checkpoint["callbacks"]["RandomState"])
         return int(loop["epoch_loop.batch_progress"]["current"]["ready"]) if in_epoch else 0
 
@@ -90,6 +102,7 @@ class LightningForm(Callback):
         """The counters of Lightning's loops, after an epoch's last batch or inside an epoch."""
         done = learn.epoch + at_end
         batches = learn.num + (not at_end)  # inside an epoch this batch counts as processed
+        completed = at_end or self.before_validation is not None
         earlier = learn.epoch * math.ceil(learn.n_batches / self.accumulate)
         steps = {
             "total": _counted(learn.steps, learn.steps),
@@ -102,8 +115,8 @@ class LightningForm(Callback):
                 "_batches_that_stepped": learn.steps if at_end else learn.steps - 1
             },
             "epoch_loop.batch_progress": {
-                "total": _counted(total, total - (not at_end), processed=total),
-                "current": _counted(batches, batches - (not at_end), processed=batches),
+                "total": _counted(total, total - (not completed), processed=total),
+                "current": _counted(batches, batches - (not completed), processed=batches),
                 "is_last_batch": batches == learn.n_batches,
             },
             "epoch_loop.scheduler_progress": self._scheduled(learn, at_end, steps),
@@ -115,13 +128,7 @@ class LightningForm(Callback):
                     },
                 }
             },
-            "epoch_loop.val_loop.batch_progress": {
-                "total": _counted(self.validated, self.validated, processed=self.validated),
-                "current": _counted(
-                    self.validated_last, self.validated_last, processed=self.validated_last
-                ),
-                "is_last_batch": self.validated_last > 0,
-            },
+            "epoch_loop.val_loop.batch_progress": self._validated(),
             "epoch_progress": {
                 name: _counted(learn.epoch + 1, learn.epoch, processed=done)
                 for name in ("total", "current")
@@ -130,6 +137,17 @@ class LightningForm(Callback):
         loops = deepcopy(_idle_loops())
         loops["fit_loop"] |= fit
         return loops
+
+    def _validated(self) -> dict[str, Any]:
+        """The counters of validation; one that was left looks like left in its first batch."""
+        total, current, left = self.validated, self.validated_last, False
+        if self.before_validation:
+            total, current, left = total - current, 0, True
+        return {
+            "total": _counted(total + left, total, processed=total),
+            "current": _counted(current + left, current, processed=current),
+            "is_last_batch": current > 0,
+        }
 
     def _scheduled(
         self, learn: Learner, at_end: bool, steps: dict[str, dict[str, int]]

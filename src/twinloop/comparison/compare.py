@@ -7,7 +7,6 @@ Each loop and seed is a process of its own, from the same start. The first seed 
 import json
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -25,7 +24,8 @@ from twinloop.errors import Parser, UserError, told_as_mistake
 from twinloop.experiment import checked_name, read_experiment
 from twinloop.files import as_json, written_whole
 from twinloop.runs.checkpoint import read_checkpoint
-from twinloop.runs.folder import latest_checkpoint
+from twinloop.runs.folder import latest_checkpoint, only_process
+from twinloop.runs.stop import StoppedAtOnce
 
 SAME_NAMES = ("state_dict", "optimizer_states", "lr_schedulers")
 """The parts of a checkpoint that decide how a run goes on, the same in either loop."""
@@ -41,8 +41,8 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it came to its end."""
-        return (self.folder / "results.json").is_file()
+        """Whether it came to its end, and this process has seen it: memory.txt comes last."""
+        return (self.folder / "memory.txt").is_file()
 
     @property
     def results(self) -> dict[str, Any]:
@@ -189,20 +189,25 @@ def _train(run: Run, options: Sequence[str], config: Path, folder: Path) -> None
     command = [sys.executable, "-m", "twinloop", "fit", "--config", str(config), *options]
     command += ["--loop", run.loop, "--seed_everything", str(run.seed), "--run", str(run.folder)]
     print(f"\n{run.loop} loop, seed {run.seed}", flush=True)
+    run.folder.mkdir(exist_ok=True)
+    # The run of a comparison that was killed has gone on without it.
+    only_process(run.folder, wait=True).release()
     with subprocess.Popen(command) as process:
         try:
             _, status, usage = os.wait4(process.pid, 0)
-        except KeyboardInterrupt:
-            process.wait()  # it got the signal too
-            status, usage = 130 << 8, resource.getrusage(resource.RUSAGE_CHILDREN)
+        except StoppedAtOnce as stopped:
+            process.terminate()  # Ctrl-C has reached it too, SIGTERM has not
+            process.wait()
+            raise StoppedAtOnce(stopped.by, "go on with --resume") from None
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        done = sorted(path.parent.name for path in folder.glob("*/results.json"))
+        done = sorted(path.parent.name for path in folder.glob("*/memory.txt"))
         raise UserError(
             f"the {run.loop} run of seed {run.seed} ended with status {process.returncode}; "
             f"finished are {', '.join(done) or 'none'}; go on with --resume"
         )
-    (run.folder / "memory.txt").write_text(f"{usage.ru_maxrss / 1024:.1f}\n")
+    with written_whole(run.folder / "memory.txt") as part:
+        part.write_text(f"{usage.ru_maxrss / 1024:.1f}\n")
 
 
 def _costs(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:

@@ -12,6 +12,7 @@ from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
+from twinloop.learner.callback import CancelEpochException
 from twinloop.runs import board
 from twinloop.runs.callbacks import epoch_row
 from twinloop.runs.stop import Stopped, StopSignals
@@ -70,28 +71,43 @@ class BoardCB(Callback):
 
 
 class SaveAndStopCB(Callback):
-    """Saves and stops after the step in which a signal came, as `twinloop.runs.stop` does."""
+    """Saves and stops after the batch in which a signal came, as `twinloop.runs.stop` does."""
 
     follows = ("CheckpointCB", "ValidateCB", "AverageCB")
 
-    def __init__(self, signals: StopSignals, saver: cbs.CheckpointCB) -> None:
-        self.signals, self.saver = signals, saver
+    def __init__(self, signals: StopSignals, saver: cbs.CheckpointCB, form: LightningForm) -> None:
+        self.signals, self.saver, self.form = signals, saver, form
+
+    def before_epoch(self, learn: Learner) -> None:
+        """Stop where the run has gone on with a validation, and that is left too."""
+        if learn.training and self.form.before_validation:
+            learn.num -= 1  # the batch that the validation came after
+            self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")
 
     def after_batch(self, learn: Learner) -> None:
-        """Stop where no gradient is left over for a later batch."""
+        """Leave validation; stop where no gradient is left over for a later batch."""
+        if not self.signals.received:
+            return
+        if not learn.training:
+            raise CancelEpochException
+        if self.form.before_validation:
+            self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")
         full = all(cb.is_full(learn) for cb in learn.cbs if isinstance(cb, cbs.AccumulateCB))
         done = learn.num + 1
-        if learn.training and self.signals.received and full and done < learn.n_batches:
-            path = self.saver.last_path
-            self.saver.save(learn, path)
-            where = f"in epoch {learn.epoch + 1} after batch {done}"
-            raise Stopped(self.signals.received, where, path)
+        if full and done < learn.n_batches:
+            self.stop(learn, f"in epoch {learn.epoch + 1} after batch {done}")
 
     def after_epoch(self, learn: Learner) -> None:
         """Stop after the epoch's checkpoint."""
         if learn.ends_epoch and self.signals.received:
             where = f"after epoch {learn.epoch + 1}"
             raise Stopped(self.signals.received, where, self.saver.last_path)
+
+    def stop(self, learn: Learner, where: str) -> None:
+        """Save what the Learner is now, and stop."""
+        assert self.signals.received
+        self.saver.save(learn, self.saver.last_path)
+        raise Stopped(self.signals.received, where, self.saver.last_path)
 
 
 def learner_callbacks(
@@ -124,6 +140,6 @@ def learner_callbacks(
             cbs.TensorBoardCB(writer, flags["log_every_n_steps"]),
             BoardCB(writer, task, data, settings),
             saver,
-            SaveAndStopCB(signals, saver),
+            SaveAndStopCB(signals, saver, form),
         ]
     return callbacks, history.rows

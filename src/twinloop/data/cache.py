@@ -2,14 +2,17 @@
 
 import glob
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,13 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twinloop.data.decode import GREY_MODES, Encoded, decode_rows, open_image
+from twinloop.data.decode import (
+    GREY_MODES,
+    Encoded,
+    decode_rows,
+    end_with_parent,
+    open_image,
+)
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, visible
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 Labels = NDArray[np.int64]
+Rows = tuple[Path, int, list[Encoded | None], bool]
+"""The arguments of `decode_rows`."""
 
 FORMAT = 1
 """Part of every cache key: raise it when the files below change their form."""
@@ -288,33 +299,51 @@ def _decode(
             with path.open("r+b") as file:
                 # Take the room now: on a full disk, writing to a mapped hole would be fatal.
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    tasks = (
+        (part / f"{name}-images.npy", start, pictures, image_size is not None)
+        for name, split in encoded.items()
+        for start, pictures in _pictures(split, column)
+    )
     # Where the output is no terminal, all that a bar leaves is an empty line.
     bars = Progress(transient=True, disable=not sys.stdout.isatty())
-    with bars as progress, _executor(total) as pool:
+    with bars as progress, closing(_decoded(tasks, total)) as decoded:
         bar = progress.add_task(f"decoding {total:,} pictures", total=total)
-        futures = {
-            pool.submit(
-                decode_rows, part / f"{name}-images.npy", start, pictures, image_size is not None
-            ): name
-            for name, split in encoded.items()
-            for start, pictures in _pictures(split, column)
-        }
-        try:
-            for future in as_completed(futures):
-                progress.advance(bar, future.result())
-        except UserError as error:
-            pool.shutdown(cancel_futures=True)
-            raise UserError(f"{futures[future]} {error}") from error
+        for rows in decoded:
+            progress.advance(bar, rows)
     return channels, height, width
 
 
-def _executor(pictures: int) -> Executor:
-    """Processes, or for a few pictures a thread: these are decoded before a process would start."""
+def _decoded(tasks: Iterable[Rows], pictures: int) -> Generator[int]:
+    """Run `decode_rows` on the tasks, and give the number of rows of each that is done.
+
+    A few pictures are decoded here, before a process would start; others by as many processes as
+    there are cores. These end at once where this one is stopped or killed.
+    """
     processes = min(os.cpu_count() or 1, -(-pictures // ROWS_PER_TASK))
     if processes == 1:
-        return ThreadPoolExecutor(1)
+        yield from itertools.starmap(decode_rows, tasks)
+        return
     # fork would copy the locks of torch's threads; spawned processes import only data.decode
-    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
+        try:
+            futures = [_submit(pool, task) for task in tasks]
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def _submit(pool: ProcessPoolExecutor, task: Rows) -> Future[int]:
+    """Submit a task; a process that this starts never sees Ctrl-C, which is for its parent."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return pool.submit(decode_rows, *task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _hold_out(part: Path, labels: Labels) -> dict[str, Labels]:

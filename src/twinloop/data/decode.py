@@ -1,8 +1,11 @@
 """Picture files to uint8 arrays. Needs no torch, so that decoding processes start quickly."""
 
 import io
+import os
+import threading
 import warnings
 from collections.abc import Sequence
+from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +90,12 @@ def decode_rows(
 ) -> int:
     """Decode `pictures` into the rows of the uint8 array file at `path` from `first_row` on.
 
-    Returns the number of rows written.
+    `path` is `<split>-images.npy`. Returns the number of rows written.
 
     Raises:
-        UserError: the row, and what is wrong with its picture.
+        UserError: the split, the row, and what is wrong with its picture.
     """
+    split = path.name.removesuffix("-images.npy")
     array = np.load(path, mmap_mode="r+")
     _, channels, height, width = array.shape
     for row, encoded in enumerate(pictures, start=first_row):
@@ -101,12 +105,24 @@ def decode_rows(
             pixels = decode_image(encoded, channels, (height, width) if resize else None)
         except UserError as error:
             where = f"{encoded}: " if isinstance(encoded, str) else ""
-            raise UserError(f"row {row}: {where}{error}") from error
+            raise UserError(f"{split} row {row}: {where}{error}") from error
         if pixels.shape[1:] != (height, width):
             raise UserError(
-                f"row {row}: {pixels.shape[1]}x{pixels.shape[2]} pixels where the first picture "
-                f"has {height}x{width}; pass --data.image_size to resize all to one size"
+                f"{split} row {row}: {pixels.shape[1]}x{pixels.shape[2]} pixels where the first "
+                f"picture has {height}x{width}; pass --data.image_size to resize all to one size"
             )
         array[row] = pixels
     array.flush()
     return len(pictures)
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that has started it is no more, killed for example."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -97,12 +97,26 @@ class RandomState(Callback):
     """Saves torch's generators with a checkpoint, which Lightning does not.
 
     Dropout and noise draw from them, so without it a resumed run would differ from one that was
-    never stopped.
+    never stopped. A validation that is left begins again, and so do its draws.
     """
+
+    def __init__(self) -> None:
+        self.before_validation: dict[str, Any] | None = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what validation begins with."""
+        self.before_validation = self.state_dict()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on a checkpoint has validation behind it."""
+        self.before_validation = None
 
     def state_dict(self) -> dict[str, Any]:
         """The generator of the CPU and those of all GPUs."""
-        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        return self.before_validation or {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Draw on from where the checkpoint was saved."""

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from twinloop.errors import UserError
 
 
@@ -26,6 +28,24 @@ def new_run(logs: Path, experiment: str, dataset: str) -> Path:
         except OSError as error:
             raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
         number += 1
+
+
+def only_process(run: Path, *, wait: bool = False) -> FileLock:
+    """Make this process the only one that trains in the folder `run`, until it ends or releases it.
+
+    Two of them would write over each other's checkpoints.
+
+    Raises:
+        UserError: another one trains there, and this one does not `wait`.
+    """
+    lock = FileLock(run / "run.lock")
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise UserError(
+            f"another process trains in {run}; wait until it has ended, or stop it first"
+        ) from error
+    return lock
 
 
 def latest_run(logs: Path, experiment: str, dataset: str) -> Path:

@@ -1,13 +1,19 @@
 """Stopping a run without losing it: SIGTERM or one Ctrl-C, save, stop."""
 
+import math
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GO_ON = "go on with --ckpt_path last (make: RESUME=1), or start again if nothing was saved yet"
 
 
 class Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
@@ -21,6 +27,33 @@ class Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
         self.status = 128 + by
 
 
+class StoppedAtOnce(BaseException):
+    """A signal has ended the command where it was; `status` is the exit status for that.
+
+    It is no KeyboardInterrupt, on which Lightning would end the process itself.
+    """
+
+    def __init__(self, by: signal.Signals, advice: str = GO_ON) -> None:
+        super().__init__(f"stopped by {by.name}; what was saved before is whole: {advice}")
+        self.by = by
+        self.status = 128 + by
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Within it SIGTERM and Ctrl-C raise `StoppedAtOnce`."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise StoppedAtOnce(signal.Signals(number))
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class StopSignals:
     """Within it SIGTERM and the first Ctrl-C only leave word in `received`.
 
@@ -32,7 +65,7 @@ class StopSignals:
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -42,15 +75,18 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise StoppedAtOnce(signal.SIGINT)
         self.received = signal.Signals(number)
-        print("stopping after this step; Ctrl-C again stops at once", flush=True)
+        # The signal may have come inside a print, which does not let another one in.
+        with suppress(OSError):
+            os.write(1, b"stopping after this step; Ctrl-C again stops at once\n")
 
 
 class SaveAndStop(Checkpoint):
-    """Saves and stops after the step in which a signal came.
+    """Saves and stops after the batch, of train or of val, in which a signal came.
 
-    In an epoch's last batch it waits for the epoch's own checkpoint, which knows of its metrics.
+    Where an epoch ends without validation it waits for the epoch's own checkpoint, which knows of
+    its metrics. A validation that was left begins again when the run goes on.
     """
 
     def __init__(self, signals: StopSignals, path: Path) -> None:
@@ -63,9 +99,34 @@ class SaveAndStop(Checkpoint):
         """Stop where no gradient is left over for a later batch."""
         done = batch_idx + 1
         full = done % trainer.accumulate_grad_batches == 0
-        if self.signals.received and full and done < trainer.num_training_batches:
+        # Lightning would leave out a validation that comes right after this checkpoint.
+        validates = (
+            trainer.enable_validation
+            and done % (trainer.val_check_batch or math.inf) == 0
+            and (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        )
+        if self.signals.received and full and not validates and done < trainer.num_training_batches:
             trainer.save_checkpoint(self.path)
             where = f"in epoch {trainer.current_epoch + 1} after batch {done}"
+            raise Stopped(self.signals.received, where, self.path)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Save what was before the validation, and stop."""
+        if self.signals.received:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_validation_epoch_end(trainer, pl_module)  # the weights themselves
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            earlier = progress.total.ready - progress.current.ready
+            # Lightning begins a validation again that was left in its first batch.
+            for count, before in ((progress.total, earlier), (progress.current, 0)):
+                vars(count).update(ready=before + 1, started=before + 1)
+                vars(count).update(processed=before, completed=before)
+            progress.is_last_batch = False
+            trainer.save_checkpoint(self.path)
+            where = f"in the validation of epoch {trainer.current_epoch + 1}"
             raise Stopped(self.signals.received, where, self.path)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -25,6 +25,11 @@ class TensorBoardCB(Callback):
         self.every = every
         self.at = 0
 
+    def before_epoch(self, learn: Learner) -> None:
+        """Begin with the last step that was taken, also where a run goes on in an epoch."""
+        if learn.training:
+            self.at = max(learn.steps - 1, 0)
+
     def before_batch(self, learn: Learner) -> None:
         """Write the learning rates that the next step is going to use."""
         if learn.training:

@@ -13,9 +13,18 @@ class ValidateCB(Callback):
             `val_check_interval`.
     """
 
+    follows = ("ResumeCB",)
+
     def __init__(self, every_n_epochs: int = 1, every_n_batches: int | None = None) -> None:
         self.every_n_epochs = every_n_epochs
         self.every_n_batches = every_n_batches
+        self.left = False
+
+    def before_epoch(self, learn: Learner) -> None:
+        """Begin again with a validation that was left when the run was stopped."""
+        if learn.training and self.left:
+            self.left = False
+            self.validate(learn)
 
     def after_batch(self, learn: Learner) -> None:
         """Validate if it is time, and go on with the epoch as if nothing had been."""
@@ -23,10 +32,14 @@ class ValidateCB(Callback):
             return
         due = (learn.num + 1) % (self.every_n_batches or learn.n_batches) == 0
         if due and (learn.epoch + 1) % self.every_n_epochs == 0:
-            names = ("training", "dl", "num", "n_batches", "batch", "preds", "loss")
-            kept = {name: value for name, value in vars(learn).items() if name in names}
-            try:
-                learn.one_epoch(False)
-            finally:  # also for those that clean up after training
-                learn.model.train()
-                vars(learn).update(kept)
+            self.validate(learn)
+
+    def validate(self, learn: Learner) -> None:
+        """Go through valid, and leave the Learner where it is in train."""
+        names = ("training", "dl", "num", "n_batches", "batch", "preds", "loss")
+        kept = {name: value for name, value in vars(learn).items() if name in names}
+        try:
+            learn.one_epoch(False)
+        finally:  # also for those that clean up after training
+            learn.model.train()
+            vars(learn).update(kept)
