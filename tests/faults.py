@@ -37,7 +37,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from twinloop.comparison.record import compare_tensors, flat
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.results import PACKAGES
-from twinloop.runs.results import _commit as commit
+from twinloop.runs.results import commit as commit
 
 EXPERIMENT = "denoising-autoencoder"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

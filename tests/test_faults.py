@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.faults import (
     CALLS,
     EXPERIMENT,
@@ -27,7 +28,6 @@ from tests.faults import (
     newest,
     run,
 )
-
 from twinloop.runs.folder import only_process
 from twinloop.runs.stop import StopSignals
 

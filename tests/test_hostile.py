@@ -19,7 +19,8 @@ import torch
 from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 
-from twinloop.cli import TwinloopCLI, main
+from twinloop.cli import main
+from twinloop.commands import TwinloopCLI
 from twinloop.comparison import report
 from twinloop.comparison.diary import Diary, write_diary
 from twinloop.comparison.record import Record

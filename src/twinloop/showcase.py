@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor, nn
 
-from twinloop.cli import STAND_IN
+from twinloop.commands import STAND_IN
 from twinloop.convolution import page, workbook
 from twinloop.convolution.stages import stages_of
 from twinloop.convolution.summary import summarise, table

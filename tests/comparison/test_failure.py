@@ -133,10 +133,10 @@ def fail_at(place: str, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
 
     if place in EVENTS:
         made = failing(learner_callbacks, Callback)
-        monkeypatch.setattr("twinloop.cli.learner_callbacks", made)
+        monkeypatch.setattr("twinloop.commands.learner_callbacks", made)
     else:
         made = failing(trainer_callbacks, LightningCallback)
-        monkeypatch.setattr("twinloop.cli.trainer_callbacks", made)
+        monkeypatch.setattr("twinloop.commands.trainer_callbacks", made)
     return models
 
 

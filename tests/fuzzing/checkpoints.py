@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
+
 from tests.fuzzing.damage import damaged, mutated
 from tests.fuzzing.sandbox import MLP, SHORT, Case, Draw, Sandbox
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
+
 from tests.fuzzing.sandbox import Draw
 
 

@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
+
 from tests.fuzzing.damage import damaged
 from tests.fuzzing.sandbox import KEY, MLP, NAMES, SHORT, Case, Draw, Sandbox
 

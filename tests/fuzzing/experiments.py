@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from hypothesis import strategies as st
+
 from tests.fuzzing.damage import mutated
 from tests.fuzzing.sandbox import KEY, NAMES, SHORT, Case, Draw, Sandbox
 

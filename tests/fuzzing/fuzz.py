@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+
 from tests.fuzzing import checkpoints, data, experiments
 from tests.fuzzing.sandbox import Case, Draw, Outcome, Sandbox, fault, run
 

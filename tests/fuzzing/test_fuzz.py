@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from tests.fuzzing.experiments import EXPERIMENT
 from tests.fuzzing.fuzz import KINDS, fuzz
 from tests.fuzzing.sandbox import SHORT, Case, Sandbox, fault, run_alone
