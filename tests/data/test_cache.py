@@ -405,7 +405,6 @@ def test_several_processes_name_the_row(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-import time
 from pathlib import Path
 from twinloop.data.cache import load
 from twinloop.data.source import Source, find_source

@@ -36,7 +36,7 @@ class LightningForm(Callback):
         self.task = task
         self.accumulate = accumulate
         self.validated = self.validated_last = 0
-        self.before_validation: dict[str, Any] | None = None
+        self.validating_from: dict[str, Any] | None = None
 
     def before_epoch(self, learn: Learner) -> None:
         """Count anew."""
@@ -44,12 +44,12 @@ class LightningForm(Callback):
             self.validated = 0
         else:
             self.validated_last = 0
-            self.before_validation = RandomState().state_dict()
+            self.validating_from = RandomState().state_dict()
 
     def after_epoch(self, learn: Learner) -> None:
         """From here on a checkpoint has validation behind it, if it was not left."""
         if not learn.training:
-            self.before_validation = None
+            self.validating_from = None
 
     def after_batch(self, learn: Learner) -> None:
         """Count a batch of validation."""
@@ -66,7 +66,7 @@ class LightningForm(Callback):
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": self.task.state_dict(),
             "loops": self._loops(learn, at_end),
-            "callbacks": {"RandomState": self.before_validation or RandomState().state_dict()},
+            "callbacks": {"RandomState": self.validating_from or RandomState().state_dict()},
             "optimizer_states": [learn.opt.state_dict()],
             "ImageDataModule": {"train": learn.dls.train.state_dict()},
             "lr_schedulers": [cb.state_dict() for cb in learn.cbs if isinstance(cb, SchedCB)],
@@ -102,7 +102,7 @@ class LightningForm(Callback):
         """The counters of Lightning's loops, after an epoch's last batch or inside an epoch."""
         done = learn.epoch + at_end
         batches = learn.num + (not at_end)  # inside an epoch this batch counts as processed
-        completed = at_end or self.before_validation is not None
+        completed = at_end or self.validating_from is not None
         earlier = learn.epoch * math.ceil(learn.n_batches / self.accumulate)
         steps = {
             "total": _counted(learn.steps, learn.steps),
@@ -141,7 +141,7 @@ class LightningForm(Callback):
     def _validated(self) -> dict[str, Any]:
         """The counters of validation; one that was left looks like left in its first batch."""
         total, current, left = self.validated, self.validated_last, False
-        if self.before_validation:
+        if self.validating_from:
             total, current, left = total - current, 0, True
         return {
             "total": _counted(total + left, total, processed=total),

@@ -80,7 +80,7 @@ class SaveAndStopCB(Callback):
 
     def before_epoch(self, learn: Learner) -> None:
         """Stop where the run has gone on with a validation, and that is left too."""
-        if learn.training and self.form.before_validation:
+        if learn.training and self.form.validating_from:
             learn.num -= 1  # the batch that the validation came after
             self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")
 
@@ -90,7 +90,7 @@ class SaveAndStopCB(Callback):
             return
         if not learn.training:
             raise CancelEpochException
-        if self.form.before_validation:
+        if self.form.validating_from:
             self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")
         full = all(cb.is_full(learn) for cb in learn.cbs if isinstance(cb, cbs.AccumulateCB))
         done = learn.num + 1

@@ -331,9 +331,9 @@ def _decoded(tasks: Iterable[Rows], pictures: int) -> Generator[int]:
             for future in as_completed(futures):
                 yield future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
+            pool.shutdown(cancel_futures=True)
             raise
 
 

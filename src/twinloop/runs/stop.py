@@ -131,6 +131,8 @@ class SaveAndStop(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop after the epoch's checkpoint."""
+        # Else a plateau schedule would not be shown an epoch that has gone on in its middle.
+        trainer.fit_loop.restarting = False
         if self.signals.received:
             where = f"after epoch {trainer.current_epoch + 1}"
             raise Stopped(self.signals.received, where, self.path)
