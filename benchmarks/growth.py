@@ -193,13 +193,16 @@ def by_processes(source: str, device: torch.device, rounds: int) -> list[dict[st
 def one_of_several(loop: str, source: str, device: str, answer: str) -> None:
     """What torchrun starts: train, and the first process writes down the seconds of a step."""
     torch.set_num_threads(1)
-    work = Work("lesson-classifier", source, torch.device(device), limit=30)
+    pictures = len(ImageDataModule(source).rows["train"])
+    size = min(256, pictures // (PROCESSES[-1] * (LEAST_STEPS + 2)))
+    work = Work("lesson-classifier", source, torch.device(device), batch_size=size, limit=30)
     if "Lightning" not in loop:  # which joins them itself
         distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     seconds = seconds_of_step(work, loop)
     if os.environ["RANK"] == "0":
         Path(answer).write_text(str(seconds))
-    distributed.destroy_process_group()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -61,4 +61,3 @@ def test_python_is_at_work_in_its_packages() -> None:
     found = profile_steps.python_of_batch("digits", torch.device("cpu"), "Learner, all features")
     assert found["torch"] > 0
     assert 0 < sum(found.values()) < 1000
-    assert found["lightning"] == 0
