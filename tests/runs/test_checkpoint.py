@@ -223,6 +223,14 @@ def test_what_would_be_larger_than_the_file_is_refused(part: Any, tmp_path: Path
         read_checkpoint(path)
 
 
+def test_a_tensor_where_a_loop_counts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.ckpt"
+    loops = {"fit_loop": {"epoch_progress": {"current": {"ready": torch.ones(1)}}}}
+    torch.save({"state_dict": {}, "data_spec": SPEC._asdict(), "loops": loops}, path)
+    with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint")):
+        read_checkpoint(path)
+
+
 SPECS: dict[str, dict[str, Any]] = {
     "no shape": {"image_shape": (1, 4)},
     "words": {"image_shape": (1, "4", 4)},

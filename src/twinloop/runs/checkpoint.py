@@ -55,7 +55,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        _check_sizes(checkpoint)
+        _check_parts(checkpoint)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, because it holds more than tensors and plain types and could run "
@@ -96,27 +96,37 @@ def spec_of(checkpoint: dict[str, Any]) -> DataSpec:
     return DataSpec(**facts | {name: tuple(facts[name]) for name in ("image_shape", "class_names")})
 
 
-def _check_sizes(checkpoint: Any) -> None:
-    """Count what is in a checkpoint, every part as often as it is named.
+def _check_parts(checkpoint: Any) -> None:
+    """Look at all that is in a checkpoint.
 
     Raises:
-        ValueError: more than a run ever saves, or a tensor that would be larger than the file.
+        ValueError: more than a run ever saves, a tensor that would be larger than the file, or one
+            where a loop counts.
     """
-    parts, count = [checkpoint], 0
-    while parts:
-        part = parts.pop()
-        count += 1
-        if isinstance(part, dict):
-            parts += part.values()
-        elif isinstance(part, list | tuple):
-            parts += part
-        elif isinstance(part, Tensor) and (
-            part.layout != torch.strided
-            or part.is_meta
+    for part in _parts(checkpoint):
+        if isinstance(part, Tensor) and (
+            part.is_meta
+            or part.layout != torch.strided
             or part.nbytes > part.untyped_storage().nbytes()
         ):
             raise ValueError("a tensor that is larger than what was saved of it")
-        if count + len(parts) > MAX_PARTS:
+    loops = checkpoint.get("loops") if isinstance(checkpoint, dict) else None
+    if any(isinstance(part, Tensor) for part in _parts(loops)):
+        raise ValueError("a tensor where a loop counts")
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """`value` and all that is in it, every part as often as it is named."""
+    left, count = [value], 0
+    while left:
+        part = left.pop()
+        count += 1
+        yield part
+        if isinstance(part, dict):
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
+        if count + len(left) > MAX_PARTS:
             raise ValueError(f"over {MAX_PARTS:,} parts")
 
 
