@@ -38,6 +38,8 @@ ELSEWHERE = {
 CALLING_THESE_TESTS = ("make test", "make test-all", "make lint")
 """What .ci/run calls: checked by running, but not from inside itself."""
 STAYING = "make tensorboard"
+LONG = ("make faults", "make fuzz", "make bench")
+"""Half an hour and more; test_faults.py, fuzzing/ and benchmarks/ have them do less."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_commands_are_found() -> None:
     assert len(COMMANDS) >= 12
     assert COMMANDS[:2] == ["make train-ae", "make test"]
-    assert {*CALLING_THESE_TESTS, *ELSEWHERE, STAYING} <= set(COMMANDS)
+    assert {*CALLING_THESE_TESTS, *ELSEWHERE, STAYING, *LONG} <= set(COMMANDS)
     assert list(MODULES) == ["my_model", "my_data", "my_callback", "my_experiment"]
     assert README.count("```python") == len(MODULES)
 
@@ -99,7 +101,7 @@ def test_every_command_runs_in_the_order_of_the_readme(checkout: Path) -> None:
     for name in ("RESUME", "LOOP", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
         environment.pop(name, None)
     for command in COMMANDS:
-        if command not in (*CALLING_THESE_TESTS, *ELSEWHERE, STAYING):
+        if command not in (*CALLING_THESE_TESTS, *ELSEWHERE, STAYING, *LONG):
             done = subprocess.run(
                 ["bash", "-c", command],
                 cwd=checkout,
