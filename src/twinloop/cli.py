@@ -4,6 +4,7 @@
 experiment of one's own; see `twinloop.new`.
 """
 
+import errno
 import json
 import logging
 import os
@@ -31,7 +32,7 @@ from twinloop.comparison.run import learner_callbacks
 from twinloop.comparison.trace import HookTrace
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.errors import OUT_OF_REACH, explain
+from twinloop.errors import OUT_OF_REACH, UserError, explain
 from twinloop.files import written_whole
 from twinloop.learner import Callback as LearnerCallback
 from twinloop.learner.callbacks import TraceCB
@@ -213,6 +214,10 @@ class TwinloopCLI(LightningCLI):
         """Train, then read test once with the best weights, and write the results."""
         try:
             self._fit(model, datamodule)
+        except FileNotFoundError as error:
+            if self.short or self.run.is_dir():
+                raise
+            raise UserError(f"the run folder {self.run} is gone; start again") from error
         finally:
             if self.lock:
                 self.lock.release()
@@ -375,8 +380,9 @@ def _run(args: list[str]) -> int:
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:
-    """Leave a full disk to the main thread, which TensorBoard's tells at the next write."""
-    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in OUT_OF_REACH):
+    """Leave a full disk or a lost file to the main thread: TensorBoard's next write tells it."""
+    told = (*OUT_OF_REACH, errno.ENOENT)
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in told):
         threading.__excepthook__(failed)
 
 
