@@ -10,6 +10,7 @@ A command is forked from a process that has imported much and done nothing, and 
 """
 
 import argparse
+import errno
 import itertools
 import json
 import multiprocessing
@@ -19,6 +20,7 @@ import random
 import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,7 +39,6 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from twinloop.comparison.record import compare_tensors, flat
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.results import PACKAGES
-from twinloop.runs.results import commit as commit
 
 EXPERIMENT = "denoising-autoencoder"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -152,11 +153,14 @@ SIGNALS = {
 
 @dataclass(frozen=True)
 class Moment:
-    """The `call`-th call of a phase, at which a command sends `signals` to itself."""
+    """The `call`-th call of a phase, at which a command sends `signals` to itself.
+
+    Without signals the disk is full from that call on.
+    """
 
     phase: str
     call: int
-    signals: tuple[signal.Signals, ...]
+    signals: tuple[signal.Signals, ...] = ()
 
     def arm(self, sent: Path) -> None:
         """Wait for the moment in this process, and keep in the file `sent` when it was."""
@@ -164,6 +168,8 @@ class Moment:
 
         def hit() -> None:
             call = next(calls)
+            if call >= self.call and not self.signals:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if call == self.call:
                 sent.write_text(repr(time.time()))
                 for number in self.signals:
@@ -290,7 +296,8 @@ def hurt(loop: str, moment: Moment, root: Path, uninterrupted: Path, cache: Path
     root.mkdir()
     ended = run(fit(loop, root, cache), root / "hurt", moment)
     last = list(root.rglob("last.ckpt"))
-    assert broken_files(root) == []
+    broken = broken_files(root)
+    assert not broken, broken
     if moment.signals == (signal.SIGKILL,):
         assert ended.status == -signal.SIGKILL or moment.phase == ANY_TIME
     elif ended.status or moment.phase != ANY_TIME:
@@ -304,8 +311,17 @@ def hurt(loop: str, moment: Moment, root: Path, uninterrupted: Path, cache: Path
     if ended.status:
         again = run(fit(loop, root, cache, *(["--ckpt_path", "last"] if last else [])), root / "on")
         assert again.status == 0, again.printed
-    assert differences(newest(root), uninterrupted) == []
+    found = differences(newest(root), uninterrupted)
+    assert not found, found
     return ended
+
+
+def commit() -> str:
+    """The commit of the code that is tested, '+' where it was changed since."""
+    git = ["git", "-C", str(EXPERIMENTS)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "../src"], check=False)
+    return head.stdout.strip() + "+" * changed.returncode
 
 
 def campaign(path: Path, seed: int, count: int, seconds: float) -> bool:

@@ -101,11 +101,11 @@ def test_two_processes_never_train_in_one_folder(folder: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("kilobytes", [4, 20, 60])
+@pytest.mark.parametrize("kilobytes", [4, 40, 120])
 def test_a_disk_that_is_full_is_told_in_one_line(
     kilobytes: int, loop: str, folder: Path, tmp_path: Path
 ) -> None:
-    """4 kB are too few for TensorBoard, 20 for a checkpoint, and 60 for a figure."""
+    """TensorBoard begins with more than 4 kB, and has over 120 when the first epoch is saved."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024,) * 2)
@@ -121,8 +121,29 @@ def test_a_disk_that_is_full_is_told_in_one_line(
     assert re.fullmatch(r"error: cannot write [^\n]+\n", done.stderr), done.stderr
     assert broken_files(tmp_path) == []
     saved = list(tmp_path.rglob("last.ckpt"))
-    assert bool(saved) == (kilobytes == 60)
+    assert bool(saved) == (kilobytes == 120)
     again = fit(loop, tmp_path, folder / "cache", *(["--ckpt_path", "last"] if saved else []))
+    assert run(again, tmp_path / "printed").status == 0
+    assert differences(newest(tmp_path), newest(folder / "whole")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    ("phase", "call"), [("writing a checkpoint", 4), ("writing results.json", 1)]
+)
+def test_a_disk_that_is_full_leaves_the_last_checkpoint(
+    phase: str, call: int, loop: str, folder: Path, tmp_path: Path
+) -> None:
+    ended = run(fit(loop, tmp_path, folder / "cache"), tmp_path / "full", Moment(phase, call))
+    assert ended.status == 2
+    assert re.match(
+        r"error: cannot write .+: No space left on device", ended.printed.splitlines()[-1]
+    )
+    assert "Traceback" not in ended.printed
+    assert broken_files(tmp_path) == []
+    assert not list(tmp_path.rglob("*.part"))
+    again = fit(loop, tmp_path, folder / "cache", "--ckpt_path", "last")
     assert run(again, tmp_path / "printed").status == 0
     assert differences(newest(tmp_path), newest(folder / "whole")) == []
 
@@ -170,7 +191,8 @@ if __name__ == "__main__":
         check=False,
     )
     assert done.returncode == 2
-    assert re.fullmatch(r"error: cannot write [^\n]+ is gone\n", done.stderr), done.stderr
+    error = r"error: the run folder [^\n]+ is gone; start again\n"
+    assert re.fullmatch(error, done.stderr), done.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

@@ -5,6 +5,7 @@ take the same options, see `twinloop.showcase`; `new NAME` starts an experiment 
 `twinloop.new`; `compare` and `parity` are in `twinloop.comparison`.
 """
 
+import errno
 import logging
 import sys
 import threading
@@ -92,8 +93,9 @@ def _settings_kept() -> Iterator[None]:
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:
-    """Leave a full disk to the main thread, which TensorBoard's tells at the next write."""
-    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in OUT_OF_REACH):
+    """Leave a full disk or a lost file to the main thread: TensorBoard's next write tells it."""
+    told = (*OUT_OF_REACH, errno.ENOENT)
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in told):
         threading.__excepthook__(failed)
 
 

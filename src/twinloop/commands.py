@@ -24,7 +24,7 @@ from twinloop.comparison.trace import HookTrace
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.errors import told_as_mistake
+from twinloop.errors import UserError, told_as_mistake
 from twinloop.experiment import files_of, parse
 from twinloop.files import written_whole
 from twinloop.learner import Callback as LearnerCallback
@@ -227,6 +227,10 @@ class TwinloopCLI(LightningCLI):
         """Train, then read test once with the best weights, and write the results."""
         try:
             self._fit(model, datamodule)
+        except FileNotFoundError as error:
+            if self.short or self.run.is_dir():
+                raise
+            raise UserError(f"the run folder {self.run} is gone; start again") from error
         finally:
             if self.lock:
                 self.lock.release()

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from twinloop.errors import UserError
-
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -18,14 +16,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     Whatever happens in between, `path` is what it was before or the new file, and whole.
 
     Raises:
-        OSError: it cannot be written.
-        UserError: the folder that `path` and its own folder belong to is gone.
+        OSError: it cannot be written; the folder above its own has to be there.
     """
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except FileNotFoundError as error:
-        # Made anew, the folder would have this file and nothing else.
-        raise UserError(f"cannot write {path}: the folder {path.parent.parent} is gone") from error
+    # What is above is not made anew where it was deleted: it would have this file and nothing else.
+    path.parent.mkdir(exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
         yield part

@@ -18,6 +18,7 @@ def work(experiment: str) -> Work:
     return Work(experiment, batch_size=100, epochs=2, limit=3, model=small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", [name for name in CONTESTANTS if name != HAND])
 @pytest.mark.parametrize(
     "experiment", ["lesson-classifier", pytest.param("autoencoder", marks=pytest.mark.slow)]

@@ -34,6 +34,7 @@ def test_a_part_does_not_count_the_parts_inside_it() -> None:
     assert sum(found.values()) == 10.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["loop by hand", "Learner, metrics", "Lightning, all features"])
 def test_every_loop_has_all_parts(loop: str) -> None:
     work = Work("lesson-classifier", batch_size=100, limit=4)

@@ -140,7 +140,9 @@ def fail_at(place: str, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     return models
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["64-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("loop", "place"), [*FEW, *REST])
 def test_nothing_stays_after_an_error(
     loop: Loop,
@@ -159,6 +161,7 @@ def test_nothing_stays_after_an_error(
     assert_unchanged(before)
 
 
+@pytest.mark.slow
 def test_the_next_run_is_as_if_none_had_failed(
     undisturbed: tuple[Loop, dict[str, Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,10 @@ class SaveAndStop(Checkpoint):
             where = f"in epoch {trainer.current_epoch + 1} after batch {done}"
             raise Stopped(self.signals.received, where, self.path)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from what was completed: Lightning would count a batch twice that was left."""
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
