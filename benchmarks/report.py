@@ -140,7 +140,7 @@ def _growth(rows: list[Row]) -> str:
         if row["grows"] == "data"
     ]
     head = ["data set", "pictures", "us a picture", "own memory, MB", "mapped files, MB"]
-    found = [table(head, data)]
+    found = ["![Growth](growth.png)", table(head, data)]
     for grows, at in (("batch", "size"), ("width", "times"), ("processes", "processes")):
         lines = []
         for row in (row for row in rows if row["grows"] == grows):
