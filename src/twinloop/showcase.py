@@ -130,7 +130,6 @@ def write_convolutions(experiment: Experiment) -> None:
         UserError: no classifier, or one that is no chain of plain convolutions.
     """
     task, data, folder = experiment.model, experiment.datamodule, experiment.config["output"]
-    folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(task, Classification):
         raise UserError(
             f"{experiment.config['experiment']} classifies nothing; pass the --config of a "
@@ -151,6 +150,7 @@ def write_convolutions(experiment: Experiment) -> None:
     sections = page.sections(
         shown, [names[label] for label in classes], images[:MANY], untrained, network
     )
+    folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         save(section.figure, folder / f"{section.name}.png")
     page.write(

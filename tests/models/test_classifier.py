@@ -61,17 +61,3 @@ def test_dropout_is_off_in_evaluation() -> None:
     assert torch.equal(network(images), network(images))
     network.layers[-2].train()
     assert not torch.equal(network(images), network(images))
-
-
-def test_mirror_answers_with_the_mean_over_a_picture_and_its_mirror_image() -> None:
-    network = SequentialClassifier((1, 8, 8), 3, widths=(4, 8), mirror=True).eval()
-    images = torch.rand(2, 1, 8, 8)
-    expected = (network.layers(images) + network.layers(images.flip(3))) / 2
-    assert torch.equal(network(images), expected)
-    torch.testing.assert_close(network(images.flip(3)), expected)
-    assert not torch.equal(expected, network.layers(images))
-    network.train()
-    torch.manual_seed(1)
-    trained = network(images)
-    torch.manual_seed(1)
-    assert torch.equal(trained, network.layers(images))

@@ -105,3 +105,15 @@ def test_one_step_of_training_goes_down_the_gradient(digits: ImageDataModule) ->
 
 def test_the_best_is_the_most_accurate() -> None:
     assert (Classification.monitor, Classification.mode) == ("val/accuracy", "max")
+
+
+def test_mirror_answers_with_the_mean_over_a_picture_and_its_mirror_image() -> None:
+    def network(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
+
+    task = Classification(network, lambda weights: SGD(weights), SPEC, mirror=True).eval()
+    images = torch.rand(3, 1, 2, 2)
+    once, flipped = task.network(images), task.network(images.flip(3))
+    assert torch.equal(task(images), (once + flipped) / 2)
+    assert not torch.equal(once, flipped)
+    assert torch.equal(task.train()(images), once)

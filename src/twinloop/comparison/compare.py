@@ -42,7 +42,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether it came to its end, and this process has seen it: memory.txt comes last."""
-        return (self.folder / "memory.txt").is_file()
+        return all((self.folder / name).is_file() for name in ("results.json", "memory.txt"))
 
     @property
     def results(self) -> dict[str, Any]:

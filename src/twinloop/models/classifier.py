@@ -46,7 +46,6 @@ class SequentialClassifier(nn.Module):
         classes: How many logits come out.
         widths: Channels at each size; every entry but the first halves height and width.
         dropout: Share of the last features set to 0 in training.
-        mirror: Answer in evaluation with the mean of the logits of a picture and its mirror image.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class SequentialClassifier(nn.Module):
         classes: int,
         widths: Sequence[int] = (32, 64, 128),
         dropout: float = 0.2,
-        mirror: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [conv(image_shape[0], widths[0], stride=1, norm=True)]  # 28x28
@@ -69,11 +67,8 @@ class SequentialClassifier(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(widths[-1], classes),
         )
-        self.mirror = mirror
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W] -> [B, classes]`, pixels to logits."""
         logits: Tensor = self.layers(x)
-        if self.mirror and not self.training:
-            logits = (logits + self.layers(x.flip(3))) / 2
         return logits

@@ -22,6 +22,7 @@ class Classification(Task):
         spec: What the data looks like; filled in from the data set.
         schedule: How the learning rate moves; it stays as it is if unset.
         label_smoothing: Share of the target that is spread over all classes, in training only.
+        mirror: Answer in evaluation with the mean of the logits of a picture and its mirror image.
     """
 
     monitor = "val/accuracy"
@@ -34,6 +35,7 @@ class Classification(Task):
         spec: DataSpec,
         schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
+        mirror: bool = False,
     ) -> None:
         classes = len(spec.class_names)
         # Labels were checked against the classes when the data was decoded.
@@ -58,6 +60,14 @@ class Classification(Task):
             },
         )
         self.label_smoothing = label_smoothing
+        self.mirror = mirror
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W] -> [B, classes]`, pixels to logits."""
+        logits = super().forward(x)
+        if self.mirror and not self.training:
+            logits = (logits + super().forward(x.flip(3))) / 2
+        return logits
 
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Pictures `[B, C, H, W]` and labels `[B]`."""
