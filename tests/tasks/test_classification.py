@@ -108,7 +108,7 @@ def test_the_best_is_the_most_accurate() -> None:
 
 
 def test_mirror_answers_with_the_mean_over_a_picture_and_its_mirror_image() -> None:
-    def network(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def network(_: tuple[int, int, int], classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
 
     task = Classification(network, lambda weights: SGD(weights), SPEC, mirror=True).eval()
