@@ -90,6 +90,7 @@ class LightningForm(Callback):
             scheduler.load_state_dict(state)
         for cb in learn.cbs:
             self._unpack_callback(cb, checkpoint)
+        learn.dls.train.position = checkpoint["ImageDataModule"]["train"]["position"]
         self.task.load_counted(checkpoint)
         validation = loop["epoch_loop.val_loop.batch_progress"]["current"]
         for cb in learn.cbs:

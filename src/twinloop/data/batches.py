@@ -120,6 +120,7 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after those batches, if the next iterator is one of the same epoch."""
+        self.position = state["position"]
         self._resume_at = state["epoch"], state["position"] % len(self)
 
     @property
