@@ -49,6 +49,8 @@ STOP_SECONDS = 5.0
 """How long a run may take to save and stop."""
 PAUSE = 2.0
 """Seconds that each call of a phase takes after the signal: a command that waits is found out."""
+PATIENCE = 120.0
+"""Seconds after which a command that does not end is killed."""
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -211,7 +213,10 @@ def run(args: list[str], output: Path, moment: Moment | None = None) -> Ended:
         sent.write_text(repr(time.time()))
         for number in moment.signals:
             os.kill(process.pid or 0, number)
-    process.join()
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
     seconds = time.time() - (float(sent.read_text()) if sent.exists() else started)
     return Ended(process.exitcode or 0, output.read_text(), seconds)
 
