@@ -127,6 +127,25 @@ def test_lightning_goes_on_in_an_epoch_also_without_a_schedule(
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_sigterm_waits_for_the_step_of_accumulated_batches(
+    loop: Loop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    accumulated = ("--trainer.accumulate_grad_batches", "2", "--trainer.max_epochs", "2")
+    assert fit(loop, tmp_path / "whole", *accumulated) == 0
+    with monkeypatch.context() as patch:
+        stop_at(1, 1, patch)
+        assert fit(loop, tmp_path / "parts", *accumulated) == STOPPED
+    assert "in epoch 2 after batch 2" in capsys.readouterr().out
+    assert fit(loop, tmp_path / "parts", *accumulated, "--ckpt_path", "last") == 0
+    one, other = (last(tmp_path / name) for name in ("whole", "parts"))
+    assert_equal(other["state_dict"], one["state_dict"])
+    assert_equal(other["optimizer_states"], one["optimizer_states"])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_plateau_schedule_sees_an_epoch_that_was_cut_in_two(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,13 +65,19 @@ class StopSignals:
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._receive)
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before = {}
+
+    def listen(self) -> None:
+        """Within it, take the signals back from whoever else has taken them since."""
+        for number in self._before:
+            signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
@@ -92,6 +98,10 @@ class SaveAndStop(Checkpoint):
     def __init__(self, signals: StopSignals, path: Path) -> None:
         self.signals = signals
         self.path = path
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep Lightning from ending the process on SIGTERM, unsaved and with status 0."""
+        self.signals.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
