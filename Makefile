@@ -55,7 +55,7 @@ convolutions: $(STAMP) ## convolutions by hand: figures, a page and a workbook t
 	@OMP_NUM_THREADS=1 $(RUN) convolutions --config experiments/lesson-classifier.yaml --data.source "$(DATA)" \
 	    --data.batch_size 128 --trainer.max_epochs 40 --trainer.max_steps 860
 
-bench: $(BENCH_STAMP) ## what it costs beside what else there is, about 25 minutes; PARTS=loops for one part
+bench: $(BENCH_STAMP) ## what it costs beside what else there is; PARTS=loops for one part
 	@.venv/bin/python -m benchmarks $(PARTS) --data "$(DATA)" $(if $(ROUNDS),--rounds $(ROUNDS))
 
 tensorboard: $(STAMP) ## look at the runs in a browser
@@ -71,7 +71,7 @@ test-all: $(BENCH_STAMP) ## all tests; DATA=FOLDER turns on those that train on 
 faults: $(STAMP) ## hurt COUNT=128 runs at moments that SEED=0 decides, see tests/faults.json
 	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
 
-fuzz: $(STAMP) ## thousands of broken and hostile files, about 30 minutes
+fuzz: $(STAMP) ## thousands of broken and hostile files
 	.venv/bin/python -m tests.fuzzing --inputs 200 --output docs/fuzz.json
 
 lint: $(STAMP) ## check style and types

@@ -221,15 +221,20 @@ def test_weights_that_are_not_finite_are_not_saved_where_no_loss_tells(
     assert torch.load(next(tmp_path.rglob("last.ckpt")))["global_step"] == 4
 
 
+def fit_too_fast(loop: Loop, *options: str) -> int:
+    """Train at a rate that no network stands."""
+    command = ["fit", "--config", str(EXPERIMENTS / "mlp.yaml"), "--data.source", "digits"]
+    command += ["--model.schedule", "null", "--model.optimizer.lr", "1e30", "--loop", loop]
+    return main([*command, *options])
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_huge_learning_rate_ends_before_anything_is_saved(
     loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["fit", "--config", str(EXPERIMENTS / "mlp.yaml"), "--data.source", "digits"]
-    command += ["--model.schedule", "null", "--model.optimizer.lr", "1e30", "--loop", loop]
     for options in ([], ["--trainer.fast_dev_run", "3"]):
         root = ["--trainer.default_root_dir", str(tmp_path)]
-        assert main([*command, *root, *options]) == 2
+        assert fit_too_fast(loop, *root, *options) == 2
         error = capsys.readouterr().err
         assert re.fullmatch(
             r"error: the loss is (nan|inf) in epoch 1, batch 2 of train \(step 2\); rows .*; first "
@@ -241,9 +246,7 @@ def test_a_huge_learning_rate_ends_before_anything_is_saved(
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_debug_names_all_rows(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["fit", "--config", str(EXPERIMENTS / "mlp.yaml"), "--data.source", "digits"]
-    command += ["--model.schedule", "null", "--model.optimizer.lr", "1e30", "--loop", loop]
-    assert main([*command, "--trainer.fast_dev_run", "3", "--debug"]) == 2
+    assert fit_too_fast(loop, "--trainer.fast_dev_run", "3", "--debug") == 2
     data = ImageDataModule("digits")
     assert f"rows: {data.train_batches().rows_of(1).tolist()}" in capsys.readouterr().err
 

@@ -39,6 +39,8 @@ def test_what_is_written_runs(
     written, test, following = capsys.readouterr().out.splitlines()
     assert (written, test) == ("experiments/My-idea-2.yaml", "tests/test_My_idea_2.py")
     assert files(checkout).keys() - before.keys() == {checkout / written, checkout / test}
+    lint = [sys.executable, "-m", "ruff", "check", "--no-cache", test]
+    assert subprocess.run(lint, check=False).returncode == 0
     command = following.removeprefix("now type: .venv/bin/python -m twinloop ").split()
     assert command == ["fit", "--config", written]
     short = ["--data.source", "digits", "--trainer.max_epochs", "1"]

@@ -39,7 +39,7 @@ CALLING_THESE_TESTS = ("make test", "make test-all", "make lint")
 """What .ci/run calls: checked by running, but not from inside itself."""
 STAYING = "make tensorboard"
 LONG = ("make faults", "make fuzz", "make bench")
-"""Half an hour and more; test_faults.py, fuzzing/ and benchmarks/ have them do less."""
+"""Too long for a test; test_faults.py, fuzzing/ and benchmarks/ have them do less."""
 
 
 @pytest.fixture(scope="module")

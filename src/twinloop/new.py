@@ -46,8 +46,6 @@ TEST = '''\
 
 from pathlib import Path
 
-import yaml
-
 from twinloop.cli import main
 from twinloop.comparison.diary import read_record
 from twinloop.comparison.record import differences
