@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from twinloop.data.decode import decode_image, decode_rows
+from twinloop.data.decode import decode_image, decode_rows, open_image
 from twinloop.errors import UserError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -131,3 +131,12 @@ def test_a_wrong_row_is_named(picture: bytes | str | None, message: str, tmp_pat
     np.save(tmp_path / "images.npy", np.zeros((9, 1, 3, 4), np.uint8))
     with pytest.raises(UserError, match=message):
         decode_rows(tmp_path / "images.npy", 7, [encoded(GREY), picture], resize=False)
+
+
+def test_a_refused_file_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(header_of(8000, 7000))
+    with pytest.raises(UserError, match="over the limit") as refused:
+        open_image(str(path))
+    assert refused.traceback  # it holds the picture
+    assert path not in [file.resolve() for file in Path("/proc/self/fd").iterdir()]

@@ -43,12 +43,14 @@ def open_image(encoded: Encoded) -> Image.Image:
         except Exception as error:  # of any type: Pillow's plugins trip over damaged headers
             raise UserError("not a picture that can be read") from error
     width, height = image.size
+    wrong = None
     if width * height > MAX_PIXELS:
-        raise UserError(
-            f"{width}x{height} is over the limit of {MAX_PIXELS:,} pixels; make it smaller"
-        )
-    if image.mode not in GREY_MODES + COLOUR_MODES:
-        raise UserError(f"pixels of mode {image.mode} do not fit 8 bits; convert it to grey or RGB")
+        wrong = f"{width}x{height} is over the limit of {MAX_PIXELS:,} pixels; make it smaller"
+    elif image.mode not in GREY_MODES + COLOUR_MODES:
+        wrong = f"pixels of mode {image.mode} do not fit 8 bits; convert it to grey or RGB"
+    if wrong:
+        image.close()
+        raise UserError(wrong)
     return image
 
 
