@@ -235,6 +235,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "no shape": {"image_shape": (1, 4)},
     "words": {"image_shape": (1, "4", 4)},
     "channels": {"image_shape": (7, 4, 4)},
+    "a tensor": {"image_shape": (torch.ones(2), 4, 4)},
     "no pixels": {"image_shape": (1, 0, 4)},
     "too many pixels": {"image_shape": (1, 10**5, 10**5)},
     "names that are none": {"class_names": (1, 2)},

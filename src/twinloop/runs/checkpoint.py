@@ -143,7 +143,7 @@ def _is_spec(facts: dict[str, Any]) -> bool:
         channels, height, width = facts["image_shape"]
         return (
             facts.keys() == set(DataSpec._fields)
-            and all(type(size) is int and size > 0 for size in (height, width))
+            and all(type(size) is int and size > 0 for size in (channels, height, width))
             and channels in (1, 3)
             and height * width <= MAX_PIXELS
             and all(name.isprintable() for name in (facts["name"], *facts["class_names"]))
