@@ -19,6 +19,11 @@ LIBRARIES = ("KMP_", "PL_", "PYTEST_")
 """Variables that OpenMP, Lightning's seed_everything and pytest set for themselves."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest and so has a timeout of its own: the others fill up the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests decode into a folder of their own, and never ask the Hub."""

@@ -215,6 +215,7 @@ def test_classes_may_have_any_name(
     folder = tmp_path / "=2+2 $x$"
     folder.mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "train.parquet")
+    capsys.readouterr()  # the bar of writing it
     command = ["--config", MLP, "--data.source", str(folder), "--data.val_size", "2"]
     command += ["--trainer.default_root_dir", str(tmp_path), "--experiment", "my [red] $x$ <b>"]
     assert main(["fit", *command, *FEW, "--loop", loop]) == 0
