@@ -125,11 +125,12 @@ def test_the_table_has_settings_and_results_of_all_runs(
     texts = table.locator("vaadin-grid-cell-content").all_inner_texts()
     # What differs between the runs comes first, by the names of the command line.
     assert {"experiment", "loop", "model", "model.network", "model.network.widths"} <= set(texts)
-    numbers = [float(text) for text in texts if re.fullmatch(r"\d+\.\d+", text)]
+    # Cells follow each other row by row, the names of the columns first.
     for name, result in RESULTS.items():
-        assert f"hp/{result.replace('/', '_')}" in texts
-        expected = pytest.approx(final(logs, name), rel=1e-3)
-        assert sum(number == expected for number in numbers) == len(LOOPS)
+        column = texts.index(f"hp/{result.replace('/', '_')}")
+        for loop in LOOPS:
+            shown = float(texts[texts.index(f"{name}/{loop}") + column])
+            assert shown == pytest.approx(final(logs, name), rel=1e-3)
 
 
 @pytest.mark.browser
