@@ -9,12 +9,16 @@ from importlib import import_module
 from pathlib import Path
 
 PARTS = ("batches", "loops", "contestants", "start", "growth", "profile_steps", "convolutions")
+HOURS = "quality"
+"""A part that runs only where it is named."""
 
 
 def main() -> None:
     """Measure the parts that are asked for, each in a process of its own."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all, if none is named")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, HOURS, []], help=f"all but {HOURS}, if none is named"
+    )
     parser.add_argument("--data", default="auto", help="a folder, a Hub id, or digits")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")

@@ -1,6 +1,6 @@
 """What the loops cost beside one written by hand, all with our batches and our metrics.
 
-The unit is a whole fit of one epoch: train, validation, and what a loop does before and after.
+The unit is a whole fit: train, validation, and what a loop does before and after.
 """
 
 import os
@@ -28,15 +28,15 @@ from twinloop.tasks import Task
 
 Fit = Callable[[], object]
 HAND = "loop by hand"
-LIMITS = {"lesson-classifier": 10**9, "autoencoder": 24}
-"""Batches of an epoch: all of the small network, and of the large one what 5 seconds allow."""
+LENGTHS = {"lesson-classifier": (2, 10**9), "autoencoder": (1, 24)}
+"""Epochs, and batches of an epoch: all of the small network, and what 5 seconds allow."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """Both networks: the Learner and Lightning beside a loop by hand, and beside barebones."""
     found = []
-    for experiment, limit in LIMITS.items():
-        work = Work(experiment, source, device, limit=limit)
+    for experiment, (epochs, limit) in LENGTHS.items():
+        work = Work(experiment, source, device, epochs=epochs, limit=limit)
         times = race(work, CONTESTANTS, rounds)
         pairs = (
             ("Learner, metrics", HAND, None),

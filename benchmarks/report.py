@@ -1,9 +1,10 @@
-"""Keep what was measured: results.json, the tables of README.md, and growth.png."""
+"""Keep what was measured: results.json, the tables of README.md, and its figures."""
 
 import json
 import os
 import platform
 import re
+import statistics
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.quality import SHARE_OF_PCA
 from twinloop.data.spec import DataSpec
 from twinloop.files import written_whole
 from twinloop.runs.results import commit
@@ -30,6 +32,7 @@ TITLES = {
     "growth": "How the cost grows",
     "profile_steps": "Where a step's time goes",
     "convolutions": "Convolutions by hand",
+    "quality": "What the experiments reach",
 }
 SMALL_SHARE = 0.01
 Row = dict[str, Any]
@@ -65,8 +68,8 @@ def keep(part: str, about: dict[str, Any], rows: list[Row], folder: Path) -> Non
     results[part] = {"about": about, "rows": rows}
     with written_whole(path) as unfinished:
         unfinished.write_text(json.dumps(results, indent=1) + "\n")
-    if part == "growth":
-        plot(rows).savefig(folder / "growth.png", dpi=70)
+    if part in FIGURES:
+        FIGURES[part](rows).savefig(folder / f"{part}.png", dpi=70)
     readme = folder / "README.md"
     text = readme.read_text() if readme.exists() else "\n".join(MARKERS) + "\n"
     before, after = text.partition(MARKERS[0])[0], text.partition(MARKERS[1])[2]
@@ -86,7 +89,7 @@ def section(part: str, result: dict[str, Any]) -> str:
         f"### {TITLES[part]}",
         f"{about['data']}, {about['machine']}, {about['device']}, {threads}, "
         f"commit {(about['commit'] or 'unknown')[:10]}, {about['seconds']} s.",
-        {"growth": _growth, "profile_steps": _profile}.get(part, _pairs)(rows),
+        {"growth": _growth, "profile_steps": _profile, "quality": _quality}.get(part, _pairs)(rows),
         f"{versions}.",
     ]
     return "\n\n".join(lines)
@@ -170,7 +173,7 @@ def longest_steps(rows: list[Row]) -> dict[str, float]:
     }
 
 
-def plot(rows: list[Row]) -> Figure:
+def plot_growth(rows: list[Row]) -> Figure:
     """A curve for each way to grow."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     data, batch, width, processes = figure.subplots(2, 2).flat
@@ -213,3 +216,65 @@ def _profile(rows: list[Row]) -> str:
             lines.append([row["experiment"], row["loop"], f"{total:.2f}", *cells])
         found.append(table(["on", "loop", head, *names], lines))
     return "\n\n".join(found)
+
+
+def _quality(rows: list[Row]) -> str:
+    codes = [row for row in rows if "code_size" in row]
+    lines = [
+        [
+            *(str(row["code_size"]), str(row["epochs"]), f"{row['mse']:.4f}"),
+            f"{row['pca_mse']:.4f}",
+            f"{row['share']:.2f} {'met' if row['met'] else '**missed**'}",
+            *(f"{row['seconds']:,}", str(row["seed"]), (row["commit"] or "unknown")[:10]),
+        ]
+        for row in codes
+    ]
+    head = [
+        "numbers of a code",
+        "epochs",
+        "test MSE",
+        "PCA's",
+        f"share, to be under {SHARE_OF_PCA}",
+    ]
+    found = ["![MSE for the size of a code](quality.png)"]
+    found.append(table([*head, "seconds", "seed", "commit"], lines))
+    lines = []
+    races = [row for row in rows if "accuracy" in row]
+    for name in dict.fromkeys(row["experiment"] for row in races):
+        runs = [row for row in races if row["experiment"] == name]
+        accuracies = [row["accuracy"] for row in runs]
+        mean = statistics.mean(accuracies)
+        deviation = f"{statistics.stdev(accuracies):.4f}" if len(runs) > 1 else ""
+        met = "met" if mean > runs[0]["to_beat"] else "**missed**"
+        seeds = ", ".join(f"{row['seed']}: {row['accuracy']:.4f}" for row in runs)
+        target = f"> {runs[0]['to_beat']} {met}"
+        seconds = f"{statistics.mean(row['seconds'] for row in runs):,.0f}"
+        lines.append([name, f"{mean:.4f}", deviation, target, seeds, seconds, str(len(runs))])
+    head = ["experiment", "test accuracy, mean", "deviation", "target", "by seed", "seconds", "n"]
+    found.append(table(head, lines))
+    return "\n\n".join(found)
+
+
+def plot_quality(rows: list[Row]) -> Figure:
+    """MSE by the size of a code, beside that of PCA."""
+    codes = [row for row in rows if "code_size" in row]
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    sizes = [row["code_size"] for row in codes]
+    axes.plot(sizes, [row["pca_mse"] for row in codes], "o-", label="PCA")
+    axes.plot(
+        sizes,
+        [SHARE_OF_PCA * row["pca_mse"] for row in codes],
+        "--",
+        label=f"{SHARE_OF_PCA} of PCA",
+    )
+    axes.plot(sizes, [row["mse"] for row in codes], "o-", label="autoencoder")
+    axes.set(xscale="log", yscale="log", xlabel="numbers of a code", ylabel="test MSE per pixel")
+    axes.set_xticks(sizes)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.legend()
+    return figure
+
+
+FIGURES = {"growth": plot_growth, "quality": plot_quality}
