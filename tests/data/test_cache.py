@@ -492,6 +492,37 @@ def test_decoding_ends_at_once_with_every_process_of_it(
         assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
+UNGUARDED = """
+import os
+import sys
+from pathlib import Path
+from twinloop.data import cache
+from twinloop.data.datamodule import ImageDataModule
+
+cache.ROWS_PER_TASK, os.cpu_count = 500, lambda: 2
+print(ImageDataModule("digits", cache_dir=Path(sys.argv[1])).sizes)
+"""
+"""Decodes in processes that import it."""
+
+
+@pytest.mark.slow
+def test_a_script_without_its_guard_is_told_so_and_does_not_wait_for_ever(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("Traceback") == 2  # the pool's and ours, none of its processes
+    assert "UserError: a process that decodes has ended early: a script of yours" in done.stderr
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
 def group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +90,17 @@ def load(
 
     Raises:
         UserError: columns that cannot be told apart, an empty split, a label out of its range, a
-            picture that cannot be decoded, pictures of different sizes without `image_size`, or
-            a cache that cannot be written to.
+            picture that cannot be decoded, pictures of different sizes without `image_size`, a
+            cache that cannot be written to, or a process that ended while it decoded.
     """
     wanted = [FORMAT, source.key, image_size, image_column, label_column]
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     folder = cache / f"{source.name}-{key}"
     if not folder.is_dir():
+        # A script without its guard is run again by each process that it has start to decode,
+        # and would wait there for the lock of the one that waits for it.
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            sys.exit(1)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
@@ -330,6 +335,12 @@ def _decoded(tasks: Iterable[Rows], pictures: int) -> Generator[int]:
             futures = [_submit(pool, task) for task in tasks]
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that decodes has ended early: a script of yours has to do its work "
+                'under `if __name__ == "__main__":`; if it does, the process was killed, for '
+                "want of memory perhaps"
+            ) from error
         except BaseException:
             for process in multiprocessing.active_children():
                 process.terminate()
