@@ -21,6 +21,18 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_is_on_disk_before_its_name_and_its_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed = tmp_path / "file", []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: flushed.append((os.fstat(number).st_ino, path.exists()))
+    )
+    with written_whole(path) as part:
+        part.write_text("whole")
+    assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
 @pytest.mark.parametrize("failing", ["write", "fsync", "rename"])
 def test_the_old_file_stays_where_the_new_one_fails(
     failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
