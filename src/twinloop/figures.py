@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from twinloop.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+CELL = 36
+"""Pixels of a side, in the picture of a confusion."""
+DARK_BLUE = (8, 48, 107)
 
 
 def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
@@ -58,6 +64,36 @@ def confusion(matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure
     axis.set_yticks(places, class_names)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     return figure
+
+
+def confusion_picture(matrix: Tensor, class_names: Sequence[str], title: str) -> NDArray[np.uint8]:
+    """What `confusion` shows, drawn in a few milliseconds for every epoch: `[H, W, 3]`.
+
+    Predicted classes stand across in the order in which the true ones stand down.
+    """
+    counts = matrix.cpu().numpy()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    colours = 255 + shares[:, :, None] * (np.array(DARK_BLUE) - 255)
+    small = len(class_names) <= 20
+    side = CELL if small else 4
+    cells: NDArray[np.uint8] = colours.round().astype(np.uint8)
+    cells = cells.repeat(side, 0).repeat(side, 1)
+    if not small:
+        return cells
+    font = ImageFont.load_default(11)
+    left = 10 + max(int(font.getlength(name)) for name in class_names)
+    picture = Image.new("RGB", (left + cells.shape[1], CELL + cells.shape[0]), "white")
+    picture.paste(Image.fromarray(cells), (left, CELL))
+    draw = ImageDraw.Draw(picture)
+    draw.text((5, CELL / 2), title, "black", font, anchor="lm")
+    for row, name in enumerate(class_names):
+        middle = CELL * (row + 1.5)
+        draw.text((left - 5, middle), name, "black", font, anchor="rm")
+        for column in np.flatnonzero(counts[row]):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            place = (left + CELL * (column + 0.5), middle)
+            draw.text(place, str(counts[row, column]), colour, font, anchor="mm")
+    return np.asarray(picture)
 
 
 def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure":

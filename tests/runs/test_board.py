@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
 from torch.optim import SGD
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from twinloop import figures
 from twinloop.data.cache import DecodedData, Split
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
@@ -124,7 +125,11 @@ def test_an_epoch_shows_the_confusion_of_a_classifier(
     classifier.last_metrics["val/confusion"] = torch.eye(10).long()
     with SummaryWriter(tmp_path) as writer:
         board.log_epoch(writer, classifier, digits, step=3)
-    assert read(tmp_path).Tags()["images"] == ["val/confusion"]
+    events = read(tmp_path)
+    assert events.Tags()["images"] == ["val/confusion"]
+    title = "digits, val: true class down, predicted across"
+    expected = figures.confusion_picture(torch.eye(10).long(), digits.spec.class_names, title)
+    np.testing.assert_array_equal(picture(events, "val/confusion"), expected)
 
 
 def test_the_end_shows_results_beside_the_settings(

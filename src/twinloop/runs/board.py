@@ -43,9 +43,10 @@ def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: in
         columns = len(grid) // (3 if task.noise else 2)
         writer.add_image("val/reconstructions", _tile(grid, columns), step)
     elif "val/confusion" in task.last_metrics:
-        title = f"{task.spec.name}, val"
-        figure = figures.confusion(task.last_metrics["val/confusion"], task.spec.class_names, title)
-        writer.add_figure("val/confusion", figure, step, close=False)
+        title = f"{task.spec.name}, val: true class down, predicted across"
+        counts = task.last_metrics["val/confusion"]
+        picture = figures.confusion_picture(counts, task.spec.class_names, title)
+        writer.add_image("val/confusion", picture, step, dataformats="HWC")
 
 
 def log_end(
