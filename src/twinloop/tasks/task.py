@@ -87,7 +87,10 @@ class Task(LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The loss of one batch, to go backward from."""
         loss = self._evaluate("train", batch)
-        self.log("train/loss_step", loss, on_step=True, on_epoch=False)
+        # Lightning takes up what is logged at every step, and writes it down at these.
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:
+            self.log("train/loss_step", loss, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
