@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from twinloop.files import as_json, written_whole
+from twinloop.files import as_json, save_whole, written_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -57,6 +59,22 @@ def test_the_old_file_stays_where_the_new_one_fails(
     with pytest.raises(OSError, match="disk full"):
         write()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_inside_of_an_archive_is_told_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save_whole({"old": 1}, path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # With the signal ignored, as Python has it, a write beyond the limit fails.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            save_whole({str(n): torch.rand(500) for n in range(200)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -37,6 +37,22 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def save_whole(content: Any, path: Path) -> None:
+    """Save what torch can, under `path`, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
+    import torch
+
+    with written_whole(path) as part, part.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # torch ends its archive even where the disk is full, and tells only of that end.
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
 def as_json(value: Any) -> str:
     """`value` as indented JSON, with null for what is no number: JSON knows neither NaN nor inf."""
     return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"

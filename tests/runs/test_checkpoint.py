@@ -13,6 +13,7 @@ from torch import nn
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
+from twinloop.files import save_whole
 from twinloop.models import MLP
 from twinloop.runs.checkpoint import (
     WholeCheckpointIO,
@@ -20,7 +21,6 @@ from twinloop.runs.checkpoint import (
     going_on,
     read_checkpoint,
     spec_of,
-    write_checkpoint,
 )
 
 SPEC = DataSpec("pets", "f" * 64, (1, 4, 4), ("cat", "dog"))
@@ -37,7 +37,7 @@ def model() -> MLP:
 
 def test_what_was_written_is_read(model: MLP, tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "last.ckpt"
-    write_checkpoint(checkpoint(model), path)
+    save_whole(checkpoint(model), path)
     found = read_checkpoint(path)
     assert found.keys() == {"state_dict", "data_spec", "epoch"}
     assert found["epoch"] == 3
@@ -67,21 +67,21 @@ def test_a_write_that_fails_leaves_the_old_file_whole(
     step: str, failure: Any, model: MLP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.ckpt"
-    write_checkpoint(checkpoint(model), path)
+    save_whole(checkpoint(model), path)
     before = path.read_bytes()
     monkeypatch.setattr(os if step == "fsync" else Path, step, failure)
     with pytest.raises((OSError, KeyboardInterrupt)):
-        write_checkpoint(checkpoint(MLP((1, 4, 4), 2)), path)
+        save_whole(checkpoint(MLP((1, 4, 4), 2)), path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_what_cannot_be_saved_leaves_the_old_file_whole(model: MLP, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    write_checkpoint(checkpoint(model), path)
+    save_whole(checkpoint(model), path)
     before = path.read_bytes()
     with pytest.raises((AttributeError, pickle.PicklingError)):
-        write_checkpoint({"state_dict": model.state_dict(), "function": lambda: 0}, path)
+        save_whole({"state_dict": model.state_dict(), "function": lambda: 0}, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_saved_leaves_the_old_file_whole(model: MLP, tmp_path: Pa
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
 def test_a_cut_off_checkpoint_is_named(share: float, model: MLP, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    write_checkpoint(checkpoint(model), path)
+    save_whole(checkpoint(model), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(
@@ -159,7 +159,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_changed_byte_of_a_weight_is_found(model: MLP, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    write_checkpoint(checkpoint(model), path)
+    save_whole(checkpoint(model), path)
     whole = path.read_bytes()
     values = model.state_dict()["layers.1.weight"]
     weight = values.numpy().tobytes()
@@ -182,7 +182,7 @@ def repacked(source: Path, path: Path) -> None:
 
 def test_an_archive_that_would_unpack_to_more_is_refused(tmp_path: Path) -> None:
     zeros = {"state_dict": {"a": torch.zeros(50_000_000)}, "data_spec": SPEC._asdict()}
-    write_checkpoint(zeros, tmp_path / "large.ckpt")
+    save_whole(zeros, tmp_path / "large.ckpt")
     path = tmp_path / "bomb.ckpt"
     repacked(tmp_path / "large.ckpt", path)
     assert path.stat().st_size < 1_000_000

@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from twinloop.comparison.record import Record
-from twinloop.files import written_whole
+from twinloop.files import save_whole, written_whole
 from twinloop.learner.callbacks.trace import Traced
 
 BATCH_STARTS = ("on_train_batch_start", "before_batch")
@@ -111,8 +111,7 @@ def write_diary(run: Path, diary: Diary, record: Record | None) -> None:
     with written_whole(run / "trace.json") as part:
         part.write_text(json.dumps(asdict(diary)))
     if record is not None:
-        with written_whole(run / "record.pt") as part:
-            torch.save(asdict(record), part)
+        save_whole(asdict(record), run / "record.pt")
 
 
 def read_diary(run: Path) -> Diary:

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from twinloop.data.decode import MAX_PIXELS
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, told_as_mistake
-from twinloop.files import written_whole
+from twinloop.files import save_whole
 from twinloop.runs.stop import Stopped
 
 MAX_PARTS = 1_000_000
@@ -24,23 +24,13 @@ MAX_PARTS = 1_000_000
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's way to a checkpoint file, by `write_checkpoint`."""
+    """Lightning's way to a checkpoint file, by `save_whole`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Save `checkpoint` under `path`."""
-        write_checkpoint(checkpoint, Path(path))
-
-
-def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Save a checkpoint, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written; what was there before is as it was.
-    """
-    with written_whole(path) as part, part.open("wb") as file:
-        torch.save(checkpoint, file)
+        save_whole(checkpoint, Path(path))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twinloop.files import written_whole
+from twinloop.files import save_whole
 from twinloop.learner.callback import Callback
 from twinloop.learner.callbacks.distributed import unwrapped
 from twinloop.learner.learner import Learner
@@ -68,8 +68,7 @@ class CheckpointCB(Callback):
 
     def save(self, learn: Learner, path: Path) -> None:
         """Write what the Learner is now, whole or not at all."""
-        with written_whole(path) as part, part.open("wb") as file:
-            torch.save(self.pack(learn), file)
+        save_whole(self.pack(learn), path)
 
     def is_best(self, value: Tensor | None) -> bool:
         """Whether a metric is better than each before it; never one that is no number."""
