@@ -65,8 +65,7 @@ test: $(STAMP) ## the fast tests: no network, no data set
 	.venv/bin/python -m pytest --numprocesses auto
 
 test-all: $(BENCH_STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
-	.venv/bin/python -m pytest --numprocesses auto -m "not gpu and not data"
-	.venv/bin/python -m pytest -rs -m data
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "not gpu"
 
 faults: $(STAMP) ## hurt COUNT=128 runs at moments that SEED=0 decides, see tests/faults.json
 	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
