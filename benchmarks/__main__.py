@@ -8,7 +8,16 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-PARTS = ("batches", "loops", "contestants", "start", "growth", "profile_steps", "convolutions")
+PARTS = (
+    "batches",
+    "loops",
+    "contestants",
+    "start",
+    "growth",
+    "profile_steps",
+    "compiled",
+    "convolutions",
+)
 HOURS = "quality"
 """A part that runs only where it is named."""
 

@@ -25,7 +25,7 @@ from torch import distributed
 
 from benchmarks.loops import CONTESTANTS, HAND
 from benchmarks.pairs import in_turn, quartiles, seconds_of
-from benchmarks.race import run
+from benchmarks.race import Contestant, run
 from benchmarks.work import Work
 from twinloop.data.batches import Batch, Batches
 from twinloop.data.cache import DecodedData, Split
@@ -124,7 +124,8 @@ def by_width(source: str, device: torch.device, rounds: int) -> list[dict[str, A
 
 def _by_loop(work: Work, rounds: int, **about: Any) -> list[dict[str, Any]]:
     """A line for each loop: the time of its steps, and what it adds to those by hand."""
-    times = in_turn({loop: partial(seconds_of_step, work, loop) for loop in LOOPS}, rounds)
+    ways = {loop: partial(seconds_of_step, work, CONTESTANTS[loop]) for loop in LOOPS}
+    times = in_turn(ways, rounds)
     lines = []
     for loop in LOOPS:
         pairs = list(zip(times[loop], times[HAND], strict=True))
@@ -136,7 +137,7 @@ def _by_loop(work: Work, rounds: int, **about: Any) -> list[dict[str, Any]]:
     return lines
 
 
-def seconds_of_step(work: Work, loop: str) -> float:
+def seconds_of_step(work: Work, contestant: Contestant) -> float:
     """Median seconds of a training step, without the first two."""
     asked: list[float] = []
     iterate = Batches.__iter__
@@ -154,7 +155,7 @@ def seconds_of_step(work: Work, loop: str) -> float:
             yield batch
 
     with patch.object(Batches, "__iter__", clocked):
-        run(work, CONTESTANTS[loop])
+        run(work, contestant)
     steps = asked[2 : work.limits["train"]]
     return statistics.median(later - earlier for earlier, later in pairwise(steps))
 
@@ -198,7 +199,7 @@ def one_of_several(loop: str, source: str, device: str, answer: str) -> None:
     work = Work("lesson-classifier", source, torch.device(device), batch_size=size, limit=30)
     if "Lightning" not in loop:  # which joins them itself
         distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    seconds = seconds_of_step(work, loop)
+    seconds = seconds_of_step(work, CONTESTANTS[loop])
     if os.environ["RANK"] == "0":
         Path(answer).write_text(str(seconds))
     if distributed.is_initialized():
