@@ -11,7 +11,7 @@ EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").rglob("*.yam
 
 
 def test_all_experiments_are_found() -> None:
-    assert len(EXPERIMENTS) >= 6
+    assert len(EXPERIMENTS) >= 10
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
