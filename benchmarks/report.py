@@ -184,12 +184,14 @@ def plot_growth(rows: list[Row]) -> Figure:
     data.plot(pictures, [row["mapped_mb"] for row in sizes], "o-", label="mapped files, MB")
     data.set(xlabel="pictures", xscale="log", ylim=(0, None), title="data set")
     data.legend()
-    _curves(batch, [row for row in rows if row["grows"] == "batch"], "size")
+    # Before the curves, whose ticks a change of scale would take away.
     batch.set(xscale="log", yscale="log", xlabel="pictures in a batch", title="batch")
-    _curves(width, [row for row in rows if row["grows"] == "width"], "times")
+    _curves(batch, [row for row in rows if row["grows"] == "batch"], "size")
     width.set(xscale="log", yscale="log", xlabel="times as many channels", title="width")
+    _curves(width, [row for row in rows if row["grows"] == "width"], "times")
+    processes.set(xlabel="processes, as many pictures in each", title="processes")
     _curves(processes, [row for row in rows if row["grows"] == "processes"], "processes")
-    processes.set(xlabel="processes, as many pictures in each", title="processes", ylim=(0, None))
+    processes.set_ylim(0, None)
     return figure
 
 
