@@ -1,7 +1,6 @@
 """What `--compile default` gains: a training step with and without it.
 
-The first two steps, in which the kernels are made, are left out: half a minute once on this kind of
-machine, and less where torch finds them in its cache.
+The first two steps, in which the kernels are made, are left out.
 """
 
 from collections.abc import Iterator

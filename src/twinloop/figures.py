@@ -67,7 +67,7 @@ def confusion(matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure
 
 
 def confusion_picture(matrix: Tensor, class_names: Sequence[str], title: str) -> NDArray[np.uint8]:
-    """What `confusion` shows, drawn in a few milliseconds for every epoch: `[H, W, 3]`.
+    """What `confusion` shows, drawn fast enough for every epoch: `[H, W, 3]`.
 
     Predicted classes stand across in the order in which the true ones stand down.
     """
