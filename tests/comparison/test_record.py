@@ -58,6 +58,17 @@ def test_a_difference_is_told_in_three_units() -> None:
     ]
 
 
+def test_a_difference_that_is_not_finite_is_told_by_both_values() -> None:
+    one = torch.tensor([float("inf"), float("nan"), 1.0, float("inf")])
+    other = torch.tensor([float("inf"), float("nan"), 2.0, 3.0])
+    assert compare_tensors("step 7", {"norm": one}, {"norm": other}) == [
+        "step 7: norm differs by up to inf (inf against 3)"
+    ]
+    assert compare_tensors("step 7", {"norm": one[:3]}, {"norm": other[:3]}) == [
+        "step 7: norm differs by up to 1 (1 relative, 8.39e+06 units in the last place)"
+    ]
+
+
 def test_nested_state_is_named_by_its_path() -> None:
     found = flat({"state": {0: {"step": torch.tensor(3.0)}}, "lr": [0.1, None, "name"]})
     assert found.keys() == {"/state/0/step", "/lr/0"}

@@ -49,6 +49,30 @@ def test_a_layer_for_each_halving_over_32_pixels() -> None:
     assert len(LessonClassifier((1, 8, 65), 10).layers) == 7 + 1
 
 
+def test_a_side_of_one_pixel_is_not_halved() -> None:
+    strides = [
+        module.stride
+        for module in LessonClassifier((1, 8, 3), 10).modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    assert strides == [(2, 2), (2, 2), (2, 1), (1, 1), (1, 1)]
+
+
+def test_a_gradient_in_bfloat16_is_not_what_was_in_memory_before() -> None:
+    images, gradients = torch.rand(5, 1, 8, 8), []
+    for before in (1e30, float("nan")):
+        torch.manual_seed(1)
+        network = LessonClassifier((1, 8, 8), 10)
+        # Freed at once, so it lies where the backward pass takes its memory from.
+        [torch.full((2**size,), before) for size in range(4, 18) for _ in range(4)]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = network(images).square().sum()
+        loss.backward()
+        gradients.append([weight.grad for weight in network.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_the_sequential_classifiers_parameters() -> None:
     # A convolution without bias and a norm of two numbers a channel, then a linear layer.
     expected = (1 * 9 * 2 + 4) + (2 * 9 * 3 + 6) + (3 * 9 * 3 + 6) + (3 * 10 + 10)

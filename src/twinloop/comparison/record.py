@@ -143,8 +143,13 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 def _distance(a: Tensor, b: Tensor) -> str:
     """The largest difference: absolute, relative, and in units in the last place."""
     one, other = a.detach().cpu().double().flatten(), b.detach().cpu().double().flatten()
-    far = (one - other).abs()
+    equal = (one == other) | (one.isnan() & other.isnan())
+    far = torch.where(equal, 0.0, (one - other).abs())
     worst = int(far.argmax())
+    if not math.isfinite(far[worst]):
+        return (
+            f"{float(far[worst]):.3g} ({float(one[worst]):.3g} against {float(other[worst]):.3g})"
+        )
     size = max(float(one[worst].abs()), 1e-300)
     text = f"{float(far[worst]):.3g} ({float(far[worst]) / size:.1g} relative"
     if a.is_floating_point():

@@ -12,7 +12,8 @@ class LessonClassifier(nn.Module):
     """Convolutions of stride 2 until one pixel is left, whose channels are the logits.
 
     At 28x28 the five layers go 1-4-8-16-16-10 and have 5,274 parameters. Pictures over 32 pixels
-    a side get further layers of the last width.
+    a side get further layers of the last width. A side of one pixel is not halved: a stride of 2
+    gives the same there, but in bfloat16 on some CPUs its gradient is what was in memory before.
 
     Args:
         image_shape: Channels, height, width of a picture.
@@ -21,16 +22,15 @@ class LessonClassifier(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        channels, *size = image_shape
-        halvings = (max(size) - 1).bit_length()
-        widths = [4, 8, 16, 16] + [16] * max(0, halvings - 5)
-        self.layers = nn.Sequential(
-            conv(channels, widths[0]),  # 14x14 of a 28x28 picture
-            *(conv(inputs, outputs) for inputs, outputs in pairwise(widths)),
-            # 7x7, 4x4, 2x2
-            conv(widths[-1], classes, act=False),  # 1x1
-            nn.Flatten(),
-        )
+        channels, height, width = image_shape
+        halvings = (max(height, width) - 1).bit_length()
+        widths = [channels, 4, 8, 16, 16, *[16] * max(0, halvings - 5), classes]
+        layers: list[nn.Module] = []
+        for number, (inputs, outputs) in enumerate(pairwise(widths), start=2):
+            stride = (min(height, 2), min(width, 2))
+            layers.append(conv(inputs, outputs, stride=stride, act=number < len(widths)))
+            height, width = (height + 1) // 2, (width + 1) // 2  # 14x14, 7x7, 4x4, 2x2, 1x1
+        self.layers = nn.Sequential(*layers, nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W] -> [B, classes]`, pixels to logits."""

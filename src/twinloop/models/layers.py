@@ -8,7 +8,7 @@ def conv(
     outputs: int,
     *,
     kernel_size: int = 3,
-    stride: int = 2,
+    stride: int | tuple[int, int] = 2,
     norm: bool = False,
     act: bool = True,
 ) -> nn.Sequential:
