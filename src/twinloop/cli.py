@@ -19,6 +19,7 @@ import torch
 from twinloop.commands import FIRST_PROCESS, TwinloopCLI
 from twinloop.errors import OUT_OF_REACH, explain
 from twinloop.finite import NotFiniteError
+from twinloop.memory import keep_freed_memory
 from twinloop.runs.stop import Stopped, StoppedAtOnce, stopping_at_once
 
 
@@ -28,6 +29,7 @@ def main(args: list[str]) -> int:
     Returns:
         The exit status: 0, or 2 for a mistake in the command, a file, or the data.
     """
+    keep_freed_memory()
     with _settings_kept():
         return _main(args)
 
