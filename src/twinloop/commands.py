@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -213,12 +212,12 @@ class TwinloopCLI(LightningCLI):
             self._settings(),
             self.signals,
             validates=self._validates,
+            bar=None if config.enable_progress_bar is not False else False,
         )
         if self.diary:
             trace = HookTrace(self.diary.events, self.diary.times)
             callbacks = [trace, *callbacks, *([Recorder(self.record)] if self.record else [])]
-        if not sys.stdout.isatty():
-            kwargs.setdefault("enable_progress_bar", False)
+        kwargs["enable_progress_bar"] = False  # one of our callbacks is that
         self.trainer_defaults["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.plugins or []), WholeCheckpointIO()]
         return super().instantiate_trainer(logger=logger, **kwargs)

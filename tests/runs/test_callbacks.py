@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import SGD
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.models import MLP
-from twinloop.runs.callbacks import History, Lines, RandomState, trainer_callbacks
+from twinloop.runs.callbacks import EpochProgress, History, RandomState, trainer_callbacks
 from twinloop.runs.stop import StopSignals
 from twinloop.tasks import Classification
 
@@ -59,17 +59,57 @@ def test_history_goes_on_after_the_rows_of_a_checkpoint(digits: ImageDataModule)
     assert len(saved["rows"]) == 1  # what was saved is not added to
 
 
-def test_lines_print_one_for_each_epoch(
+def test_progress_is_a_line_for_each_epoch(
     digits: ImageDataModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
     history = History()
-    fit(digits, history, Lines(history))
+    fit(digits, history, EpochProgress(history))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
     for number, (line, row) in enumerate(zip(lines, history.rows, strict=True), start=1):
         assert re.match(rf"epoch {number}/2  \d+\.\d s  ", line)
         for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
             assert f"  {name} {row[name]:.4f}" in line
+
+
+class Look(Checkpoint):
+    """Looks at the bars whenever a batch is done; raises at `ends`, a batch of val."""
+
+    def __init__(self, progress: EpochProgress, ends: int | None = None) -> None:
+        self.bars, self.ends = progress.bars, ends
+        self.seen: list[list[tuple[str, float, float | None]]] = []
+
+    def _look(self) -> None:
+        self.seen.append([(t.description, t.completed, t.total) for t in self.bars.tasks])
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:  # noqa: D102
+        self._look()
+
+    def on_validation_batch_end(self, *args: Any, **_: Any) -> None:  # noqa: D102
+        self._look()
+        if args[4] == self.ends:
+            raise ValueError("here")
+
+
+def test_progress_is_a_bar_for_each_pass(digits: ImageDataModule) -> None:
+    history = History()
+    progress = EpochProgress(history, bar=True)
+    look = Look(progress)
+    trainer = fit(digits, history, progress, look, epochs=1)
+    batches = int(trainer.num_val_batches[0])
+    train = [("epoch 1/1 train", done, 2) for done in (1, 2)]
+    val = [("epoch 1/1 val", done, batches) for done in range(1, batches + 1)]
+    assert look.seen == [*([bar] for bar in train), *([train[1], bar] for bar in val)]
+    assert progress.bars.tasks == []
+    assert not progress.bars.live.is_started
+
+
+def test_a_fit_that_fails_gives_the_terminal_back(digits: ImageDataModule) -> None:
+    history = History()
+    progress = EpochProgress(history, bar=True)
+    with pytest.raises(ValueError, match="here"):
+        fit(digits, history, progress, Look(progress, ends=0))
+    assert not progress.bars.live.is_started
 
 
 def test_random_numbers_go_on_where_the_checkpoint_was_saved() -> None:
@@ -81,15 +121,15 @@ def test_random_numbers_go_on_where_the_checkpoint_was_saved() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_terminal_gets_a_bar_that_is_drawn_now_and_then(
-    digits: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bar", [None, False])
+def test_a_terminal_gets_bars_unless_they_are_not_wanted(
+    bar: bool | None, digits: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with SummaryWriter(str(tmp_path)) as writer:
         callbacks, _ = trainer_callbacks(
-            tmp_path, task, digits, writer, {}, StopSignals(), validates=True
+            tmp_path, task, digits, writer, {}, StopSignals(), validates=True, bar=bar
         )
-    (bar,) = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
-    assert isinstance(bar, RichProgressBar)
-    assert bar.refresh_rate == 4
+    (progress,) = [callback for callback in callbacks if isinstance(callback, EpochProgress)]
+    assert progress.bars.disable is (bar is False)

@@ -4,7 +4,6 @@ Those that report an epoch are `Checkpoint`s: Lightning calls these last, after 
 the epoch's metrics.
 """
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +11,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    Checkpoint,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    RichProgressBar,
-)
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.finite import LossCheck, first_not_finite, place, random_state
+from twinloop.progress import Bars, epoch_of
 from twinloop.runs import board
 from twinloop.runs.stop import SaveAndStop, StopSignals
 from twinloop.tasks import Task
-
-REDRAWS = 4
-"""How often a second a progress bar is drawn, as that of the Learner is."""
 
 
 class Scalars(TensorBoardLogger):
@@ -79,18 +71,61 @@ class History(Checkpoint):
         self.rows[:] = state_dict["rows"]
 
 
-class Lines(Checkpoint):
-    """Progress where the output is no terminal: one line an epoch."""
+class EpochProgress(Checkpoint):
+    """A bar for each pass in a terminal, and a line of metrics for each epoch anywhere.
 
-    def __init__(self, history: History) -> None:
+    Lightning's own bars leave no line of an epoch, and the last thing that they do is to sleep for
+    up to as long as they do between two redraws.
+    """
+
+    def __init__(self, history: History, bar: bool | None = None) -> None:
         self.history = history
+        self.bars = Bars(bar)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start drawing."""
+        self.bars.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar of train on."""
+        epoch = epoch_of(trainer.current_epoch, trainer.max_epochs)
+        self.bars.move("train", epoch, batch_idx + 1, trainer.num_training_batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Move that of val on, below the one of train."""
+        epoch = epoch_of(trainer.current_epoch, trainer.max_epochs)
+        self.bars.move("val", epoch, batch_idx + 1, trainer.num_val_batches[0])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it away."""
+        self.bars.take_away("val")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how the epoch went."""
+        self.bars.take_away("train")
         row = dict(self.history.rows[-1])
-        epochs = f"/{trainer.max_epochs}" if trainer.max_epochs else ""
-        start = f"epoch {row.pop('epoch')}{epochs}  {row.pop('seconds'):.1f} s"
-        print(start, *(f"{name} {value:.4f}" for name, value in row.items()), sep="  ", flush=True)
+        epoch = epoch_of(int(row.pop("epoch")) - 1, trainer.max_epochs)
+        self.bars.say(epoch, row.pop("seconds"), row)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the terminal back."""
+        self.bars.stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the terminal back."""
+        self.bars.stop()
 
 
 class RandomState(Callback):
@@ -228,9 +263,11 @@ def trainer_callbacks(
     signals: StopSignals,
     *,
     validates: bool,
+    bar: bool | None = None,
 ) -> tuple[list[Callback], list[dict[str, float]]]:
     """The callbacks that keep a Trainer's run in the folder `run`, and the rows of its history.
 
+    A progress `bar` is drawn in a terminal, if nothing else is said.
     Of several processes only the first has a `writer`, and prints; Lightning itself sees to it
     that only the first one saves.
     """
@@ -245,14 +282,16 @@ def trainer_callbacks(
     )
     # A saver with `save_last` would leave out every epoch that is not the best so far.
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    # By itself Lightning's bar is drawn up to 100 times a second, while the training waits.
-    bar_or_lines = RichProgressBar(REDRAWS) if sys.stdout.isatty() else Lines(history)
     callbacks: list[Callback] = [
         RandomState(),
         FiniteLoss(),
         history,
         LearningRateMonitor(logging_interval="step"),
-        *((bar_or_lines, Board(writer, data, settings)) if writer is not None else ()),
+        *(
+            (EpochProgress(history, bar), Board(writer, data, settings))
+            if writer is not None
+            else ()
+        ),
         *([best] if validates else ()),
         last,
         SaveAndStop(signals, folder / "last.ckpt"),

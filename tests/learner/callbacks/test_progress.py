@@ -62,7 +62,7 @@ def test_the_bars(capsys: pytest.CaptureFixture[str]) -> None:
         follows = ("ProgressCB",)
 
         def after_batch(self, learn: Learner) -> None:
-            seen.append([(t.description, t.completed, t.total) for t in progress.progress.tasks])
+            seen.append([(t.description, t.completed, t.total) for t in progress.bars.tasks])
 
     seen: list[list[tuple[str, float, float | None]]] = []
     progress = ProgressCB(bar=True)
@@ -71,8 +71,8 @@ def test_the_bars(capsys: pytest.CaptureFixture[str]) -> None:
         *([("epoch 1/1 train", done, 4)] for done in (1, 2, 3, 4)),
         [("epoch 1/1 val", 1, 1)],
     ]
-    assert progress.progress.tasks == []
-    assert progress.progress.finished
+    assert progress.bars.tasks == []
+    assert progress.bars.finished
     assert re.search(r"epoch 1/1 +\d+\.\d s", capsys.readouterr().out)
 
 
@@ -82,7 +82,7 @@ def test_a_bar_of_valid_is_below_that_of_train() -> None:
 
         def after_batch(self, learn: Learner) -> None:
             if not learn.training:
-                seen.append([t.description for t in progress.progress.tasks])
+                seen.append([t.description for t in progress.bars.tasks])
 
     seen: list[list[str]] = []
     progress = ProgressCB(bar=False)
@@ -116,8 +116,8 @@ def test_the_terminal_is_given_back_however_a_fit_ends(
             learn.fit(2)
     else:
         learn.fit(2)
-    assert not progress.progress.live.is_started
-    assert progress.progress.tasks == []
+    assert not progress.bars.live.is_started
+    assert progress.bars.tasks == []
 
 
 def test_a_validation_that_is_cancelled_leaves_the_bar_of_train() -> None:
