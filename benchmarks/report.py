@@ -31,7 +31,7 @@ TITLES = {
     "start": "Until something happens",
     "growth": "How the cost grows",
     "profile_steps": "Where a step's time goes",
-    "compiled": "A step with --compile default",
+    "options": "A step with and without an option",
     "convolutions": "Convolutions by hand",
     "quality": "What the experiments reach",
 }

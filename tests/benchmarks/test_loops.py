@@ -51,4 +51,5 @@ def test_the_part_measures_every_pair() -> None:
         "<= 1.1",
         "<= 1.08",
         None,
+        None,
     ]

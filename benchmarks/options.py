@@ -1,0 +1,83 @@
+"""What an option gains: a training step with and without it, by our Learner with metrics only.
+
+The first two steps, in which kernels are made, are left out.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.growth import ROOT, seconds_of_step
+from benchmarks.loops import Fit, flags, learner_with_metrics
+from benchmarks.pairs import in_turn, row
+from benchmarks.race import Contestant
+from benchmarks.work import Work
+from twinloop.comparison.bridge import build_learner
+from twinloop.memory import keep_freed_memory
+from twinloop.tasks import Task
+
+PLAIN = "no option"
+KEPT, GIVEN_BACK = "freed memory kept", "freed memory given back"
+STEPS = 12
+EXPERIMENTS = ("lesson-classifier", "classifier", "autoencoder")
+
+
+def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Three networks: how many times as long a step takes."""
+    found = []
+    for experiment in EXPERIMENTS:
+        work = Work(experiment, source, device, limit=STEPS)
+        ways = {name: partial(seconds_of_step, work, way) for name, way in WAYS.items()}
+        times = in_turn(ways, rounds)
+        found += [row(times, name, PLAIN, experiment=experiment) for name in WAYS if name != PLAIN]
+    for experiment in EXPERIMENTS:
+        ways = {
+            name: partial(in_new_process, experiment, source, device, name)
+            for name in (KEPT, GIVEN_BACK)
+        }
+        found.append(row(in_turn(ways, rounds), KEPT, GIVEN_BACK, experiment=experiment))
+    return found
+
+
+@contextmanager
+def compiled(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """A compiled network."""
+    task.compile(mode="default")
+    with learner_with_metrics(work, task, folder) as fit:
+        yield fit
+
+
+@contextmanager
+def in_precision(precision: str, work: Work, task: Task, folder: Path) -> Iterator[Fit]:
+    """Another precision; CPUs have instructions for bfloat16 (AVX512-BF16, AMX) or they do not."""
+    learn = build_learner(task, work.data, flags(work) | {"precision": precision})
+    yield lambda: learn.fit(learn.n_epochs, valid=False)
+
+
+def in_new_process(experiment: str, source: str, device: torch.device, memory: str) -> float:
+    """Seconds of a step in a process that keeps freed memory, or does not."""
+    command = [sys.executable, "-m", "benchmarks.options", experiment, source, str(device), memory]
+    told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    return float(told)
+
+
+WAYS: dict[str, Contestant] = {
+    PLAIN: learner_with_metrics,
+    "--compile default": compiled,
+    "--trainer.precision bf16-mixed": partial(in_precision, "bf16-mixed"),
+    "--trainer.precision bf16-true": partial(in_precision, "bf16-true"),
+}
+
+
+if __name__ == "__main__":  # a process that has done nothing else
+    torch.set_num_threads(1)
+    if sys.argv[4] == KEPT:
+        keep_freed_memory()
+    work = Work(sys.argv[1], sys.argv[2], torch.device(sys.argv[3]), limit=STEPS)
+    print(seconds_of_step(work, learner_with_metrics))

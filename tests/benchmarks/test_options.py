@@ -1,0 +1,36 @@
+"""What an option gains is measured."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHORT = """
+import json
+import torch
+from benchmarks import options
+
+options.STEPS, options.EXPERIMENTS = 5, ("lesson-classifier",)
+print(json.dumps(options.measure("digits", torch.device("cpu"), rounds=1)))
+"""
+"""In a process of its own: torch keeps threads for compiling until a process ends."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_step_is_timed_with_and_without_each_option() -> None:
+    done = subprocess.run([sys.executable, "-c", SHORT], cwd=ROOT, check=True, capture_output=True)
+    rows = json.loads(done.stdout)
+    assert [(row["what"], row["against"]) for row in rows] == [
+        ("--compile default", "no option"),
+        ("--trainer.precision bf16-mixed", "no option"),
+        ("--trainer.precision bf16-true", "no option"),
+        ("freed memory kept", "freed memory given back"),
+    ]
+    for row in rows:
+        assert (row["experiment"], row["n"]) == ("lesson-classifier", 1)
+        assert 0.1 < row["ratio"]["median"] < 10
