@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from twinloop.memory import keep_freed_memory
 from twinloop.tasks import Task
 
 PLAIN = "no option"
+FUSED = "--model.optimizer.fused true"
 KEPT, GIVEN_BACK = "freed memory kept", "freed memory given back"
 STEPS = 12
 EXPERIMENTS = ("lesson-classifier", "classifier", "autoencoder")
@@ -33,9 +35,11 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
     found = []
     for experiment in EXPERIMENTS:
         work = Work(experiment, source, device, limit=STEPS)
+        in_one_kernel = replace(work, optimizer={"fused": True})
         ways = {name: partial(seconds_of_step, work, way) for name, way in WAYS.items()}
+        ways[FUSED] = partial(seconds_of_step, in_one_kernel, learner_with_metrics)
         times = in_turn(ways, rounds)
-        found += [row(times, name, PLAIN, experiment=experiment) for name in WAYS if name != PLAIN]
+        found += [row(times, name, PLAIN, experiment=experiment) for name in ways if name != PLAIN]
     for experiment in EXPERIMENTS:
         ways = {
             name: partial(in_new_process, experiment, source, device, name)

@@ -61,6 +61,8 @@ class Work:
     limit: int = 10**9
     model: dict[str, Any] = field(default_factory=dict)
     """Settings of the network, in place of the experiment's."""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    """And of the optimiser."""
 
     @cached_property
     def data(self) -> ImageDataModule:
@@ -97,7 +99,9 @@ class Work:
         parser = LightningArgumentParser()
         parser.add_subclass_arguments(Task, "model", skip={"spec"})
         config = yaml.safe_load((EXPERIMENTS / f"{self.experiment}.yaml").read_text())
-        config["model"]["init_args"]["network"].setdefault("init_args", {}).update(self.model)
+        given = config["model"]["init_args"]
+        given["network"].setdefault("init_args", {}).update(self.model)
+        given["optimizer"].setdefault("init_args", {}).update(self.optimizer)
         settings = parser.parse_object({"model": config["model"]})
         settings.model.init_args.spec = self.data.spec
         with warnings.catch_warnings():

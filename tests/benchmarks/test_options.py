@@ -29,6 +29,7 @@ def test_a_step_is_timed_with_and_without_each_option() -> None:
         ("--compile default", "no option"),
         ("--trainer.precision bf16-mixed", "no option"),
         ("--trainer.precision bf16-true", "no option"),
+        ("--model.optimizer.fused true", "no option"),
         ("freed memory kept", "freed memory given back"),
     ]
     for row in rows:
