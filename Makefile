@@ -37,10 +37,10 @@ $(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
 	.venv/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $(BENCH_STAMP)
 
-train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, 2 to 4 minutes on 2 cores
+train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, 1 to 4 minutes on 2 cores
 	@$(call fit,autoencoder)
 
-train-classifier: $(STAMP) ## train the classifier, 2 to 4 minutes on 2 cores
+train-classifier: $(STAMP) ## train the classifier, 1 to 4 minutes on 2 cores
 	@$(call fit,classifier)
 
 train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
