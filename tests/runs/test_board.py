@@ -1,6 +1,7 @@
 """What TensorBoard reads of a run is what the run had."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_the_start_shows_graph_and_settings_and_leaves_the_task_as_it_is(
         assert name in text
     for name in ("data.revision", "class_path", "init_args"):
         assert name not in text
+
+
+def test_the_graph_is_tensorboards_own_of_a_single_pass(
+    digits: ImageDataModule, tmp_path: Path
+) -> None:
+    task, passes = autoencoder(digits).eval(), []
+    with warnings.catch_warnings(), SummaryWriter(tmp_path / "own") as writer:
+        warnings.simplefilter("ignore")
+        writer.add_graph(task.network, torch.zeros(1, 1, 8, 8))
+    task.network.register_forward_hook(lambda *_: passes.append("once"))
+    with SummaryWriter(tmp_path / "ours") as writer:
+        board.log_start(writer, task, {})
+    assert passes == ["once"]
+    assert read(tmp_path / "ours").Graph() == read(tmp_path / "own").Graph()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])

@@ -25,7 +25,9 @@ def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None
     example = torch.zeros(1, *task.spec.image_shape).to(next(task.parameters()))
     with evaluating(task), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the graph is drawn by tracing, which torch deprecates
-        writer.add_graph(task.network, example)
+        # Left to itself, TensorBoard's writer has it traced twice more, to compare.
+        traced = torch.jit.trace(task.network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        writer.add_graph(traced, example)
     # The summary left out would name the columns. TensorBoard takes one run's for all runs; without
     # it, it collects the settings that differ and the results of every experiment.
     _, start, end = hparams(_flat(config), {})  # type: ignore[no-untyped-call]
