@@ -21,14 +21,13 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from benchmarks import miniai
-from benchmarks.loops import Fit, by_hand, flags, learner_experiment, lightning_experiment
+from benchmarks.loops import HAND, Fit, by_hand, flags, learner_experiment, lightning_experiment
 from benchmarks.pairs import Target, row
 from benchmarks.race import Contestant, race
 from benchmarks.work import Work
 from twinloop.tasks import Task
 
 OURS = ("twinloop, Lightning", "twinloop, Learner")
-HAND = "loop by hand"
 SLOW = ("lesson's Learner over datasets", "Lightning over datasets")
 LENGTHS = {"lesson-classifier": (5, 10**9), "autoencoder": (1, 60)}
 """Epochs, and batches of an epoch: the whole of the small experiment, and what 10 seconds allow."""

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from twinloop.cli import main
+from twinloop.progress import Bars
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -40,6 +41,19 @@ def assert_equal_weights(one: dict[str, Any], two: dict[str, Any]) -> None:
     assert one["state_dict"].keys() == two["state_dict"].keys()
     for name, weight in one["state_dict"].items():
         assert torch.equal(weight, two["state_dict"][name]), name
+
+
+@pytest.mark.parametrize("loop", ["lightning", "homemade"])
+@pytest.mark.parametrize("wanted", ["true", "false"])
+def test_a_terminal_has_bars_unless_they_are_not_wanted(
+    loop: str, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(Bars, "start", lambda bars: drawn.append(not bars.disable))
+    options = ("--loop", loop, "--trainer.enable_progress_bar", wanted)
+    assert fit("mlp", tmp_path, *options) == 0
+    assert drawn == [wanted == "true"]
 
 
 def test_a_classifier_run_leaves_everything(

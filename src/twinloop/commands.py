@@ -212,7 +212,7 @@ class TwinloopCLI(LightningCLI):
             self._settings(),
             self.signals,
             validates=self._validates,
-            bar=None if config.enable_progress_bar is not False else False,
+            bar=False if config.enable_progress_bar is False else None,
         )
         if self.diary:
             trace = HookTrace(self.diary.events, self.diary.times)

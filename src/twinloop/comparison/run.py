@@ -136,7 +136,7 @@ def learner_callbacks(
         callbacks.append(cbs.ResumeCB(checkpoint, form.unpack))
     if writer is not None:
         callbacks += [
-            cbs.ProgressCB(None if flags["enable_progress_bar"] is not False else False),
+            cbs.ProgressCB(False if flags["enable_progress_bar"] is False else None),
             cbs.TensorBoardCB(writer, flags["log_every_n_steps"]),
             BoardCB(writer, task, data, settings),
             saver,
