@@ -19,6 +19,15 @@ def test_the_first_batch_of_a_pass_begins_its_bar() -> None:
     ]
 
 
+def test_a_bar_is_never_drawn_with_another_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[float | None] = []
+    bars = Bars(draw=False)
+    monkeypatch.setattr(bars, "refresh", lambda: drawn.extend(task.total for task in bars.tasks))
+    bars.move("train", "epoch 1/5", 1, 215)
+    assert drawn
+    assert set(drawn) == {215}
+
+
 def test_a_bar_that_is_taken_away_begins_anew() -> None:
     bars = Bars(draw=False)
     bars.take_away("train")  # there is none yet

@@ -37,8 +37,8 @@ class Bars(Progress):
     def move(self, stage: str, epoch: str, done: int, total: float) -> None:
         """Say that `done` of `total` batches of 'train' or 'val' are; the first begins a bar."""
         if stage not in self.of_stage:
-            self.of_stage[stage] = self.add_task(f"{epoch} {stage}")
-        self.update(self.of_stage[stage], completed=done, total=total)
+            self.of_stage[stage] = self.add_task(f"{epoch} {stage}", total=total)
+        self.update(self.of_stage[stage], completed=done)
 
     def take_away(self, stage: str) -> None:
         """End the bar of `stage`, if there is one."""
