@@ -12,6 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
+from torch import Tensor
 from torch.optim import SGD
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -90,6 +91,69 @@ def test_the_graph_is_tensorboards_own_of_a_single_pass(
         board.log_start(writer, task, {})
     assert passes == ["once"]
     assert read(tmp_path / "ours").Graph() == read(tmp_path / "own").Graph()
+
+
+class Untraceable(MLP):
+    """Does something that the tracer, or an image alone in evaluation mode, does not allow."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, *, kind: str = "") -> None:
+        super().__init__(shape, classes)
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Any:  # noqa: D102
+        y: Tensor = super().forward(x)
+        if self.kind == "dict":
+            return {"logits": y}
+        if self.kind == "one image" and len(x) == 1:
+            raise ValueError("needs more\nthan one image")
+        if self.kind == "evaluation" and not self.training:
+            raise RuntimeError
+        return y
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("dict", "RuntimeError: Encountering a dict at the output of the tracer"),
+        ("one image", "ValueError: needs more\n"),
+        ("evaluation", "RuntimeError: \n"),
+    ],
+)
+def test_a_network_that_cannot_be_traced_has_no_graph_and_a_line_says_so(
+    kind: str,
+    reason: str,
+    digits: ImageDataModule,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def network(shape: tuple[int, int, int], classes: int) -> Untraceable:
+        return Untraceable(shape, classes, kind=kind)
+
+    task = Classification(network, lambda weights: SGD(weights, 0.1), digits.spec).train()
+    state = torch.get_rng_state()
+    with SummaryWriter(tmp_path) as writer:
+        board.log_start(writer, task, {"seed": 1})
+    printed = capfd.readouterr()
+    assert printed.out.startswith(f"TensorBoard's graph is left out: {reason}")
+    assert printed.out.count("\n") == 1
+    assert printed.err == ""
+    assert task.network.training
+    assert torch.equal(torch.get_rng_state(), state)
+    events = read(tmp_path)
+    assert not events.Tags()["graph"]
+    assert "seed" in str(events.SummaryMetadata("_hparams_/session_start_info"))
+
+
+def test_a_full_disk_is_no_reason_to_leave_out_the_graph(
+    classifier: Classification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with SummaryWriter(tmp_path) as writer:
+        monkeypatch.setattr(writer, "add_graph", full)
+        with pytest.raises(OSError, match="No space left"):
+            board.log_start(writer, classifier, {})
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])

@@ -1,16 +1,22 @@
-"""PCA and the probes of codes, against NumPy's own linear algebra."""
+"""The metrics of a task; PCA and the probes of codes, against NumPy's own linear algebra."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD
 
 from twinloop.data.batches import Batches
 from twinloop.data.cache import DecodedData, Split
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.models import Autoencoder, BottleneckAutoencoder
-from twinloop.runs.evaluation import encode, evaluate_codes, evaluating
+from twinloop.models import MLP, Autoencoder, BottleneckAutoencoder
+from twinloop.runs import evaluation
+from twinloop.runs.evaluation import encode, evaluate, evaluate_codes, evaluating
+from twinloop.tasks import Classification
 
 
 class FirstPixels(Autoencoder):
@@ -50,7 +56,7 @@ def test_the_nearest_codes_vote(digits: ImageDataModule) -> None:
 
 
 def small(train: list[int], test: list[int]) -> ImageDataModule:
-    """Pictures of 8x8 with these labels, bright where the label is 1."""
+    """Images of 8x8 with these labels, bright where the label is 1."""
 
     def split(labels: list[int]) -> Split:
         numbers = torch.tensor(labels)
@@ -79,12 +85,11 @@ def test_fewer_pictures_than_numbers_in_a_code_are_no_obstacle() -> None:
     assert evaluate_codes(FirstPixels(8), small([0, 1, 0, 1], [0, 1]))["pca_mse"] > 0
 
 
-def test_pixels_codes_and_labels_belong_together(digits: ImageDataModule) -> None:
+def test_codes_and_labels_belong_together(digits: ImageDataModule) -> None:
     rows = torch.tensor([5, 2, 9, 0, 7])
     batches = Batches(digits.data.train, rows, 2)
-    pixels, codes, labels = encode(FirstPixels(2), digits, batches)
+    codes, labels = encode(FirstPixels(2), digits, batches)
     expected = digits.data.train.images[rows].float() / 255
-    np.testing.assert_array_equal(pixels, expected.flatten(1))
     np.testing.assert_array_equal(codes, expected[:, :, :2].flatten(1))
     np.testing.assert_array_equal(labels, digits.data.train.labels[rows])
 
@@ -110,3 +115,78 @@ def test_every_part_gets_its_mode_back_also_after_an_error() -> None:
     with pytest.raises(ValueError, match="stop"):
         fail()
     assert [part.training for part in network.modules()] == [True, True, False, False]
+
+
+@pytest.fixture
+def task(digits: ImageDataModule) -> Classification:
+    return Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(2, 2), (0.5, 2), (1.0, 5), (None, 5), (99, 5)])
+def test_only_the_first_batches_count_where_there_is_a_limit(
+    limit: int | float | None, batches: int, task: Classification, digits: ImageDataModule
+) -> None:
+    found = evaluate(task, digits, "test", limit=limit)
+    images = digits.data.test.images[: 64 * batches].float() / 255
+    with torch.no_grad():
+        right = task(images).argmax(1) == digits.data.test.labels[: 64 * batches]
+    assert found["accuracy"] == pytest.approx(right.float().mean().item())
+
+
+def test_without_a_batch_there_is_no_metric(task: Classification, digits: ImageDataModule) -> None:
+    assert evaluate(task, digits, "val", limit=0) == {}
+    assert evaluate(task, ImageDataModule("digits", val_size=0), "val") == {}
+
+
+def test_forward_and_loss_are_in_the_context_that_is_asked_for(
+    task: Classification, digits: ImageDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def autocast() -> AbstractContextManager[None]:
+        return torch.autocast("cpu", torch.bfloat16)
+
+    seen: list[tuple[torch.dtype, bool]] = []
+    loss = task.loss
+
+    def spy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append((output.dtype, torch.is_autocast_enabled("cpu")))
+        return loss(output, target)
+
+    monkeypatch.setattr(task, "loss", spy)
+    evaluate(task, digits, "test", limit=1, forward_context=autocast)
+    evaluate(task, digits, "test", limit=1, forward_context=nullcontext)
+    assert seen == [(torch.bfloat16, True), (torch.float32, False)]
+
+
+def test_large_codes_are_thinned_out_evenly(
+    digits: ImageDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    for name in ("_probe", "_neighbours"):
+        whole = getattr(evaluation, name)
+
+        def spy(codes: Any, labels: Any, whole: Any = whole) -> Any:
+            shapes.append(codes.shape)
+            return whole(codes, labels)
+
+        monkeypatch.setattr(evaluation, name, spy)
+    monkeypatch.setattr(evaluation, "CODES", 500 * 64)
+    monkeypatch.setattr(evaluation, "COMPARED", 100 * 500 * 64)
+    found = evaluate_codes(FirstPixels(8), digits)
+    assert shapes == [(500, 64), (500, 64)]
+    assert found["knn_accuracy"] * 100 == pytest.approx(round(found["knn_accuracy"] * 100))
+    assert found["knn_accuracy"] > 0.9
+    assert found["linear_probe_accuracy"] > 0.85
+
+
+@pytest.mark.parametrize(
+    ("work", "rows", "iterations"), [(2**35, 400, 1000), (100 * 6400, 10, 100)]
+)
+def test_the_regression_has_a_bounded_share_of_rows_and_iterations(
+    work: int, rows: int, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "LEARNED", work)
+    numbers = np.random.default_rng(0)
+    labels = np.arange(400) % 10
+    found = evaluation._probe(numbers.random((400, 64), dtype=np.float32), labels)
+    assert found[0].n_samples_seen_ == rows
+    assert found[1].max_iter == iterations

@@ -4,12 +4,14 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import visible
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Reconstruction, Task
@@ -21,19 +23,33 @@ PROJECTED = 500
 
 
 def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:
-    """The graph of the network, and the hyperparameters; `log_end` adds their results."""
+    """The graph of the network, and the hyperparameters; `log_end` adds their results.
+
+    A network that cannot be traced is left out, and a line says why.
+    """
     example = torch.zeros(1, *task.spec.image_shape).to(next(task.parameters()))
     with evaluating(task), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the graph is drawn by tracing, which torch deprecates
-        # Left to itself, TensorBoard's writer has it traced twice more, to compare.
-        traced = torch.jit.trace(task.network, example, check_trace=False)  # type: ignore[no-untyped-call]
-        writer.add_graph(traced, example)
+        traced = _traced(task.network, example)
+        if traced is not None:
+            writer.add_graph(traced, example)
     # The summary left out would name the columns. TensorBoard takes one run's for all runs; without
     # it, it collects the settings that differ and the results of every experiment.
     _, start, end = hparams(_flat(config), {})  # type: ignore[no-untyped-call]
     file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
     for summary in (start, end):
         file_writer.add_summary(summary)
+
+
+def _traced(network: nn.Module, example: Tensor) -> Any:
+    """The network as `example` goes through it, or None where it cannot be traced."""
+    try:
+        # Left to itself, TensorBoard's writer has it traced twice more, to compare.
+        return torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+    except Exception as error:  # of any type: it is the network's own, or the tracer's
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"TensorBoard's graph is left out: {visible(reason)}", flush=True)
+        return None
 
 
 def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
@@ -67,6 +83,9 @@ def log_end(
         with evaluating(task), torch.no_grad():
             codes = task.network.encode(images.to(next(task.parameters()))).flatten(1).float()
         names = [task.spec.class_names[label] for label in labels]
+        # The projector cuts its sheet of thumbnails into squares.
+        side = max(images.shape[2:])
+        images = F.pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))
         writer.add_embedding(codes.cpu(), names, images, step, "codes")
     writer.flush()
 
