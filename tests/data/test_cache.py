@@ -1,6 +1,7 @@
 """A data set is decoded once, exactly, whole or not at all; bad data is named by its row."""
 
 import io
+import multiprocessing
 import os
 import re
 import signal
@@ -403,6 +404,22 @@ def test_several_processes_name_the_row(tmp_path: Path) -> None:
         cache.load(source(train=WHOLE, test=corrupt), tmp_path)
 
 
+@pytest.mark.usefixtures("in_processes")
+@pytest.mark.parametrize("row", [0, 4])
+def test_a_failure_ends_no_process_but_its_own(row: int, tmp_path: Path) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+    try:
+        corrupt = replaced(row, {"bytes": b"corrupt", "path": None})
+        with pytest.raises(UserError, match=f"test row {row}: not a picture"):
+            cache.load(source(train=WHOLE, test=corrupt), tmp_path)
+        assert multiprocessing.active_children() == [other]
+        assert other.is_alive()
+    finally:
+        other.terminate()
+        other.join()
+
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -518,8 +535,9 @@ def test_a_script_without_its_guard_is_told_so_and_does_not_wait_for_ever(tmp_pa
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.count("Traceback") == 2  # the pool's and ours, none of its processes
-    assert "UserError: a process that decodes has ended early: a script of yours" in done.stderr
+    told = "UserError: a process that decodes has ended early: a script of yours has to do its work"
+    assert done.stderr.splitlines()[-1].startswith(f"twinloop.errors.{told}")
+    assert "UserError: a script of yours has to do its work under" in done.stderr  # and where
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 

@@ -4,7 +4,6 @@ import glob
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,9 @@ ROWS_PER_TASK = 2_000
 TEST_SPLITS = ("test", "validation", "valid", "val")
 HELD_OUT = 1 / 6
 """The share of train that becomes test where a data set has no official split of its own."""
+
+
+UNGUARDED = 'a script of yours has to do its work under `if __name__ == "__main__":`'
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def load(
     Raises:
         UserError: columns that cannot be told apart, an empty split, a label out of its range, a
             picture that cannot be decoded, pictures of different sizes without `image_size`, a
-            cache that cannot be written to, or a process that ended while it decoded.
+            cache that cannot be written to, a process that ended while it decoded, or a script
+            without its guard.
     """
     wanted = [FORMAT, source.key, image_size, image_column, label_column]
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
@@ -99,8 +103,8 @@ def load(
     if not folder.is_dir():
         # A script without its guard is run again by each process that it has start to decode,
         # and would wait there for the lock of the one that waits for it.
-        if getattr(multiprocessing.current_process(), "_inheriting", False):
-            sys.exit(1)
+        if _runs_again():
+            raise UserError(UNGUARDED)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
@@ -110,6 +114,12 @@ def load(
             reason = error.strerror or error
             raise UserError(f"data.cache_dir: cannot write to {cache}: {reason}") from error
     return _map(folder)
+
+
+def _runs_again() -> bool:
+    """Whether this process is only being started, and still runs its parent's script."""
+    again = sys.modules.get("__mp_main__")
+    return again is not None and again is not sys.modules["__main__"]
 
 
 def _map(folder: Path) -> DecodedData:
@@ -329,7 +339,7 @@ def _decoded(tasks: Iterable[Rows], pictures: int) -> Generator[int]:
         yield from itertools.starmap(decode_rows, tasks)
         return
     # fork would copy the locks of torch's threads; spawned processes import only data.decode
-    context = multiprocessing.get_context("spawn")
+    context = _Spawn()
     with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
         try:
             futures = [_submit(pool, task) for task in tasks]
@@ -337,15 +347,30 @@ def _decoded(tasks: Iterable[Rows], pictures: int) -> Generator[int]:
                 yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                "a process that decodes has ended early: a script of yours has to do its work "
-                'under `if __name__ == "__main__":`; if it does, the process was killed, for '
-                "want of memory perhaps"
+                f"a process that decodes has ended early: {UNGUARDED}; if it does, the process "
+                "was killed, for want of memory perhaps"
             ) from error
         except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
+            context.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+class _Spawn(SpawnContext):
+    """Knows the processes that it has made: a pool does not tell which are its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        self.made.append(SpawnProcess(*args, **kwargs))
+        return self.made[-1]
+
+    def terminate(self) -> None:
+        for process in self.made:
+            if process.is_alive():
+                process.terminate()
 
 
 def _submit(pool: ProcessPoolExecutor, task: Rows) -> Future[int]:
