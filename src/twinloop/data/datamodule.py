@@ -78,6 +78,7 @@ class ImageDataModule(LightningDataModule):
         self.images = images
         self.device = torch.device("cpu")
         self._train: Batches | None = None
+        self._resumed: dict[str, int] | None = None
         self._on_gpu: dict[str, cache.Split] = {}
 
     @cached_property
@@ -152,6 +153,9 @@ class ImageDataModule(LightningDataModule):
             shuffle=not overfit,
             augmentation=None if overfit else self.augmentation,
         )
+        if self._resumed is not None:
+            self._train.load_state_dict(self._resumed)
+            self._resumed = None
         return self._train
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,13 +163,12 @@ class ImageDataModule(LightningDataModule):
         return {"train": self._train.state_dict()} if self._train is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Have the epoch go on where a checkpoint's was.
+        """Have the next epoch begin where the checkpoint's was.
 
-        Lightning does so itself, but only with a loader that is made after the checkpoint was
-        read, and a schedule has asked for one before, to know the length of the run.
+        Lightning does so itself, but only with a loader that is made after all of a checkpoint
+        was read, and a schedule asks for one before, to know the length of the run.
         """
-        if self._train is not None:
-            self._train.load_state_dict(state_dict["train"])
+        self._resumed = state_dict["train"]
 
     def val_dataloader(self) -> Batches:
         """The held-out part of train, in its own order."""
