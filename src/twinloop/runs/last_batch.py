@@ -1,0 +1,85 @@
+"""Can the network be trained on the last batch of an epoch, where that has one image only?"""
+
+import copy
+import math
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError, visible
+from twinloop.learner.callbacks.limits import limited
+from twinloop.tasks import Task
+
+
+def check_last_batch(
+    task: Task,
+    data: ImageDataModule,
+    *,
+    limit: int | float | None = None,
+    max_batches: float = math.inf,
+    processes: int = 1,
+) -> None:
+    """Find out before the first step whether the last batch of an epoch is one that fails.
+
+    A batch norm, for example, has no variance of a single value per channel. The task, and what is
+    drawn from torch's generators later, are left as they are.
+
+    Args:
+        task: What is to be trained.
+        data: What on.
+        limit: Lightning's `limit_train_batches`.
+        max_batches: How many batches the whole run has at most.
+        processes: How many train together, and share the images.
+
+    Raises:
+        UserError: the network fails on one image and not on two, and an epoch ends with one.
+    """
+    images = math.ceil(len(data.rows["train"]) / processes)
+    batches = math.ceil(images / data.batch_size)
+    reached = min(limited(batches, 1.0 if limit is None else limit), max_batches)
+    if images - (batches - 1) * data.batch_size != 1 or reached < batches:
+        return
+    error = _error(task, data, 1)
+    if error is None or _error(task, data, 2) is not None:
+        return  # what fails on any batch is no matter of this one
+    reason = visible(f"{type(error).__name__}: {error}".splitlines()[0])
+    raise UserError(
+        f"data.batch_size is {data.batch_size}: the last batch of an epoch, number {batches:,}, "
+        f"has 1 image, and the network cannot train on one ({reason}); "
+        f"{_advice(images, data.batch_size)}"
+    ) from error
+
+
+def _error(task: Task, data: ImageDataModule, count: int) -> Exception | None:
+    """What a forward in training and its loss raise on the first `count` images of train."""
+    trained = task.network
+    weight = next(task.parameters())
+    cuda = [weight.device] if weight.device.type == "cuda" else []
+    rows = data.rows["train"][:1].expand(count)
+    split = data.data.train
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+            images, labels = data.on_after_batch_transfer(
+                (split.images[rows], split.labels[rows], None), 0
+            )
+            # A copy keeps whatever a forward in training changes: statistics, counters, caches.
+            task.network = copy.deepcopy(trained).train()
+            batch: tuple[Tensor, Tensor] = images.to(weight.device), labels.to(weight.device)
+            inputs, target = task.inputs_and_targets(batch)
+            # Not by a call, which torch.compile may have been told to compile.
+            task.loss(task.forward(inputs), target)
+    except Exception as error:  # of any type: it is the network's own
+        return error
+    finally:
+        task.network = trained
+    return None
+
+
+def _advice(images: int, batch_size: int) -> str:
+    """The nearest size of a batch that leaves no batch of one."""
+    if images == 1:
+        return "train on more images"
+    sizes = chain(range(batch_size - 1, 1, -1), range(max(2, batch_size + 1), images + 1))
+    return f"pass --data.batch_size {next(size for size in sizes if images % size != 1)}"
