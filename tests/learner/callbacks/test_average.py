@@ -80,6 +80,49 @@ def test_buffers_are_averaged_too() -> None:
     assert model.num_batches_tracked.item() == 1  # 1.5, in whole numbers
 
 
+def test_buffers_may_be_those_of_the_model() -> None:
+    model = nn.BatchNorm1d(1, momentum=1.0)
+    batches = [(torch.tensor([[m - 1.0], [m + 1.0]]), torch.zeros(1)) for m in (2.0, 4.0)]
+    cbs = [AverageCB(0.5, use_buffers=False)]
+    TrainLearner(model, DataLoaders(batches, []), lambda p, _: p.sum(), cbs=cbs).fit(1)
+    assert model.running_mean is not None
+    assert model.running_mean.item() == 4
+    assert model.num_batches_tracked is not None
+    assert model.num_batches_tracked.item() == 2
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["after the epoch", "inside the epoch"])
+def test_it_is_asked_after_each_step_and_each_epoch(inside: bool) -> None:
+    asked = []
+
+    def never(step: int | None, epoch: int | None) -> bool:
+        asked.append((step, epoch))
+        return False
+
+    cbs = [ValidateCB(every_n_batches=1)] if inside else []
+    learn = learner(AverageCB(0.5, should_update=never), watch := Watch(), *cbs)
+    learn.fit(2, valid=not inside)
+    once = list(dict.fromkeys(asked))  # a step that was not taken in is asked about again
+    assert once == [(0, None), (1, None), (None, 0), (2, None), (3, None), (None, 1)]
+    assert watch.train == [0, *WEIGHTS[:3]]
+    assert {weight(learn), *watch.val} == {0}  # a copy of the weights before the first step
+
+
+def test_only_some_steps_are_averaged() -> None:
+    average = AverageCB(0.5, should_update=lambda step, _: step is not None and step % 2 == 0)
+    learn = learner(average)
+    learn.fit(2)
+    assert weight(learn) == (WEIGHTS[0] + WEIGHTS[2]) / 2
+    assert average.seen == 3
+
+
+def test_only_epochs_are_averaged() -> None:
+    learn = learner(AverageCB(0.5, should_update=lambda _, epoch: epoch is not None), Watch())
+    learn.fit(2)
+    assert learn.cbs[-1].val == [0, WEIGHTS[1]]  # type: ignore[attr-defined]
+    assert weight(learn) == (WEIGHTS[1] + WEIGHTS[3]) / 2
+
+
 class Ends(Callback):
     """Ends valid before or after its weights were exchanged."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
+from twinloop.errors import UserError
 from twinloop.learner import Accuracy, Callback, DataLoaders, Learner
 from twinloop.learner.callbacks import (
     AccumulateCB,
@@ -245,7 +246,7 @@ def test_another_mode_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="val/acuracy"):
+    with pytest.raises(UserError, match="no metric 'val/acuracy'"):
         learner(CheckpointCB(tmp_path, "val/acuracy"), MetricsCB()).fit(1)
 
 

@@ -1,13 +1,17 @@
 """When a metric has not become better for long enough."""
 
 from math import inf, nan
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
+from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner, TrainLearner
-from twinloop.learner.callbacks import EarlyStoppingCB, MetricsCB
+from twinloop.learner.callbacks import EarlyStoppingCB, MetricsCB, ValidateCB
+from twinloop.learner.callbacks.early_stopping import Reason, When
 
 
 class Numbers(MetricsCB):
@@ -74,10 +78,101 @@ def test_it_goes_on_waiting_after_a_resume() -> None:
         "stopped_epoch": 0,
         "best_score": torch.tensor(2.0),
         "patience": 3,
+        "stopping_reason": 0,
     }
     second = EarlyStoppingCB()
     second.load_state_dict(first.state_dict())
     assert epochs(second, val_loss=[2.5, 1, 1, 1]) == 1
+    assert second.reason is Reason.PATIENCE
+    third = EarlyStoppingCB()
+    third.load_state_dict(second.state_dict())
+    assert third.state_dict() == second.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "losses", "expected", "reason"),
+    [
+        # As good as a threshold is neither better nor worse.
+        ({"stopping_threshold": 3}, [5, 4, 3, 2, 1], 4, Reason.THRESHOLD),
+        ({"divergence_threshold": 6}, [5, 6, 7, 1], 3, Reason.DIVERGENCE),
+        ({"stopping_threshold": 0, "divergence_threshold": 9}, [5, 4, 3], 3, Reason.NONE),
+        ({"divergence_threshold": 6}, [inf, 1], 1, Reason.NOT_FINITE),
+        ({"divergence_threshold": 6, "check_finite": False}, [inf, 1], 1, Reason.DIVERGENCE),
+        ({"check_finite": False}, [5, nan, 4, -inf, 3], 5, Reason.NONE),
+        ({"check_finite": False, "patience": 2}, [5, nan, nan, 1], 3, Reason.PATIENCE),
+        ({"patience": 0}, [5, 4, 3, 3, 1], 4, Reason.PATIENCE),
+    ],
+)
+def test_thresholds_and_what_is_not_finite(
+    options: dict[str, Any], losses: list[float], expected: int, reason: Reason
+) -> None:
+    stop = EarlyStoppingCB("val/loss", **options)
+    assert epochs(stop, val_loss=losses) == expected
+    assert (stop.reason, stop.stopped_epoch) == (reason, expected - 1 if reason else 0)
+    mirrored = {
+        name: -value if name.endswith("threshold") else value for name, value in options.items()
+    }
+    stop = EarlyStoppingCB("val/loss", "max", **mirrored)
+    assert epochs(stop, val_loss=[-loss for loss in losses]) == expected
+    assert stop.reason is reason
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"min_delta": 0.25, "patience": 2},
+    {"stopping_threshold": 0.5, "patience": 5},
+    {"divergence_threshold": 0.5, "check_finite": False, "patience": 4},
+    {"patience": 0},
+]
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_lightnings_early_stopping_decides_the_same(options: dict[str, Any], mode: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        ours = EarlyStoppingCB("val/loss", mode, **options)
+        theirs = EarlyStopping("val/loss", mode=mode, **options)
+        values = torch.randn(6, generator=generator).mul(4).round().div(4)
+        for value in [*values, torch.tensor(inf), torch.tensor(nan)]:
+            stops, _ = theirs._evaluate_stopping_criteria(value)
+            ours.reason = ours._reason(value)
+            assert bool(ours.reason) is stops
+            state = ours.state_dict()
+            assert state.items() <= theirs.state_dict().items()
+            if stops:
+                break
+
+
+def test_a_metric_that_is_missing_is_no_check_where_that_is_said() -> None:
+    stop = EarlyStoppingCB("val/accuracy", patience=1, strict=False)
+    assert epochs(stop, val_loss=[1, 1, 1]) == 3
+    assert stop.waited == 0
+
+
+@pytest.mark.parametrize(
+    ("when", "monitor", "checks"),
+    [
+        ("pass", "val/loss", 6),
+        ("pass", "train/loss", 2),
+        ("validation", "val/loss", 6),
+        ("validation", "train/loss", 3),  # it is not there in the first epoch
+        ("epoch", "val/loss", 2),
+        ("epoch", "train/loss", 2),
+    ],
+)
+def test_when_it_checks(when: When, monitor: str, checks: int) -> None:
+    stop = EarlyStoppingCB(monitor, patience=99, strict=False, when=when)
+    batch = (torch.ones(1, 1), torch.ones(1, 1))
+    numbers = Numbers(val_loss=[1, 1], train_loss=[1, 1])
+    cbs: list[Callback] = [stop, numbers, ValidateCB(every_n_batches=1)]
+    dls = DataLoaders([batch] * 3, [batch])
+    TrainLearner(nn.Linear(1, 1), dls, nn.functional.mse_loss, cbs=cbs).fit(2, valid=False)
+    assert 1 + stop.waited == checks  # the first is better than nothing
+
+
+def test_a_metric_of_any_name_may_be_looked_at_after_an_epoch() -> None:
+    assert EarlyStoppingCB("f1", when="epoch").monitor == "f1"
 
 
 @pytest.mark.parametrize(
@@ -93,5 +188,5 @@ def test_what_would_never_stop_is_refused(monitor: str, mode: str, message: str)
 
 
 def test_a_metric_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(KeyError, match="val/acuracy"):
+    with pytest.raises(UserError, match="no metric 'val/acuracy'; there are: val/loss"):
         epochs(EarlyStoppingCB("val/acuracy"), val_loss=[1])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner, TrainLearner
 from twinloop.learner.callbacks import (
     AccumulateCB,
@@ -118,7 +119,7 @@ def test_on_a_plateau(losses: list[float], expected: list[float]) -> None:
 
 def test_a_plateau_needs_its_metric() -> None:
     plateau = PlateauSchedCB(ReduceLROnPlateau, "val/accuracy")
-    with pytest.raises(KeyError, match="val/accuracy"):
+    with pytest.raises(UserError, match="no metric 'val/accuracy'"):
         rates(plateau, MetricsCB())
 
 

@@ -75,12 +75,13 @@ def test_every_tag_and_step(tmp_path: Path) -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize(("every", "steps"), [(1, list(range(8))), (3, [2, 5]), (9, [])])
+@pytest.mark.parametrize(("every", "steps"), [(1, list(range(8))), (3, [2, 5]), (9, []), (0, [])])
 def test_how_many_steps_lie_between_two_points(
     every: int, steps: list[int], tmp_path: Path
 ) -> None:
     found = curves(tmp_path, every)
-    assert [step for step, _ in found.get("train/loss_step", [])] == steps
+    for tag in ("train/loss_step", "lr-SGD"):
+        assert [step for step, _ in found.get(tag, [])] == steps
     assert [step for step, _ in found["train/loss"]] == [3, 7]
 
 

@@ -27,10 +27,15 @@ def learner(*cbs: Callback, n_valid: int = 2) -> TrainLearner:
         (1, 2, [(0, 2), (0, 4), (1, 2), (1, 4), (2, 2), (2, 4)]),
         (2, 5, [(1, 5)]),
         (1, 6, []),
+        # The batches of all epochs are counted together.
+        (None, 7, [(1, 2), (2, 4)]),
+        (None, 10, [(1, 5)]),
+        (None, None, [(0, 5), (1, 5), (2, 5)]),
+        (None, 16, []),
     ],
 )
 def test_when_it_comes(
-    every_n_epochs: int, every_n_batches: int | None, expected: list[tuple[int, int]]
+    every_n_epochs: int | None, every_n_batches: int | None, expected: list[tuple[int, int]]
 ) -> None:
     learn = learner(ValidateCB(every_n_epochs, every_n_batches), trace := TraceCB())
     learn.fit(3, valid=False)

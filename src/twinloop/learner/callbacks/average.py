@@ -17,14 +17,26 @@ class AverageCB(Callback):
     Validation is done with the average (Polyak & Juditsky 1992), which the model has at the end.
 
     Args:
-        average: What is kept of the average at each step, or `(mean, weight, steps) -> mean`.
+        average: What is kept of the average at each update, or `(mean, weight, updates) -> mean`.
+        use_buffers: Average the buffers too, where otherwise those of the model are copied.
+        should_update: `(step, None)` after each step and `(None, epoch)` after each epoch, both
+            counted from 0: whether to update then; after each step if unset.
     """
 
-    follows = ("DeviceCB", "TruePrecisionCB")
-    precedes = ("MetricsCB", "ValidateCB", "DistributedCB")
+    follows = ("DeviceCB",)
+    # The copy has every bit of the weights that the fit begins with.
+    precedes = ("TruePrecisionCB", "MetricsCB", "ValidateCB", "DistributedCB")
 
-    def __init__(self, average: float | Callable[..., Any] = 0.999) -> None:
+    def __init__(
+        self,
+        average: float | Callable[..., Any] = 0.999,
+        *,
+        use_buffers: bool = True,
+        should_update: Callable[[int | None, int | None], bool] | None = None,
+    ) -> None:
         self.avg_fn = average if callable(average) else get_ema_avg_fn(average)  # type: ignore[no-untyped-call]
+        self.use_buffers = use_buffers
+        self.should_update = should_update or (lambda step, _: step is not None)
         self.swapped = False
 
     def before_fit(self, learn: Learner) -> None:
@@ -32,27 +44,32 @@ class AverageCB(Callback):
         self.average = AveragedModel(
             learn.model,
             avg_fn=self.avg_fn,
-            use_buffers=True,
+            use_buffers=self.use_buffers,
         )
         if any(weight.dtype.itemsize < 4 for weight in learn.model.parameters()):
             self.average.float()  # small changes are lost when they are added to few bits
         self.seen = learn.steps
 
     def before_epoch(self, learn: Learner) -> None:
-        """Validate the average."""
+        """Validate the average, which has as many bits as the weights at the least."""
+        if next(learn.model.parameters()).dtype == torch.float64:
+            self.average.double()
         if not learn.training:
             self.swap(learn)
             self.swapped = True
 
     def after_batch(self, learn: Learner) -> None:
         """Take the weights of a new step into the average."""
-        if learn.steps > self.seen:
+        stepped = learn.training and learn.steps > self.seen
+        if stepped and self.should_update(learn.steps - 1, None):
             self.average.update_parameters(learn.model)
             self.seen = learn.steps
 
     def after_epoch(self, learn: Learner) -> None:
-        """Have the weights themselves in a checkpoint of this epoch."""
+        """Take in the weights of the epoch; a checkpoint of it has the weights themselves."""
         self.cleanup_epoch(learn)
+        if learn.ends_epoch and self.should_update(None, learn.epoch):
+            self.average.update_parameters(learn.model)
 
     def cleanup_epoch(self, learn: Learner) -> None:
         """Train on with the weights themselves, also where validation was cut short."""
@@ -83,5 +100,7 @@ class AverageCB(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on averaging."""
+        if any(value.dtype == torch.float64 for value in state["average"].values()):
+            self.average.double()
         self.average.load_state_dict(state["average"])
         self.seen = state["latest_update_step"]

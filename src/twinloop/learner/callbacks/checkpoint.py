@@ -11,6 +11,7 @@ from torch import Tensor
 from twinloop.files import save_whole
 from twinloop.learner.callback import Callback
 from twinloop.learner.callbacks.distributed import unwrapped
+from twinloop.learner.callbacks.metrics import monitored
 from twinloop.learner.learner import Learner
 
 
@@ -60,7 +61,7 @@ class CheckpointCB(Callback):
         """Save the epoch."""
         if not learn.ends_epoch:
             return
-        value = learn.metrics[self.monitor].detach().cpu() if self.monitor else None
+        value = monitored(learn, self, self.monitor).detach().cpu() if self.monitor else None
         if self.is_best(value):
             self.best = value
             self.save(learn, self.best_path)

@@ -1,76 +1,121 @@
-"""Enough is enough."""
+"""Stop a fit whose metric no longer becomes better."""
 
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from twinloop.learner.callback import Callback
+from twinloop.learner.callbacks.metrics import monitored
 from twinloop.learner.learner import Learner
+
+When = Literal["pass", "validation", "epoch"]
+"""After each pass over the monitor's stage, each validation, or each epoch with all its passes."""
+
+
+class Reason(Enum):
+    """Why a fit was stopped; numbers as in Lightning's checkpoints."""
+
+    NONE, THRESHOLD, DIVERGENCE, PATIENCE, NOT_FINITE = range(5)
+
+    def __bool__(self) -> bool:
+        return self is not Reason.NONE
 
 
 class EarlyStoppingCB(Callback):
-    """Stops when `monitor` has not become better for `patience` passes; Lightning: `EarlyStopping`.
+    """Stops when `monitor` has not become better for `patience` checks; Lightning: `EarlyStopping`.
 
     Args:
         monitor: A metric's name, 'val/loss' or 'train/accuracy' say.
         mode: 'min' or 'max', whichever is better.
-        patience: How many passes in a row may be no better.
+        patience: How many checks in a row may be no better.
         min_delta: How much better counts as better.
+        strict: Raise where the metric is missing at a check; else there is no check.
+        check_finite: Stop at a value that is NaN or infinite.
+        stopping_threshold: Stop when the value is better than that.
+        divergence_threshold: Stop when the value is worse than that.
+        when: When to check.
 
     Raises:
         ValueError: another mode, or a metric of neither 'train/' nor 'val/', which never comes.
+        UserError: no such metric at a check that is strict.
     """
 
     follows = ("MetricsCB",)
 
     def __init__(
-        self, monitor: str = "val/loss", mode: str = "min", patience: int = 3, min_delta: float = 0
+        self,
+        monitor: str = "val/loss",
+        mode: str = "min",
+        patience: int = 3,
+        min_delta: float = 0,
+        *,
+        strict: bool = True,
+        check_finite: bool = True,
+        stopping_threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        when: When = "pass",
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
-        if not monitor.startswith(("train/", "val/")):
+        if when == "pass" and not monitor.startswith(("train/", "val/")):
             raise ValueError(f"monitor is {monitor!r}; it must begin with 'train/' or 'val/'")
         self.monitor, self.mode, self.patience, self.min_delta = monitor, mode, patience, min_delta
+        self.strict, self.check_finite, self.when = strict, check_finite, when
+        self.stopping_threshold = stopping_threshold
+        self.divergence_threshold = divergence_threshold
         self.best: Tensor = torch.tensor(torch.inf if mode == "min" else -torch.inf)
         self.waited = 0
         self.stopped_epoch = 0
+        self.reason = Reason.NONE
 
     def after_epoch(self, learn: Learner) -> None:
-        """Compare with the best so far; a number that is none stops at once."""
-        if not self.monitor.startswith(f"{learn.stage}/"):
+        """Check the metric, and end the epoch and the fit if it is time."""
+        due = {
+            "pass": self.monitor.startswith(f"{learn.stage}/"),
+            "validation": not learn.training,
+            "epoch": learn.ends_epoch,
+        }
+        if not due[self.when] or (self.monitor not in learn.metrics and not self.strict):
             return
-        value = learn.metrics[self.monitor].cpu()
-        if not value.isfinite():
-            self._stop(learn)
-        elif self._is_better(value):
+        if reason := self._reason(monitored(learn, self, self.monitor).cpu()):
+            self.reason, self.stopped_epoch = reason, learn.epoch
+            learn.stopping = True
+
+    def _reason(self, value: Tensor) -> Reason:
+        """Take one value of the metric into account, and say why it is time to stop, if it is."""
+        if self.check_finite and not value.isfinite():
+            return Reason.NOT_FINITE
+        if self.stopping_threshold is not None and self._is_better(value, self.stopping_threshold):
+            return Reason.THRESHOLD
+        limit = self.divergence_threshold
+        if limit is not None and self._is_better(-value, -limit):
+            return Reason.DIVERGENCE
+        delta = self.min_delta if self.mode == "min" else -self.min_delta
+        if self._is_better(value + delta, self.best):
             self.best, self.waited = value, 0
         else:
             self.waited += 1
-            if self.waited >= self.patience:
-                self._stop(learn)
+        return Reason.PATIENCE if self.waited >= max(self.patience, 1) else Reason.NONE
 
-    def _is_better(self, value: Tensor) -> bool:
-        if self.mode == "min":
-            return bool(value + self.min_delta < self.best)
-        return bool(value - self.min_delta > self.best)
-
-    def _stop(self, learn: Learner) -> None:
-        learn.stopping = True
-        self.stopped_epoch = learn.epoch
+    def _is_better(self, value: Tensor, other: Tensor | float) -> bool:
+        return bool(value < other if self.mode == "min" else value > other)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, and for how long it has been."""
+        """The best so far, and for how many checks it has been the best."""
         return {
             "wait_count": self.waited,
             "stopped_epoch": self.stopped_epoch,
             "best_score": self.best,
             "patience": self.patience,
+            "stopping_reason": self.reason.value,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on waiting."""
+        """Restore the best so far, and how long it has been waited for a better one."""
         self.waited = state["wait_count"]
         self.stopped_epoch = state["stopped_epoch"]
         self.best = state["best_score"]
         self.patience = state["patience"]
+        self.reason = Reason(state["stopping_reason"])

@@ -6,9 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twinloop.errors import UserError
 from twinloop.learner.callback import Callback
 from twinloop.learner.learner import Learner
 from twinloop.learner.metrics import Loss
+
+
+def monitored(learn: Learner, cb: Callback, name: str) -> Tensor:
+    """The metric `name` that the callback `cb` decides by.
+
+    Raises:
+        UserError: it is not among the metrics that are there by now.
+    """
+    if name not in learn.metrics:
+        there = ", ".join(sorted(learn.metrics)) or "none"
+        raise UserError(f"{type(cb).__name__}: there is no metric {name!r}; there are: {there}")
+    return learn.metrics[name]
 
 
 class MetricsCB(Callback):

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from twinloop.learner.callback import Callback
+from twinloop.learner.callbacks.metrics import monitored
 from twinloop.learner.learner import Learner
 
 
@@ -71,4 +72,4 @@ class PlateauSchedCB(SchedCB):
     def after_epoch(self, learn: Learner) -> None:
         """Show the scheduler how the epoch went, unless it was cut short."""
         if learn.ends_epoch and learn.num == learn.n_batches:
-            self.sched.step(learn.metrics[self.monitor])
+            self.sched.step(monitored(learn, self, self.monitor))

@@ -14,7 +14,7 @@ class TensorBoardCB(Callback):
 
     Args:
         writer: Where to.
-        every: How many steps lie between two points of a curve.
+        every: How many steps lie between two points of a curve; with 0 it has none.
     """
 
     follows = ("MetricsCB",)
@@ -50,7 +50,9 @@ class TensorBoardCB(Callback):
             self.write(learn, {"train/loss_step": float(self.loss)})
 
     def after_epoch(self, learn: Learner) -> None:
-        """Write the metrics of the pass."""
+        """Write the metrics of the pass; those of train at the last step that was taken."""
+        if learn.training:
+            self.at = learn.steps - 1
         stage = f"{learn.stage}/"
         self.write(learn, {k: float(v) for k, v in learn.metrics.items() if k.startswith(stage)})
 
@@ -60,7 +62,7 @@ class TensorBoardCB(Callback):
 
     def is_due(self) -> bool:
         """Whether this step has a point on the curves."""
-        return (self.at + 1) % self.every == 0
+        return self.every > 0 and (self.at + 1) % self.every == 0
 
     def write(self, learn: Learner, numbers: dict[str, float]) -> None:
         """Write numbers at the present step, and which epoch that is."""

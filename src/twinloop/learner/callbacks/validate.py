@@ -8,14 +8,15 @@ class ValidateCB(Callback):
     """Validates inside the training epoch, as Lightning does: use it with `fit(valid=False)`.
 
     Args:
-        every_n_epochs: Only in every n-th epoch; Lightning: `check_val_every_n_epoch`.
+        every_n_epochs: Only in every n-th epoch; Lightning: `check_val_every_n_epoch`. None counts
+            the batches of all epochs together.
         every_n_batches: After every n-th batch, or after the last one if unset; Lightning:
             `val_check_interval`.
     """
 
     follows = ("ResumeCB",)
 
-    def __init__(self, every_n_epochs: int = 1, every_n_batches: int | None = None) -> None:
+    def __init__(self, every_n_epochs: int | None = 1, every_n_batches: int | None = None) -> None:
         self.every_n_epochs = every_n_epochs
         self.every_n_batches = every_n_batches
         self.left = False
@@ -28,11 +29,17 @@ class ValidateCB(Callback):
 
     def after_batch(self, learn: Learner) -> None:
         """Validate if it is time, and go on with the epoch as if nothing had been."""
-        if not learn.training or not len(learn.dls.valid):
-            return
-        due = (learn.num + 1) % (self.every_n_batches or learn.n_batches) == 0
-        if due and (learn.epoch + 1) % self.every_n_epochs == 0:
+        if learn.training and self.is_due(learn):
             self.validate(learn)
+
+    def is_due(self, learn: Learner) -> bool:
+        """Whether a validation comes after this batch of train."""
+        if not len(learn.dls.valid) or (learn.epoch + 1) % (self.every_n_epochs or 1):
+            return False
+        done = learn.num + 1
+        if self.every_n_epochs is None:
+            done += learn.epoch * learn.n_batches
+        return done % (self.every_n_batches or learn.n_batches) == 0
 
     def validate(self, learn: Learner) -> None:
         """Go through valid, and leave the Learner where it is in train."""
