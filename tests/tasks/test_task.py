@@ -1,17 +1,19 @@
 """What both tasks share: predictions, schedules, and what goes into a checkpoint."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
-from twinloop.models import MLP
-from twinloop.tasks import Classification, Cosine, OneCycle
+from twinloop.models import MLP, LessonAutoencoder
+from twinloop.tasks import Classification, Cosine, OneCycle, Plateau, Reconstruction, Task
 from twinloop.tasks.schedule import Schedule
 
 
@@ -113,6 +115,125 @@ def test_a_checkpoint_holds_what_predict_must_know_in_plain_types(digits: ImageD
         "image_shape": (1, 8, 8),
         "class_names": tuple("0123456789"),
     }
+
+
+def saved_by(saved: Task, **more: Any) -> dict[str, Any]:
+    """A checkpoint as Lightning and the homemade loop hand it to the task."""
+    checkpoint: dict[str, Any] = {"state_dict": saved.state_dict(), "global_step": 0} | more
+    saved.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+def test_hyperparameters_stay_in_a_checkpoint_where_they_are_plain(digits: ImageDataModule) -> None:
+    plain = {
+        "width": 3,
+        "rate": 0.5,
+        "mirror": True,
+        "none": None,
+        "nested": {"names": ["a", ("b", 1)], 2: {}},
+    }
+    other = {
+        "tensor": torch.ones(1),
+        "path": Path("a"),
+        "network": MLP,
+        "inner": {"names": [Path("a")]},
+        "key": {Path("a"): 1},
+        "numpy": torch.ones(1).numpy()[0],
+        "spec": digits.spec,  # a tuple of a class of its own
+    }
+    checkpoint = saved_by(task(digits), hyper_parameters=plain | other)
+    assert checkpoint["hyper_parameters"] == plain
+    assert "hyper_parameters" not in saved_by(task(digits), hyper_parameters=other)
+    assert "hyper_parameters" not in saved_by(task(digits))
+
+
+@pytest.mark.parametrize("fn", [None, TrainerFn.TESTING, TrainerFn.PREDICTING])
+def test_outside_of_a_fit_a_checkpoint_is_only_weights(
+    fn: TrainerFn | None, digits: ImageDataModule
+) -> None:
+    classifier = task(digits)
+    if fn:
+        classifier.trainer = trainer()
+        classifier.trainer.state.fn = fn
+    classifier.on_load_checkpoint({"plan": {"steps": 6}, "counted": [{"loss": {"mean_value": 1}}]})
+    assert not classifier.train_loss.update_called
+    classifier.optimizer_and_scheduler(15, 5)
+
+
+SCHEDULES: list[tuple[Schedule | None, dict[str, int]]] = [
+    (OneCycle(), {"steps": 6}),
+    (Cosine(), {"epochs": 2}),
+    (Plateau(), {}),
+    (None, {}),
+]
+
+
+@pytest.mark.parametrize(("schedule", "plan"), SCHEDULES)
+def test_a_schedule_is_planned_for_what_it_needs_to_know(
+    schedule: Schedule | None, plan: dict[str, int], digits: ImageDataModule
+) -> None:
+    classifier = task(digits, schedule)
+    classifier.optimizer_and_scheduler(6, 2)
+    assert saved_by(classifier)["plan"] == plan
+
+
+@pytest.mark.parametrize(("schedule", "plan"), SCHEDULES)
+def test_what_a_schedule_does_not_need_may_be_unknown(
+    schedule: Schedule | None, plan: dict[str, int], digits: ImageDataModule
+) -> None:
+    classifier = task(digits, schedule)
+    for steps, epochs in ((float("inf"), 2), (float("inf"), -1), (6, None), (6, -1)):
+        known = {"steps": steps != float("inf"), "epochs": epochs == 2}
+        if all(known[name] for name in plan):
+            classifier.optimizer_and_scheduler(steps, epochs)
+        else:
+            with pytest.raises(UserError, match=r"how long the run is; set trainer\.max_epochs"):
+                classifier.optimizer_and_scheduler(steps, epochs)
+
+
+@pytest.mark.parametrize("loads_first", [False, True])
+@pytest.mark.parametrize(("schedule", "plan"), SCHEDULES)
+def test_a_resumed_run_is_as_long_as_its_schedule_was_planned_for(
+    schedule: Schedule | None, plan: dict[str, int], loads_first: bool, digits: ImageDataModule
+) -> None:
+    def resume(steps: int, epochs: int) -> None:
+        classifier = task(digits, schedule)
+        classifier.trainer = trainer()
+        classifier.trainer.state.fn = TrainerFn.FITTING
+        if loads_first:  # as a Trainer does; the Learner has made the optimiser by then
+            classifier.on_load_checkpoint({"plan": plan, "counted": [{}]})
+        classifier.optimizer_and_scheduler(steps, epochs)
+        classifier.on_load_checkpoint({"plan": plan, "counted": [{}]})
+
+    resume(6, 2)
+    for steps, epochs in ((15, 2), (6, 5)):
+        now = {"steps": steps, "epochs": epochs}
+        if all(now[name] == then for name, then in plan.items()):
+            resume(steps, epochs)
+        else:
+            ((name, then),) = plan.items()
+            message = f"planned for {then} {name}, and this run has {now[name]}; pass the"
+            with pytest.raises(UserError, match=message):
+                resume(steps, epochs)
+
+
+def test_metrics_are_known_by_name_before_any_is_measured(digits: ImageDataModule) -> None:
+    tasks: list[Task] = [
+        task(digits),
+        Reconstruction(LessonAutoencoder, lambda weights: SGD(weights, 0.1), digits.spec),
+    ]
+    single = {
+        Classification: {"train": ["accuracy"], "val": ["accuracy"], "test": ["accuracy"]},
+        Reconstruction: {"train": [], "val": ["mse", "psnr"], "test": ["mse", "psnr", "ssim"]},
+    }
+    images = torch.rand(2, 1, 8, 8)
+    for one in tasks:
+        for stage, names in single[type(one)].items():
+            found = one.metric_names(stage)
+            assert found == [f"{stage}/{name}" for name in ("loss", *names)]
+            output, target = one(images), torch.tensor([3, 4])
+            one.count(stage, output, images if output.ndim == 4 else target, torch.tensor(1.0))
+            assert one.compute(stage).keys() == set(found)
 
 
 def test_predictions_are_the_networks_answers(digits: ImageDataModule) -> None:

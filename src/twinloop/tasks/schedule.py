@@ -7,6 +7,7 @@ experiment states it once.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
@@ -17,6 +18,11 @@ from twinloop.errors import UserError
 
 class Schedule(ABC):
     """How the learning rate moves during a run."""
+
+    needs: ClassVar[tuple[str, ...]] = ("steps", "epochs")
+    """What of the run's length it is planned for; a resumed run has the same."""
+    monitor: ClassVar[str | None] = None
+    """The metric that it is shown after each epoch."""
 
     @abstractmethod
     def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> LRSchedulerConfigType:
@@ -29,6 +35,8 @@ class OneCycle(Schedule):
 
     `warmup` is the share of the run that goes up.
     """
+
+    needs: ClassVar[tuple[str, ...]] = ("steps",)
 
     warmup: float = 0.25
 
@@ -49,6 +57,8 @@ class OneCycle(Schedule):
 class Cosine(Schedule):
     """Down along half a cosine, epoch by epoch (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
 
+    needs: ClassVar[tuple[str, ...]] = ("epochs",)
+
     def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> LRSchedulerConfigType:
         """Step with every epoch."""
         return {"scheduler": CosineAnnealingLR(optimizer, T_max=epochs), "interval": "epoch"}
@@ -58,10 +68,13 @@ class Cosine(Schedule):
 class Plateau(Schedule):
     """Times `factor` whenever `val/loss` has not fallen for more than `patience` epochs."""
 
+    needs: ClassVar[tuple[str, ...]] = ()
+    monitor: ClassVar[str | None] = "val/loss"
+
     factor: float = 0.1
     patience: int = 2
 
     def __call__(self, optimizer: Optimizer, steps: int, epochs: int) -> LRSchedulerConfigType:
         """Step with every validation."""
         scheduler = ReduceLROnPlateau(optimizer, factor=self.factor, patience=self.patience)
-        return {"scheduler": scheduler, "interval": "epoch", "monitor": "val/loss"}
+        return {"scheduler": scheduler, "interval": "epoch", "monitor": self.monitor}

@@ -1,5 +1,6 @@
 """What every task shares: one definition of an experiment, for whichever loop runs it."""
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
@@ -7,6 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,6 +17,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, told_as_mistake
 from twinloop.finite import check_weights
+from twinloop.processes import gathered, rank, world_size
 from twinloop.tasks.schedule import Schedule
 
 ImageBatch = tuple[Tensor, Tensor]
@@ -58,6 +61,8 @@ class Task(LightningModule):
         self.val_metrics = metrics["val"]
         self.test_metrics = metrics["test"]
         self.last_metrics: dict[str, Tensor] = {}
+        self._plan: dict[str, float | None] = {}
+        self._resumed_plan: dict[str, float | None] | None = None
 
     @abstractmethod
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
@@ -136,12 +141,42 @@ class Task(LightningModule):
             optimizer = self.optimizer(self.network.parameters())
         if self.schedule is None:
             return optimizer, None
-        if steps == float("inf") or epochs is None:
+        length = {"steps": None if steps == float("inf") else steps, "epochs": epochs}
+        self._plan = {name: length[name] for name in self.schedule.needs}
+        if {None, -1} & set(self._plan.values()):
             raise UserError(
                 "model.schedule needs to know how long the run is; set trainer.max_epochs"
             )
+        self._check_plan()
         with told_as_mistake("model.schedule"):
-            return optimizer, self.schedule(optimizer, int(steps), epochs)
+            steps = int(min(steps, sys.maxsize))
+            return optimizer, self.schedule(optimizer, steps, epochs or -1)
+
+    def _check_plan(self) -> None:
+        """Make sure that a resumed run has the length that its schedule was planned for.
+
+        Raises:
+            UserError: it has another.
+        """
+        for name, now in self._plan.items() if self._resumed_plan else ():
+            then = self._resumed_plan.get(name, now) if self._resumed_plan else now
+            if then != now:
+                raise UserError(
+                    f"model.schedule was planned for {then:,} {name}, and this run has {now:,}; "
+                    "pass the trainer.max_epochs, trainer.max_steps and data.batch_size it started "
+                    "with, or begin a new run with --weights"
+                )
+
+    def metric_names(self, stage: str) -> list[str]:
+        """The metrics of `stage` that are one number: those that are logged."""
+        _, metrics = self._metrics(stage)
+        single = [
+            name
+            for name, metric in metrics.items()
+            if getattr(metric, "average", "micro") is not None
+            and "ConfusionMatrix" not in type(metric).__name__
+        ]
+        return [f"{stage}/loss", *single]
 
     def count(self, stage: str, output: Tensor, target: Tensor, loss: Tensor) -> None:
         """Add a batch to the metrics of `stage`: 'train', 'val' or 'test'."""
@@ -168,47 +203,53 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what predict must know of the data, and what was counted of an epoch so far.
 
+        Hyperparameters that `save_hyperparameters` has kept stay in the checkpoint where they are
+        plain values: nothing else can be read without running code.
+
         Raises:
             NotFiniteError: a weight that is not: what was saved before stays.
         """
         check_weights(checkpoint["state_dict"], checkpoint["global_step"])
         checkpoint["data_spec"] = self.spec._asdict()
-        mean_loss, metrics = self._metrics("train")
-        counted = {"loss": mean_loss, **dict(metrics.items())}
-        checkpoint["counted"] = {
+        checkpoint["plan"] = self._plan
+        kept = checkpoint.pop(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        if plain := {name: value for name, value in kept.items() if _is_plain(value)}:
+            checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = plain
+        counted = {
             name: {key: torch.clone(value) for key, value in metric.metric_state.items()}  # type: ignore[arg-type]
-            for name, metric in counted.items()
+            for name, metric in self._counting().items()
             if metric.update_called
         }
+        # Each process has counted its own part of every batch.
+        checkpoint["counted"] = gathered(counted)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting, unless the schedule was planned for another length of run."""
-        self.check_length(checkpoint, self.trainer.estimated_stepping_batches)
-        self.load_counted(checkpoint)
-
-    def check_length(self, checkpoint: dict[str, Any], steps: float) -> None:
-        """Make sure that the schedule in `checkpoint` was planned for a run of `steps` steps.
+        """Continue counting in a fit, unless the schedule was planned for another length of run.
 
         Raises:
-            UserError: it was planned for another number.
+            UserError: another length, or another number of processes inside an epoch.
         """
-        for scheduler in checkpoint["lr_schedulers"]:
-            planned = scheduler.get("total_steps", steps)
-            if planned != steps:
-                raise UserError(
-                    f"model.schedule was planned for {planned:,} steps, and this run has "
-                    f"{steps:,}; pass the trainer.max_epochs and data.batch_size it started with"
-                )
-
-    def load_counted(self, checkpoint: dict[str, Any]) -> None:
-        """Take over what the train metrics had counted when `checkpoint` was saved."""
-        mean_loss, metrics = self._metrics("train")
-        counted = {"loss": mean_loss, **dict(metrics.items())}
-        for name, states in checkpoint["counted"].items():
-            metric = counted[name]
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._resumed_plan = checkpoint.get("plan", {})
+        self._check_plan()
+        parts = checkpoint["counted"]
+        if len(parts) != world_size() and any(parts):
+            raise UserError(
+                f"the checkpoint was saved inside an epoch of {len(parts)} processes, and "
+                f"{world_size()} run; resume with as many, or from a checkpoint of an epoch's end"
+            )
+        counting = self._counting()
+        for name, states in (parts[rank()] if any(parts) else {}).items():
+            metric = counting[name]
             metric._update_count = 1
             for key, value in states.items():
                 setattr(metric, key, value.to(metric.device))
+
+    def _counting(self) -> dict[str, Metric]:
+        """The metrics of train, which an epoch that is stopped and resumed continues."""
+        mean_loss, metrics = self._metrics("train")
+        return {"loss": mean_loss, **dict(metrics.items())}
 
     def _evaluate(self, stage: str, batch: ImageBatch) -> Tensor:
         inputs, target = self.inputs_and_targets(batch)
@@ -219,3 +260,12 @@ class Task(LightningModule):
 
     def _metrics(self, stage: str) -> tuple[MeanMetric, MetricCollection]:
         return getattr(self, f"{stage}_loss"), getattr(self, f"{stage}_metrics")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a checkpoint that holds `value` can be read without running code."""
+    if type(value) is dict:
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    if type(value) in (list, tuple):  # a named tuple is a class that would be imported
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
