@@ -51,7 +51,14 @@ class Bars(Progress):
         line = "  ".join([epoch, f"{seconds:.1f} s", *numbers])
         self.console.print(line, highlight=False, soft_wrap=True)
 
+    def say_row(self, row: Mapping[str, float], epochs: int | None) -> None:
+        """Print a row of a run's history, one of `epochs`."""
+        metrics = dict(row)
+        epoch = epoch_of(int(metrics.pop("epoch")) - 1, epochs)
+        self.say(epoch, metrics.pop("seconds"), metrics)
+
 
 def epoch_of(epoch: int, epochs: int | None) -> str:
     """`epoch 1/5` for the epoch counted from 0; `epoch 1` in a run that has no last one."""
-    return f"epoch {epoch + 1}/{epochs}" if epochs and epochs > 0 else f"epoch {epoch + 1}"
+    ends = epochs is not None and 0 < epochs < sys.maxsize
+    return f"epoch {epoch + 1}/{epochs}" if ends else f"epoch {epoch + 1}"

@@ -83,7 +83,7 @@ def test_two_processes_end_with_the_same_bits(options: tuple[str, ...], tmp_path
     one, other = (fit(loop, tmp_path / loop, *options) for loop in LOOPS)
     for part in ("state_dict", "optimizer_states", "lr_schedulers"):
         assert compare_tensors(part, flat(one[part]), flat(other[part])) == []
-    rows, others = (found["callbacks"]["History"]["rows"] for found in (one, other))
+    rows, others = (found["callbacks"]["KeepHistory"]["rows"] for found in (one, other))
     for row in (*rows, *others):
         del row["seconds"]
     assert rows == others

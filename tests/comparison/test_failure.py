@@ -21,6 +21,7 @@ from twinloop.comparison.run import learner_callbacks
 from twinloop.learner import Callback
 from twinloop.learner.callback import EVENTS
 from twinloop.runs.callbacks import trainer_callbacks
+from twinloop.tasks import Task
 
 pytestmark = pytest.mark.usefixtures("_cublas")
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "classifier.yaml"
@@ -122,14 +123,20 @@ def fail_at(place: str, monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
         raise ArithmeticError(place)
 
     def failing(make: Callable[..., Any], kind: type[Any]) -> Callable[..., Any]:
-        def made(run: Path, task: nn.Module, *args: Any, **options: Any) -> Any:
-            models.append(task)
-            callbacks, rows = make(run, task, *args, **options)
+        def made(*args: Any, **options: Any) -> Any:
             callback = kind()
             setattr(callback, place, fails)
-            return [*callbacks, callback], rows
+            return [*make(*args, **options), callback]
 
         return made
+
+    learn = Task.__init__
+
+    def remember(task: Task, *args: Any, **options: Any) -> None:
+        learn(task, *args, **options)
+        models.append(task)
+
+    monkeypatch.setattr(Task, "__init__", remember)
 
     if place in EVENTS:
         made = failing(learner_callbacks, Callback)

@@ -14,7 +14,9 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.models import MLP
-from twinloop.runs.callbacks import EpochProgress, History, RandomState, trainer_callbacks
+from twinloop.runs.callbacks import EpochProgress, KeepHistory, RandomState, trainer_callbacks
+from twinloop.runs.history import History
+from twinloop.runs.saver import Saver
 from twinloop.runs.stop import StopSignals
 from twinloop.tasks import Classification
 
@@ -38,7 +40,7 @@ def fit(data: ImageDataModule, *callbacks: Any, epochs: int = 2) -> Trainer:
 
 def test_history_has_a_row_for_each_epoch_with_its_metrics(digits: ImageDataModule) -> None:
     history = History()
-    trainer = fit(digits, history)
+    trainer = fit(digits, KeepHistory(history))
     names = ["epoch", "seconds", "train/accuracy", "train/loss", "val/accuracy", "val/loss"]
     assert [sorted(row) for row in history.rows] == [names] * 2
     assert [row["epoch"] for row in history.rows] == [1, 2]
@@ -50,10 +52,10 @@ def test_history_has_a_row_for_each_epoch_with_its_metrics(digits: ImageDataModu
 
 def test_history_goes_on_after_the_rows_of_a_checkpoint(digits: ImageDataModule) -> None:
     first, second = History(), History()
-    fit(digits, first, epochs=1)
+    fit(digits, KeepHistory(first), epochs=1)
     saved = first.state_dict()
     second.load_state_dict(saved)
-    fit(digits, second, epochs=1)
+    fit(digits, KeepHistory(second), epochs=1)
     assert second.rows[0] == first.rows[0]
     assert len(second.rows) == 2
     assert len(saved["rows"]) == 1  # what was saved is not added to
@@ -63,7 +65,7 @@ def test_progress_is_a_line_for_each_epoch(
     digits: ImageDataModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
     history = History()
-    fit(digits, history, EpochProgress(history))
+    fit(digits, KeepHistory(history), EpochProgress(history))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
     for number, (line, row) in enumerate(zip(lines, history.rows, strict=True), start=1):
@@ -95,7 +97,7 @@ def test_progress_is_a_bar_for_each_pass(digits: ImageDataModule) -> None:
     history = History()
     progress = EpochProgress(history, bar=True)
     look = Look(progress)
-    trainer = fit(digits, history, progress, look, epochs=1)
+    trainer = fit(digits, KeepHistory(history), progress, look, epochs=1)
     batches = int(trainer.num_val_batches[0])
     train = [("epoch 1/1 train", done, 2) for done in (1, 2)]
     val = [("epoch 1/1 val", done, batches) for done in range(1, batches + 1)]
@@ -108,7 +110,7 @@ def test_a_fit_that_fails_gives_the_terminal_back(digits: ImageDataModule) -> No
     history = History()
     progress = EpochProgress(history, bar=True)
     with pytest.raises(ValueError, match="here"):
-        fit(digits, history, progress, Look(progress, ends=0))
+        fit(digits, KeepHistory(history), progress, Look(progress, ends=0))
     assert not progress.bars.live.is_started
 
 
@@ -125,11 +127,9 @@ def test_random_numbers_go_on_where_the_checkpoint_was_saved() -> None:
 def test_a_terminal_gets_bars_unless_they_are_not_wanted(
     bar: bool | None, digits: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with SummaryWriter(str(tmp_path)) as writer:
-        callbacks, _ = trainer_callbacks(
-            tmp_path, task, digits, writer, {}, StopSignals(), validates=True, bar=bar
-        )
+        saver = Saver(tmp_path, None, "min", {}, "")
+        callbacks = trainer_callbacks(saver, History(), digits, writer, StopSignals(), bar=bar)
     (progress,) = [callback for callback in callbacks if isinstance(callback, EpochProgress)]
     assert progress.bars.disable is (bar is False)

@@ -1,16 +1,13 @@
 """A Learner's checkpoint in Lightning's form, so that either loop goes on from the other's."""
 
 import math
-from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from torch import Tensor
+from lightning.pytorch.callbacks import EarlyStopping
 
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
@@ -30,7 +27,7 @@ class LightningForm(Callback):
         accumulate: Batches to a step.
     """
 
-    precedes = ("CheckpointCB", "SaveAndStopCB")
+    precedes = ("SaveCheckpointsCB", "SaveAndStopCB")
 
     def __init__(self, task: Task, accumulate: int = 1) -> None:
         self.task = task
@@ -57,15 +54,19 @@ class LightningForm(Callback):
             self.validated += 1
             self.validated_last += 1
 
-    def pack(self, learn: Learner) -> dict[str, Any]:
-        """The checkpoint that a Trainer would save where `learn` is now."""
+    def pack(self, learn: Learner, *, completed: bool = False) -> dict[str, Any]:
+        """The checkpoint that a Trainer would save where `learn` is now.
+
+        Lightning counts a batch of train as `completed` once its callbacks are done, so in a
+        checkpoint of the validation that comes after it, and not in one of the batch itself.
+        """
         at_end = learn.num == learn.n_batches or learn.stopping
         checkpoint: dict[str, Any] = {
             "epoch": learn.epoch,
             "global_step": learn.steps,
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": self.task.state_dict(),
-            "loops": self._loops(learn, at_end),
+            "loops": self._loops(learn, at_end, completed),
             "callbacks": {"RandomState": self.validating_from or RandomState().state_dict()},
             "optimizer_states": [learn.opt.state_dict()],
             "ImageDataModule": {"train": learn.dls.train.state_dict()},
@@ -73,6 +74,9 @@ class LightningForm(Callback):
         }
         for cb in learn.cbs:
             self._pack_callback(cb, learn, checkpoint)
+        if self.task.hparams:
+            checkpoint[self.task.CHECKPOINT_HYPER_PARAMS_NAME] = self.task._hparams_name
+            checkpoint[self.task.CHECKPOINT_HYPER_PARAMS_KEY] = dict(self.task.hparams)
         self.task.on_save_checkpoint(checkpoint)
         return checkpoint
 
@@ -91,7 +95,7 @@ class LightningForm(Callback):
         for cb in learn.cbs:
             self._unpack_callback(cb, checkpoint)
         learn.dls.train.position = checkpoint["ImageDataModule"]["train"]["position"]
-        self.task.load_counted(checkpoint)
+        self.task.on_load_checkpoint(checkpoint)
         validation = loop["epoch_loop.val_loop.batch_progress"]["current"]
         for cb in learn.cbs:
             if isinstance(cb, cbs.ValidateCB):
@@ -99,21 +103,27 @@ class LightningForm(Callback):
         RandomState().load_state_dict(checkpoint["callbacks"]["RandomState"])
         return int(loop["epoch_loop.batch_progress"]["current"]["ready"]) if in_epoch else 0
 
-    def _loops(self, learn: Learner, at_end: bool) -> dict[str, Any]:
+    def _loops(self, learn: Learner, at_end: bool, completed: bool) -> dict[str, Any]:
         """The counters of Lightning's loops, after an epoch's last batch or inside an epoch."""
         done = learn.epoch + at_end
         batches = learn.num + (not at_end)  # inside an epoch this batch counts as processed
-        completed = at_end or self.validating_from is not None
+        completed = completed or at_end or self.validating_from is not None
         earlier = learn.epoch * math.ceil(learn.n_batches / self.accumulate)
         steps = {
             "total": _counted(learn.steps, learn.steps),
             "current": _counted(learn.steps - earlier, learn.steps - earlier),
         }
         total = learn.epoch * learn.n_batches + batches
+        # Inside a window of accumulated batches gradients were zeroed for a step still to come.
+        left = batches % self.accumulate > 0 and batches < learn.n_batches
+        zeroed = {
+            name: _counted(count["ready"] + left, count["completed"] + left)
+            for name, count in steps.items()
+        }
         fit = {
             "state_dict": {"combined_loader": [learn.dls.train.state_dict()]},
             "epoch_loop.state_dict": {
-                "_batches_that_stepped": learn.steps if at_end else learn.steps - 1
+                "_batches_that_stepped": learn.steps if at_end or left else learn.steps - 1
             },
             "epoch_loop.batch_progress": {
                 "total": _counted(total, total - (not completed), processed=total),
@@ -125,7 +135,7 @@ class LightningForm(Callback):
                 "optimizer": {
                     "step": steps,
                     "zero_grad": {
-                        name: count | {"started": count["ready"]} for name, count in steps.items()
+                        name: count | {"started": count["ready"]} for name, count in zeroed.items()
                     },
                 }
             },
@@ -169,8 +179,6 @@ class LightningForm(Callback):
         states = checkpoint["callbacks"]
         if isinstance(cb, cbs.EarlyStoppingCB):
             states[_early_stopping_key(cb)] = cb.state_dict()
-        elif isinstance(cb, cbs.CheckpointCB):
-            states |= _saver_states(cb, learn.metrics)
         elif isinstance(cb, cbs.AverageCB):
             mean = cb.state_dict()
             states["EMAWeightAveraging"] = {"latest_update_step": mean["latest_update_step"]}
@@ -195,10 +203,6 @@ class LightningForm(Callback):
         states = checkpoint["callbacks"]
         if isinstance(cb, cbs.EarlyStoppingCB):
             cb.load_state_dict(states[_early_stopping_key(cb)])
-        elif isinstance(cb, cbs.CheckpointCB):
-            if cb.monitor:
-                score = states[_best_saver(cb).state_key]["best_model_score"]
-                cb.load_state_dict({} if score is None else {"best": score})
         elif isinstance(cb, cbs.AverageCB):
             mean = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
             cb.load_state_dict(
@@ -206,8 +210,10 @@ class LightningForm(Callback):
             )
         elif isinstance(cb, cbs.MixedPrecisionCB):
             cb.load_state_dict(checkpoint.get("MixedPrecision", {}))
-        elif not isinstance(cb, SchedCB) and cb.state_dict():
-            cb.load_state_dict(states[type(cb).__name__.removesuffix("CB")])
+        elif not isinstance(cb, SchedCB):
+            name = type(cb).__name__.removesuffix("CB")
+            if name in states:
+                cb.load_state_dict(states[name])
 
 
 @cache
@@ -236,27 +242,3 @@ def _counted(ready: int, completed: int, processed: int | None = None) -> dict[s
 
 def _early_stopping_key(cb: cbs.EarlyStoppingCB) -> str:
     return EarlyStopping(cb.monitor, mode=cb.mode).state_key
-
-
-def _best_saver(cb: cbs.CheckpointCB) -> ModelCheckpoint:
-    return ModelCheckpoint(cb.folder, filename="best", monitor=cb.monitor, mode=cb.mode)
-
-
-def _saver_states(cb: cbs.CheckpointCB, metrics: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What Lightning's savers, of the best and of the last epoch, would know by now."""
-    last = ModelCheckpoint(cb.folder, filename="last")
-    last.best_model_path = _existing(cb.last_path)
-    if cb.monitor is None:
-        return {last.state_key: last.state_dict()}
-    best = _best_saver(cb)
-    if cb.best is not None:
-        path = str(cb.best_path)
-        best.best_model_path = best.kth_best_model_path = path
-        best.best_model_score = best.kth_value = cb.best
-        best.current_score = metrics[cb.monitor].detach().cpu()
-        best.best_k_models = {path: cb.best}
-    return {saver.state_key: saver.state_dict() for saver in (best, last)}
-
-
-def _existing(path: Path) -> str:
-    return str(path) if path.exists() else ""

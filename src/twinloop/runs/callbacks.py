@@ -4,14 +4,12 @@ Those that report an epoch are `Checkpoint`s: Lightning calls these last, after 
 the epoch's metrics.
 """
 
-import time
-from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -20,6 +18,8 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.finite import LossCheck, first_not_finite, place, random_state
 from twinloop.progress import Bars, epoch_of
 from twinloop.runs import board
+from twinloop.runs.history import History
+from twinloop.runs.saver import Saver
 from twinloop.runs.stop import SaveAndStop, StopSignals
 from twinloop.tasks import Task
 
@@ -32,43 +32,78 @@ class Scalars(TensorBoardLogger):
         self.experiment.flush()
 
 
-def epoch_row(epoch: int, started: float, metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """A row of a history: the epoch counted from 1, its seconds until now, and its metrics."""
-    of_epoch = {
-        name: float(value)
-        for name, value in metrics.items()
-        if name.startswith(("train/", "val/")) and not name.endswith("_step")
-    }
-    return {"epoch": epoch + 1, "seconds": time.perf_counter() - started} | of_epoch
+class KeepHistory(Checkpoint):
+    """Keeps the run's history: see `History`."""
 
-
-class History(Checkpoint):
-    """Keeps a row for each epoch, across resumes: its number, seconds, and metrics."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self._started = 0.0
+    def __init__(self, history: History) -> None:
+        self.history = history
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; an epoch that goes on in its middle has no start of its own."""
-        self._started = time.perf_counter()
+        """Start the clock of an epoch that is resumed, and so has no start of its own."""
+        self.history.start()
+        for config in trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau:
+                scheduler: Any = config.scheduler
+                self.history.show_last(scheduler, str(config.monitor))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self.history.start()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take down what validation measured."""
+        self.history.validated(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock, validation included, and take down the metrics."""
-        metrics = trainer.callback_metrics
-        self.rows.append(epoch_row(trainer.current_epoch, self._started, metrics))
+        """Add the epoch's row."""
+        self.history.end(trainer.current_epoch, trainer.callback_metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.rows}
+        """The history so far."""
+        return self.history.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the rows of a checkpoint."""
-        self.rows[:] = state_dict["rows"]
+        """Continue a checkpoint's history."""
+        self.history.load_state_dict(state_dict)
+
+
+class SaveCheckpoints(Checkpoint):
+    """Saves what the run keeps: see `Saver`."""
+
+    def __init__(self, saver: Saver) -> None:
+        self.saver = saver
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on the run is under way."""
+        self.saver.begin()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a validation that is the best so far."""
+        loop = trainer.fit_loop
+        stops = trainer.should_stop and loop._can_stop_early
+        self.saver.validated(
+            trainer.callback_metrics,
+            ends_epoch=stops or loop.epoch_loop._is_training_done,
+            save=partial(trainer.save_checkpoint, weights_only=False),
+        )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the epoch."""
+        self.saver.end_epoch(partial(trainer.save_checkpoint, weights_only=False))
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have every checkpoint tell how it was trained, whoever saves it."""
+        checkpoint["settings"] = self.saver.settings
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return self.saver.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a checkpoint's best value."""
+        self.saver.load_state_dict(state_dict)
 
 
 class EpochProgress(Checkpoint):
@@ -113,9 +148,7 @@ class EpochProgress(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how the epoch went."""
         self.bars.take_away("train")
-        row = dict(self.history.rows[-1])
-        epoch = epoch_of(int(row.pop("epoch")) - 1, trainer.max_epochs)
-        self.bars.say(epoch, row.pop("seconds"), row)
+        self.bars.say_row(self.history.rows[-1], trainer.max_epochs)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the terminal back."""
@@ -255,45 +288,26 @@ class Board(Checkpoint):
 
 
 def trainer_callbacks(
-    run: Path,
-    task: Task,
+    saver: Saver,
+    history: History,
     data: ImageDataModule,
     writer: SummaryWriter | None,
-    settings: dict[str, Any],
     signals: StopSignals,
     *,
-    validates: bool,
     bar: bool | None = None,
-) -> tuple[list[Callback], list[dict[str, float]]]:
-    """The callbacks that keep a Trainer's run in the folder `run`, and the rows of its history.
+) -> list[Callback]:
+    """The callbacks that keep a Trainer's run in the folder of `saver`.
 
     A progress `bar` is drawn in a terminal, if nothing else is said.
     Of several processes only the first has a `writer`, and prints; Lightning itself sees to it
     that only the first one saves.
     """
-    history = History()
-    folder = run / "checkpoints"
-    best = ModelCheckpoint(
-        folder,
-        filename="best",
-        monitor=task.monitor,
-        mode=task.mode,
-        enable_version_counter=False,
-    )
-    # A saver with `save_last` would leave out every epoch that is not the best so far.
-    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
     callbacks: list[Callback] = [
         RandomState(),
         FiniteLoss(),
-        history,
+        KeepHistory(history),
         LearningRateMonitor(logging_interval="step"),
-        *(
-            (EpochProgress(history, bar), Board(writer, data, settings))
-            if writer is not None
-            else ()
-        ),
-        *([best] if validates else ()),
-        last,
-        SaveAndStop(signals, folder / "last.ckpt"),
     ]
-    return callbacks, history.rows
+    if writer is not None:
+        callbacks += [EpochProgress(history, bar), Board(writer, data, saver.settings)]
+    return [*callbacks, SaveCheckpoints(saver), SaveAndStop(signals, saver.last_path)]

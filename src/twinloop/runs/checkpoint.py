@@ -29,7 +29,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Save `checkpoint` under `path`."""
+        """Save `checkpoint` under `path`, in folders that are made; elsewhere as Lightning does."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, str(path), storage_options)
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         save_whole(checkpoint, Path(path))
 
 

@@ -1,0 +1,59 @@
+"""The history of a run: a row an epoch, kept by either loop across resumes."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+
+class History:
+    """Rows of `epoch` (counted from 1), `seconds`, and the metrics that the epoch measured.
+
+    The metrics of val are those of the epoch's last validation; a row of an epoch without one has
+    none. `state_dict` has what was measured of an epoch in which a run is stopped.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.val: dict[str, float] = {}
+        self._started = 0.0
+
+    def start(self) -> None:
+        """Start an epoch's clock; an epoch that is resumed has the seconds since then."""
+        self._started = time.perf_counter()
+
+    def validated(self, metrics: Mapping[str, Tensor]) -> None:
+        """Take down what a validation measured."""
+        self.val = _of_stage("val", metrics)
+
+    def end(self, epoch: int, metrics: Mapping[str, Tensor]) -> None:
+        """Add the row of `epoch`, counted from 0; its seconds include validation."""
+        seconds = time.perf_counter() - self._started
+        measured = _of_stage("train", metrics) | self.val
+        self.rows.append({"epoch": epoch + 1, "seconds": seconds} | measured)
+        self.val = {}
+
+    def show_last(self, scheduler: ReduceLROnPlateau, monitor: str) -> None:
+        """Show a resumed run's scheduler the last epoch: it was saved before it was shown that."""
+        if scheduler.last_epoch < len(self.rows) and monitor in self.rows[-1]:
+            scheduler.step(self.rows[-1][monitor])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, and the last validation of an epoch that has not ended."""
+        return {"rows": list(self.rows), "val": self.val}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the rows of a checkpoint."""
+        self.rows[:] = state["rows"]
+        self.val = state["val"]
+
+
+def _of_stage(stage: str, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """The metrics of whole passes over `stage`; `_step` marks those of single batches."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if name.startswith(f"{stage}/") and not name.endswith("_step")
+    }

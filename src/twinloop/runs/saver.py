@@ -1,0 +1,104 @@
+"""Which checkpoints a run keeps, and when: the same for either loop."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from twinloop.errors import UserError
+from twinloop.files import written_whole
+from twinloop.processes import is_first, largest
+
+
+class Saver:
+    """Keeps `last.ckpt`, of the last epoch, and `best.ckpt`, of the best validation so far.
+
+    `last.ckpt` is saved at the end of every epoch, whether or not it was validated. `best.ckpt` has
+    the weights that were validated: a validation inside an epoch is saved at once, and one after
+    an epoch's last batch at the end of that epoch.
+
+    Args:
+        folder: The folder of the run.
+        monitor: The metric of val that says which validation is the best; None keeps no best.
+        mode: 'min' or 'max': which end of `monitor` is better.
+        settings: Every setting of the run in plain types, for its checkpoints.
+        config: The experiment as YAML, for config.yaml.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str | None,
+        mode: str,
+        settings: dict[str, Any],
+        config: str,
+    ) -> None:
+        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.settings, self.config = settings, config
+        self.best: Tensor | None = None
+        self.waiting = False
+
+    @property
+    def last_path(self) -> Path:
+        """The checkpoint of the last epoch, or of where the run was stopped."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint of the best validation."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    def begin(self) -> None:
+        """Write config.yaml: before the first step, and after all that can refuse a resume.
+
+        A best value without its file, as in a run that was resumed in another folder, is forgotten.
+        """
+        if not largest(int(is_first() and self.best_path.exists())):
+            self.best = None
+        if is_first():
+            with written_whole(self.folder / "config.yaml") as part:
+                part.write_text(self.config, encoding="utf-8")
+
+    def validated(
+        self, metrics: Mapping[str, Tensor], *, ends_epoch: bool, save: Callable[[Path], None]
+    ) -> None:
+        """Save a validation that is the best so far, or remember to at the end of its epoch.
+
+        Raises:
+            UserError: validation does not measure `monitor`.
+        """
+        if self.monitor is None:
+            return
+        if self.monitor not in metrics:
+            there = ", ".join(sorted(metrics))
+            raise UserError(f"the task's monitor is {self.monitor!r}; its metrics are: {there}")
+        value = metrics[self.monitor].detach().cpu()
+        if self._is_best(value):
+            self.best = value
+            self.waiting = ends_epoch
+            if not ends_epoch:
+                save(self.best_path)
+
+    def end_epoch(self, save: Callable[[Path], None]) -> None:
+        """Save the epoch, and under both names if its last validation is the best."""
+        if self.waiting:
+            self.waiting = False
+            save(self.best_path)
+        save(self.last_path)
+
+    def _is_best(self, value: Tensor) -> bool:
+        """Whether a metric is better than each before it; never one that is NaN."""
+        if value.isnan():
+            return False
+        if self.best is None:
+            return True
+        return bool(value < self.best if self.mode == "min" else value > self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {} if self.best is None else {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's best value."""
+        self.best = state.get("best")
