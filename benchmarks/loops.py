@@ -19,10 +19,13 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from benchmarks.pairs import Target, row
 from benchmarks.race import Contestant, race
 from benchmarks.work import Work
-from twinloop.comparison.bridge import Flags, build_learner
+from twinloop.comparison.bridge import build_learner
+from twinloop.comparison.flags import Flags
 from twinloop.comparison.run import BoardCB, learner_callbacks
 from twinloop.runs.callbacks import Board, Scalars, trainer_callbacks
 from twinloop.runs.checkpoint import WholeCheckpointIO
+from twinloop.runs.history import History
+from twinloop.runs.saver import Saver
 from twinloop.runs.stop import StopSignals
 from twinloop.tasks import Task
 
@@ -111,20 +114,23 @@ def learner_with_metrics(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
     yield lambda: learn.fit(learn.n_epochs, valid=False)
 
 
+def _saver(work: Work, task: Task, folder: Path) -> Saver:
+    return Saver(folder, task.monitor, task.mode, {"experiment": work.experiment}, "")
+
+
 @contextmanager
 def _learner(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
-    wanted = Flags(flags(work) | {"log_every_n_steps": 10})
+    wanted = Flags.of(flags(work) | {"log_every_n_steps": 10})
     with SummaryWriter(str(folder)) as writer:
-        extra, _ = learner_callbacks(
-            folder,
+        extra = learner_callbacks(
+            _saver(work, task, folder),
+            History(),
             task,
             work.data,
             writer,
-            {"experiment": work.experiment},
             StopSignals(),
             wanted,
             checkpoint=None,
-            validates=True,
         )
         kept = [cb for cb in extra if board or not isinstance(cb, BoardCB)]
         learn = build_learner(task, work.data, wanted, kept)
@@ -144,15 +150,8 @@ def learner_experiment(work: Work, task: Task, folder: Path) -> Any:
 @contextmanager
 def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
     logger = Scalars(folder, name="", version="", default_hp_metric=False)
-    callbacks, _ = trainer_callbacks(
-        folder,
-        task,
-        work.data,
-        logger.experiment,
-        {"experiment": work.experiment},
-        StopSignals(),
-        validates=True,
-    )
+    saver = _saver(work, task, folder)
+    callbacks = trainer_callbacks(saver, History(), work.data, logger.experiment, StopSignals())
     kept: list[Callback] = [cb for cb in callbacks if board or not isinstance(cb, Board)]
     trainer = Trainer(
         **flags(work),

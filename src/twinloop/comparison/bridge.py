@@ -9,111 +9,83 @@ import inspect
 import math
 import os
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback as LightningCallback
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.core.optimizer import (
+    _configure_optimizers,
+    _configure_schedulers_automatic_opt,
+)
+from lightning.pytorch.trainer.states import TrainerFn, TrainerState
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 
+from twinloop.comparison.flags import (
+    Flags,
+    callbacks_of,
+    check_run,
+    checks_at_epoch_end,
+    overridden_hooks,
+)
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callbacks.limits import limited
+from twinloop.processes import world_size
 from twinloop.tasks import Task
 
-HANDLED = (
-    *("accelerator", "devices", "strategy", "precision", "deterministic"),
-    *("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches"),
-    *("overfit_batches", "fast_dev_run", "val_check_interval", "check_val_every_n_epoch"),
-    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
-    *("callbacks", "default_root_dir", "log_every_n_steps", "enable_progress_bar"),
-    "detect_anomaly",
-)
-"""The Trainer's flags that the Learner has a counterpart for."""
-WITHOUT_EFFECT = ("num_sanity_val_steps", "enable_model_summary", "inference_mode")
-"""Flags that change nothing that a run computes."""
 DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
-TRAINER_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(Trainer).parameters.items()
-    if parameter.default is not inspect.Parameter.empty
-}
 
 
-@dataclass(frozen=True)
-class Flags:
-    """The Trainer's flags, with its defaults and their meanings filled in.
+class LearnerAsTrainer:
+    """What a task may ask of `self.trainer` while the Learner trains it.
 
-    Raises:
-        UserError: a flag that the Learner has no counterpart for.
+    Args:
+        flags: The Trainer's.
+        steps: The optimiser's steps of the whole run, infinite where it has no end.
     """
 
-    given: Mapping[str, Any]
-    values: dict[str, Any] = field(init=False)
+    sanity_checking = False
+    state = TrainerState(fn=TrainerFn.FITTING)
 
-    def __post_init__(self) -> None:
-        for name, value in self.given.items():
-            known = name in (*HANDLED, *WITHOUT_EFFECT)
-            if not known and value != TRAINER_DEFAULTS.get(name):
-                raise UserError(
-                    f"trainer.{name}: the homemade loop has no counterpart for it; unset it, or "
-                    f"pass --loop lightning (counterparts: {', '.join(HANDLED)})"
-                )
-        values = TRAINER_DEFAULTS | dict(self.given)
-        if values["fast_dev_run"]:
-            few = int(values["fast_dev_run"])
-            limits = dict.fromkeys(("limit_train_batches", "limit_val_batches", "max_steps"), few)
-            values |= limits | {"max_epochs": 1, "val_check_interval": None}
-            values |= {"check_val_every_n_epoch": 1, "overfit_batches": 0.0}
-        if values["overfit_batches"]:
-            few = values["overfit_batches"]
-            values |= {"limit_train_batches": few, "limit_val_batches": few}
-        if values["max_epochs"] is None:
-            values["max_epochs"] = 1000 if values["max_steps"] == -1 else -1
-        if values["check_val_every_n_epoch"] is None:
-            raise UserError(
-                "trainer.check_val_every_n_epoch is null, which the homemade loop has no "
-                "counterpart for; set it to 1"
-            )
-        object.__setattr__(self, "values", values)
-        # What cannot be is said before anything is made.
-        _precision(self["precision"], self.device)
-        _counterparts(self)
-        _ = self.is_distributed
-
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
+    def __init__(self, flags: Flags, steps: float) -> None:
+        self.learn: Learner | None = None
+        self.max_epochs, self.max_steps = flags["max_epochs"], flags["max_steps"]
+        self.log_every_n_steps = flags["log_every_n_steps"]
+        self.estimated_stepping_batches = steps
 
     @property
-    def device(self) -> torch.device:
-        """Where to train: a GPU where there is one and the flags allow it."""
-        if self["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        if self["accelerator"] not in ("auto", "cpu"):
-            raise UserError(f"trainer.accelerator is {self['accelerator']!r}, and there is none")
-        return torch.device("cpu")
+    def current_epoch(self) -> int:
+        """The epoch, counted from 0."""
+        return self.learn.epoch if self.learn else 0
 
     @property
-    def is_distributed(self) -> bool:
-        """Whether several processes train together, which torchrun has started.
+    def global_step(self) -> int:
+        """The optimiser's steps so far."""
+        return self.learn.steps if self.learn else 0
 
-        Raises:
-            UserError: devices or a strategy that torchrun has not started the processes for.
-        """
-        processes = int(os.environ.get("WORLD_SIZE", 1))
-        if self["devices"] not in ("auto", -1, "-1", 1, "1", processes, str(processes)):
-            raise UserError(
-                f"trainer.devices is {self['devices']}, and {processes} process runs; start the "
-                f"homemade loop with torchrun --nproc_per_node {self['devices']} -m twinloop ..."
-            )
-        if self["strategy"] not in ("auto", "ddp"):
-            raise UserError(f"trainer.strategy is {self['strategy']!r}; the homemade loop has ddp")
-        return processes > 1
+    @property
+    def training(self) -> bool:
+        """Whether this pass goes through train."""
+        return self.learn is not None and self.learn.training
+
+    @property
+    def validating(self) -> bool:
+        """Whether this pass goes through val."""
+        return not self.training
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # Python asks whether there is a method, for a copy say
+            raise AttributeError(name)
+        raise UserError(
+            f"the task asks for trainer.{name}, which the homemade loop has not; pass --loop "
+            "lightning, or let a method of Task do it (inputs_and_targets, loss, count, compute)"
+        )
 
 
 class TaskCB(Callback):
@@ -121,8 +93,8 @@ class TaskCB(Callback):
 
     follows = ("DeviceCB", "TruePrecisionCB")
 
-    def __init__(self, task: Task, data: ImageDataModule) -> None:
-        self.task, self.data = task, data
+    def __init__(self, task: Task, data: ImageDataModule, trainer: LearnerAsTrainer) -> None:
+        self.task, self.data, self.trainer = task, data, trainer
 
     def before_batch(self, learn: Learner) -> None:
         """Floats from bytes; noise, where the task has any."""
@@ -172,16 +144,19 @@ def build_learner(
         extra: Further callbacks: progress, TensorBoard, checkpoints.
 
     Raises:
-        UserError: a flag that the Learner has no counterpart for.
+        UserError: a flag, or a method of the task, that the Learner has no counterpart for.
     """
-    wanted = flags if isinstance(flags, Flags) else Flags(flags)
-    if wanted["deterministic"]:
-        torch.use_deterministic_algorithms(True)
+    wanted = flags if isinstance(flags, Flags) else Flags.of(flags)
+    check_task(task)
+    check_run(wanted.values, task, data)
     data.device = wanted.device
+    if wanted["deterministic"]:
+        if data.device.type == "cuda":  # read when the first matrix is multiplied there
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=wanted["deterministic"] == "warn")
     train = data.train_batches(overfit=wanted["overfit_batches"] > 0)
     valid = data.val_dataloader()
     limits = {name: wanted[f"limit_{name}_batches"] for name in ("train", "val")}
-    limits = {name: 1.0 if limit is None else limit for name, limit in limits.items()}
     batches = limited(len(train), limits["train"])
     epochs = wanted["max_epochs"]
     steps = math.ceil(batches / wanted["accumulate_grad_batches"]) * epochs
@@ -190,11 +165,14 @@ def build_learner(
     if wanted["max_steps"] != -1:
         steps = min(steps, wanted["max_steps"])
 
+    # A LightningModule keeps only a weak reference to what trains it; the Learner keeps it alive.
+    trainer = LearnerAsTrainer(wanted, steps)
+    task.trainer = trainer  # type: ignore[assignment]
     # The scheduler belongs to its optimiser, and so is made together with it.
-    optimizer, scheduler = task.optimizer_and_scheduler(steps, epochs)
+    optimizer, scheduler = _optimizer_and_scheduler(task)
     callbacks: list[Callback] = [
         cbs.DeviceCB(data.device),
-        TaskCB(task, data),
+        TaskCB(task, data, trainer),
         TaskMetricsCB(task),
         cbs.ShuffleCB(),
         cbs.LimitBatchesCB(**limits),
@@ -202,30 +180,74 @@ def build_learner(
             wanted["check_val_every_n_epoch"], _interval(wanted["val_check_interval"], batches)
         ),
         *_precision(wanted["precision"], data.device),
-        *(_scheduler(scheduler) if scheduler else ()),
+        *([_scheduler_callback(scheduler)] if scheduler else []),
         *_counterparts(wanted),
+        *_limits_of_steps(wanted),
         *extra,
     ]
-    if wanted["accumulate_grad_batches"] > 1:
-        callbacks.append(cbs.AccumulateCB(wanted["accumulate_grad_batches"]))
-    if wanted["gradient_clip_val"]:
-        algorithm = wanted["gradient_clip_algorithm"] or "norm"
-        callbacks.append(cbs.GradientClipCB(wanted["gradient_clip_val"], str(algorithm)))
-    if wanted["max_steps"] != -1:
-        callbacks.append(cbs.LimitStepsCB(wanted["max_steps"]))
-    if wanted["detect_anomaly"]:
-        callbacks.append(cbs.AnomalyCB())
-    if wanted.is_distributed:
-        callbacks.append(cbs.DistributedCB())
     learner = Learner(
         task,
         DataLoaders(train, valid if limited(len(valid), limits["val"]) else ()),
         loss_func=task.loss,
         cbs=callbacks,
     )
+    trainer.learn = weakref.proxy(learner)
     learner.opt = optimizer
     learner.n_epochs = sys.maxsize if epochs == -1 else epochs
     return learner
+
+
+def check_task(task: Task) -> None:
+    """Refuse what a task does by hooks that the homemade loop does not call.
+
+    Raises:
+        UserError: names them.
+    """
+    advice = "override inputs_and_targets, loss, count or compute, or pass --loop lightning"
+    if not task.automatic_optimization:
+        raise UserError(
+            f"{type(task).__name__} optimises by hand (automatic_optimization is False), which the "
+            "homemade loop has no counterpart for; pass --loop lightning"
+        )
+    if hooks := overridden_hooks(task):
+        raise UserError(
+            f"{type(task).__name__} overrides {', '.join(hooks)}, which the homemade loop does not "
+            f"call; {advice}"
+        )
+
+
+def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig | None]:
+    """What `configure_optimizers` of the task gives, in any of the forms that Lightning takes.
+
+    Raises:
+        UserError: several optimisers or schedulers, or what the Learner does not do with one.
+    """
+    configured: Any = task.configure_optimizers()
+    optimizers, schedulers, monitor = _configure_optimizers(configured)
+    configs = _configure_schedulers_automatic_opt(schedulers, monitor)
+    if len(optimizers) != 1 or len(configs) > 1:
+        raise UserError(
+            f"configure_optimizers gives {len(optimizers)} optimisers and {len(configs)} "
+            "schedulers; the homemade loop has one of each; pass --loop lightning"
+        )
+    optimizer = optimizers[0]
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(
+            f"model.optimizer: {type(optimizer).__name__} computes the loss several times a step "
+            "by a closure, which the homemade loop has no counterpart for; pass --loop lightning"
+        )
+    config = configs[0] if configs else None
+    if config and (config.frequency != 1 or (config.reduce_on_plateau and not _by_epoch(config))):
+        raise UserError(
+            "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, "
+            "and one that watches a metric every epoch; pass --loop lightning"
+        )
+    return optimizer, config
+
+
+def _by_epoch(config: LRSchedulerConfig) -> bool:
+    return config.interval == "epoch"
 
 
 def _interval(interval: float | None, batches: int) -> int | None:
@@ -240,40 +262,62 @@ def _precision(precision: str | int | None, device: torch.device) -> list[Callba
     bits, _, kind = str(precision or "32-true").partition("-")
     if bits == "32":
         return [cbs.TrainCB()]
-    if bits not in DTYPES:
-        raise UserError(f"trainer.precision is {precision!r}, which the homemade loop has not")
     # Without a kind Lightning takes 64 for true and the others for mixed.
     if kind == "true" or (bits == "64" and not kind):
         return [cbs.TrainCB(), cbs.TruePrecisionCB(DTYPES[bits])]
-    if bits == "16" and device.type == "cpu":
-        raise UserError("trainer.precision is 16-mixed, which needs a GPU; bf16-mixed does not")
     return [cbs.MixedPrecisionCB(DTYPES[bits], device.type)]
 
 
-def _scheduler(config: Mapping[str, Any]) -> list[Callback]:
+def _scheduler_callback(config: LRSchedulerConfig) -> Callback:
     """A scheduler that Lightning would step, as the callback that steps it."""
-    scheduler = config["scheduler"]
-    if "monitor" in config:
-        return [cbs.PlateauSchedCB(lambda _: scheduler, config["monitor"])]
-    kind = {"step": cbs.BatchSchedCB, "epoch": cbs.EpochSchedCB}[config["interval"]]
-    return [kind(lambda _: scheduler)]
+    scheduler: Any = config.scheduler
+    if config.reduce_on_plateau:
+        return cbs.PlateauSchedCB(lambda _: scheduler, str(config.monitor))
+    kind = cbs.EpochSchedCB if _by_epoch(config) else cbs.BatchSchedCB
+    return kind(lambda _: scheduler)
 
 
 def _counterparts(flags: Flags) -> list[Callback]:
     """The Learner's callbacks for those of an experiment file; a short run is never stopped."""
-    given: Sequence[LightningCallback] | LightningCallback = flags["callbacks"] or ()
     found: list[Callback] = []
-    for callback in given if isinstance(given, Sequence) else [given]:
-        if isinstance(callback, EarlyStopping):
-            stop = cbs.EarlyStoppingCB(
-                callback.monitor, callback.mode, callback.patience, abs(callback.min_delta)
+    for callback in callbacks_of(flags.values):
+        if isinstance(callback, EarlyStopping) and not flags["fast_dev_run"]:
+            found.append(
+                cbs.EarlyStoppingCB(
+                    callback.monitor,
+                    callback.mode,
+                    callback.patience,
+                    abs(callback.min_delta),
+                    strict=callback.strict,
+                    check_finite=callback.check_finite,
+                    stopping_threshold=callback.stopping_threshold,
+                    divergence_threshold=callback.divergence_threshold,
+                    when="epoch" if checks_at_epoch_end(callback, flags.values) else "validation",
+                )
             )
-            found += [] if flags["fast_dev_run"] else [stop]
         elif isinstance(callback, EMAWeightAveraging):
-            found.append(cbs.AverageCB(callback._kwargs["avg_fn"]))
-        else:
-            raise UserError(
-                f"trainer.callbacks: the homemade loop has no counterpart for "
-                f"{type(callback).__name__}; it has those of EarlyStopping and EMAWeightAveraging"
+            found.append(
+                cbs.AverageCB(
+                    callback._kwargs["avg_fn"],
+                    use_buffers=callback._use_buffers,
+                    should_update=callback.should_update,
+                )
             )
+    return found
+
+
+def _limits_of_steps(flags: Flags) -> list[Callback]:
+    """The callbacks for flags about steps: how many batches, how large, how many, in how many."""
+    found: list[Callback] = []
+    if flags["accumulate_grad_batches"] > 1:
+        found.append(cbs.AccumulateCB(flags["accumulate_grad_batches"]))
+    if flags["gradient_clip_val"]:
+        algorithm = flags["gradient_clip_algorithm"] or "norm"
+        found.append(cbs.GradientClipCB(flags["gradient_clip_val"], str(algorithm)))
+    if flags["max_steps"] != -1:
+        found.append(cbs.LimitStepsCB(flags["max_steps"]))
+    if flags["detect_anomaly"]:
+        found.append(cbs.AnomalyCB())
+    if world_size() > 1:
+        found.append(cbs.DistributedCB())
     return found
