@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def test_a_terminal_has_bars_unless_they_are_not_wanted(
     options = ("--loop", loop, "--trainer.enable_progress_bar", wanted)
     assert fit("mlp", tmp_path, *options) == 0
     assert drawn == [wanted == "true"]
+
+
+def test_where_slurm_is_installed_nobody_is_told_to_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The `srun` command is available")
+        assert fit("mlp", tmp_path, "--trainer.fast_dev_run", "1") == 0
 
 
 def test_a_classifier_run_leaves_everything(
@@ -221,7 +232,8 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(
     assert fit("mlp", tmp_path) == 0
     path = tmp_path / "lightning_logs" / "mlp" / "version_0-digits" / "checkpoints" / "best.ckpt"
     capsys.readouterr()
-    assert fit("lesson-classifier", tmp_path, "--ckpt_path", str(path)) == 2
+    other = str(EXPERIMENTS / "lesson-classifier.yaml")
+    assert main(["test", "--config", other, "--data.source", "digits", f"--ckpt_path={path}"]) == 2
     error = capsys.readouterr().err
     assert "another model" in error
     assert "network.layers" in error

@@ -43,6 +43,14 @@ def test_a_mistake_on_the_command_line_comes_without_the_usage(
     assert capsys.readouterr().err == ""
 
 
+def test_a_value_of_any_length_on_the_command_line_is_cut() -> None:
+    parser = Parser("twinloop compare")
+    parser.add_argument("--seeds", type=int)
+    with pytest.raises(UserError, match=r"9\.\.\. \(--help shows what there is\)$") as caught:
+        parser.parse_args(["--seeds", "9" * 10_000])
+    assert len(str(caught.value)) < LONGEST + 100
+
+
 def test_an_error_of_any_type_is_told_as_a_mistake() -> None:
     with pytest.raises(UserError, match=r"^model: KeyError: 'a'$"), told_as_mistake("model"):
         raise KeyError("a")

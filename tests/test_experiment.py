@@ -78,13 +78,24 @@ def test_a_mistake_is_where_it_was_made(
     assert capsys.readouterr().err == f"error: {expected}"
 
 
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+@pytest.mark.parametrize("command", ["fit", "summary"])
+def test_a_seed_that_cannot_be_is_told_in_one_line(
+    command: str, seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--config", str(MLP), "--data.source", "digits", "--seed_everything", seed]
+    assert main([command, *options]) == 2
+    expected = f"error: seed_everything is {seed}; it must be from 0 to 4,294,967,295\n"
+    assert capsys.readouterr().err == expected
+
+
 @pytest.mark.parametrize("loop", ["lightning", "homemade"])
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         ("--model.optimizer.lr=-1", "model.optimizer: ValueError: Invalid learning rate: -1"),
         ("--model.network.hidden=-1", ".*mlp.yaml: cannot be made: ValueError: .*negative"),
-        ("--trainer.max_epochs=-2", ".*mlp.yaml: cannot be made: Misconfiguration"),
+        ("--trainer.max_epochs=-2", "trainer: `max_epochs` must be a non-negative integer"),
     ],
 )
 def test_what_a_class_refuses_is_told_in_one_line(

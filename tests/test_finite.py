@@ -133,6 +133,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.syspath_prepend(folder)
         for loop in LOOPS:
             assert fit(loop, folder / loop, "--trainer.max_epochs", "1") == 0
+            for path in (folder / loop).rglob("last.ckpt"):
+                # With its settings it could only be resumed by a network that does not break.
+                checkpoint = torch.load(path)
+                del checkpoint["settings"]
+                torch.save(checkpoint, path)
     return folder
 
 

@@ -102,6 +102,7 @@ def test_the_test_that_is_written_passes_and_can_fail(like: tuple[str, ...]) -> 
         (["été"], "new: 'été' is no name"),
         (["mine\n"], r"new: 'mine\\n' is no name"),
         (["mlp"], "new: experiments/mlp.yaml is there already; choose another name"),
+        (["a" * 300], "new: a name of 300 letters is too long; use up to 100"),
         (["cli"], "new: tests/test_cli.py is there already"),
         (["mine", "--like", "no.yaml"], "--like: cannot read no.yaml: No such file or directory"),
         (["mine", "--like", "tests"], "--like: cannot read tests: Is a directory"),

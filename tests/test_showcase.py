@@ -1,8 +1,11 @@
 """What `convolution/` shows of an experiment, from what is typed to what is printed and written."""
 
+import re
+import warnings
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 from twinloop.cli import main
 
@@ -48,6 +51,18 @@ def test_a_mistake_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+def test_a_network_without_channels_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(next(path for path in EXPERIMENTS if path.stem == "classifier"))
+    empty = ["--model.network.widths", "[0]"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of weights that are none
+        assert main(["summary", "--config", path, *ON_DIGITS, *empty]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: model.network: ValueError: input_shape=[^\n]+\n", error), error
+
+
 FIGURES = [
     *("kernels", "im2col", "padding-and-stride", "upsampling", "receptive-fields"),
     *("effective-fields", "learnt-filters", "strongest-patches"),
@@ -85,6 +100,22 @@ def test_convolutions_writes_figures_a_page_and_a_workbook(
     assert "with the weights of lesson-classifier/version_0-digits" in page
     nowhere = ["--ckpt_path", str(tmp_path / "nothing.ckpt")]
     assert convolutions("lesson-classifier", tmp_path, *nowhere) == 2
+
+
+def test_a_file_in_place_of_the_folder_is_told_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "out").write_text("no folder")
+    assert convolutions("lesson-classifier", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: output: cannot make the folder \S+/out: File exists\n", error)
+
+
+@pytest.mark.slow
+def test_classes_that_val_lacks_are_left_out(tmp_path: Path) -> None:
+    assert convolutions("lesson-classifier", tmp_path, "--data.val_size", "5") == 0
+    assert (tmp_path / "out" / "convolutions.html").is_file()
 
 
 @pytest.mark.parametrize(

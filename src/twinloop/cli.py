@@ -20,7 +20,13 @@ from twinloop.commands import FIRST_PROCESS, TwinloopCLI
 from twinloop.errors import OUT_OF_REACH, explain
 from twinloop.finite import NotFiniteError
 from twinloop.memory import keep_freed_memory
+from twinloop.processes import peer_lost
 from twinloop.runs.stop import Stopped, StoppedAtOnce, stopping_at_once
+
+LOST = (
+    "another process of this run has ended or does not answer; what was saved before is whole: "
+    "resume with --ckpt_path last (make: RESUME=1)"
+)
 
 
 def main(args: list[str]) -> int:
@@ -43,13 +49,16 @@ def _main(args: list[str]) -> int:
         with stopping_at_once():
             return _run(args)
     except Stopped as stopped:
+        # The first process speaks for all: Lightning's launcher would kill it if another ended so.
+        if not FIRST_PROCESS:
+            return 0
         print(stopped)
         return stopped.status
     except StoppedAtOnce as stopped:
         print(stopped, file=sys.stderr)
         return stopped.status
     except Exception as error:
-        message = explain(error)
+        message = LOST if peer_lost(error) else explain(error)
         if message is None or debug:
             traceback.print_exc()
         # What went wrong in one of several processes ends all, and is said by the first.
@@ -117,6 +126,8 @@ def _quiet(*, debug: bool) -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # The metrics of an epoch are logged however few its batches are.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
+    # Where SLURM is installed, one process need not be a job of it.
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # A run goes on in its own folder.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # A task's metrics talk to the other processes themselves before they are logged.

@@ -1,7 +1,8 @@
 """`fit`, `validate`, `test` and `predict`: Lightning's command line, and what a run leaves."""
 
 import json
-import os
+import math
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,15 @@ import torch
 from filelock import FileLock
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.plugins import CheckpointIO
 from torch import distributed
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from twinloop.comparison.bridge import Flags, build_learner
+from twinloop.comparison.bridge import build_learner, check_task
 from twinloop.comparison.diary import Diary, write_diary
+from twinloop.comparison.flags import Flags, callbacks_of, check_callbacks, check_flags, check_run
 from twinloop.comparison.record import Record, Recorder, RecorderCB
 from twinloop.comparison.run import learner_callbacks
 from twinloop.comparison.trace import HookTrace
@@ -24,10 +27,10 @@ from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, told_as_mistake
-from twinloop.experiment import files_of, parse
-from twinloop.files import written_whole
+from twinloop.experiment import files_of, parse, read_experiment
 from twinloop.learner import Callback as LearnerCallback
 from twinloop.learner.callbacks import FiniteLossCB, TraceCB
+from twinloop.processes import is_first, join, world_size
 from twinloop.runs import results
 from twinloop.runs.callbacks import FiniteLoss, Scalars, trainer_callbacks
 from twinloop.runs.checkpoint import (
@@ -38,12 +41,16 @@ from twinloop.runs.checkpoint import (
     spec_of,
 )
 from twinloop.runs.evaluation import evaluate
-from twinloop.runs.folder import latest_run, new_run, only_process, run_of
+from twinloop.runs.folder import check_unused, latest_run, new_run, only_process, run_of
+from twinloop.runs.history import History
+from twinloop.runs.last_batch import check_last_batch
 from twinloop.runs.predictions import write_predictions
+from twinloop.runs.saver import Saver
+from twinloop.runs.settings import check_data, check_settings, check_split, load_weights
 from twinloop.runs.stop import Stopped, StopSignals
 from twinloop.tasks import Task
 
-FIRST_PROCESS = not getattr(rank_zero_only, "rank", 0)
+FIRST_PROCESS = is_first()
 """Whether this is the process that prints and writes, where several train together."""
 KEYWORDS = ("last", "best")
 """Checkpoints of the latest run that `--ckpt_path` knows by name."""
@@ -68,6 +75,7 @@ class TwinloopCLI(LightningCLI):
         self.signals = StopSignals()
         self.lock: FileLock | None = None  # the first process of a fit has it
         self.writer: SummaryWriter | None = None  # the first process has one
+        self.made = False  # whether the run's folder was made for this run
         self.diary: Diary | None = None
         self.record: Record | None = None
         # Mistakes are ours to report, and an option must be spelled out.
@@ -105,8 +113,17 @@ class TwinloopCLI(LightningCLI):
             default="no",
             help="Let torch.compile make kernels for the network, in this mode.",
         )
+        # torchrun would take --run for one of its own options.
         parser.add_argument(
-            "--run", type=Path | None, help="Where to keep the run; unset, a new folder."
+            *("--run_folder", "--run"),
+            type=Path | None,
+            help="Where to keep the run; unset, a new folder, and a resumed run's own.",
+        )
+        parser.add_argument(
+            "--weights",
+            type=Path | None,
+            help="Begin a new run with the weights of this checkpoint, or the best of this run, "
+            "as far as they fit.",
         )
         parser.add_argument(
             "--record",
@@ -133,6 +150,19 @@ class TwinloopCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args` without Lightning's warning that `sys.argv` has them too."""
         self.config = parse(parser, args)
+        self._check_seed()
+
+    def _check_seed(self) -> None:
+        """Refuse a seed that would not be used.
+
+        Raises:
+            UserError: names the key.
+        """
+        config = self.config[self.config.subcommand]
+        for file in config.config or ():
+            data = read_experiment(Path(str(file))).get("data")
+            if isinstance(data, dict) and data.get("seed") not in (None, config.seed_everything):
+                raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would take hyperparameters from the checkpoint; ours brings only weights."""
@@ -145,15 +175,23 @@ class TwinloopCLI(LightningCLI):
             Path(self._get(self.config, "trainer").default_root_dir or ".") / "lightning_logs"
         )
         asked = self._get(self.config, "ckpt_path")
+        run = None
         if asked is None and self.subcommand != "fit":
-            asked = "best"
+            asked, run = "best", self._run_of_config()
         if asked in KEYWORDS:
-            run = latest_run(self.logs, self._get(self.config, "experiment"), data.spec.name)
+            run = run or latest_run(self.logs, self._get(self.config, "experiment"), data.spec)
             asked = run / "checkpoints" / f"{asked}.ckpt"
+            if not asked.is_file():  # a run without validation has no best
+                asked = asked.with_name("last.ckpt")
         self.checkpoint = Path(asked) if asked is not None else None
         if self.subcommand == "predict" and self.checkpoint:
             data.spec = spec_of(read_checkpoint(self.checkpoint))
         return data.spec
+
+    def _run_of_config(self) -> Path | None:
+        """The run whose own config.yaml was given as the experiment."""
+        folders = [Path(str(file)).parent for file in self._get(self.config, "config") or ()]
+        return next((folder for folder in folders if (folder / "checkpoints").is_dir()), None)
 
     def instantiate_classes(self) -> None:
         """Make data, task and Trainer; what they refuse is a mistake in the experiment."""
@@ -162,65 +200,123 @@ class TwinloopCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what makes a run leave a folder with everything in it."""
-        if self.checkpoint:
-            checkpoint = read_checkpoint(self.checkpoint)
+        checkpoint = read_checkpoint(self.checkpoint) if self.checkpoint else None
+        if checkpoint and self.checkpoint:
+            if self.subcommand == "fit":
+                check_data(checkpoint, self.model.spec, self.checkpoint)
+                check_settings(checkpoint, self._settings(), self.checkpoint)
             check_fits(checkpoint, self.model, self.checkpoint)
             self.model.load_state_dict(checkpoint["state_dict"])
-        config = self._get(self.config, "trainer")
-        self.short = bool(self.subcommand == "fit" and config.fast_dev_run)
-        homemade = self.subcommand == "fit" and self._get(self.config, "loop") == "homemade"
-        if homemade:
-            self.flags = Flags(vars(self._get(self.config_init, "trainer")))
-        if self.subcommand != "fit" or self.short:
-            kwargs |= {"logger": False, "enable_progress_bar": False}
-            self.trainer_defaults["callbacks"] = [FiniteLoss()] if self.short else []
-            return super().instantiate_trainer(**kwargs)
-
-        experiment = self._get(self.config, "experiment")
+        given = vars(self._get(self.config_init, "trainer"))
+        quiet = {"logger": False, "enable_progress_bar": False}
+        if self.subcommand != "fit":
+            if given["precision"] is None and checkpoint:
+                kwargs["precision"] = _settings_of(checkpoint, "precision")
+            return super().instantiate_trainer(**kwargs, **quiet)
+        self.short = bool(given["fast_dev_run"])
+        self.homemade = self._get(self.config, "loop") == "homemade"
+        # A bar of the user's own takes the place of ours, and Lightning would add one of its own.
+        own_bar = any(isinstance(callback, ProgressBar) for callback in callbacks_of(given))
+        if own_bar:
+            del quiet["enable_progress_bar"]
+        check_flags(given)
+        if self.homemade:
+            check_callbacks(given)
+        # For the homemade loop it trains nothing: what it refuses is refused for both loops.
+        savers = any(isinstance(callback, Checkpoint) for callback in callbacks_of(given))
+        trainer = super().instantiate_trainer(enable_checkpointing=savers, **quiet)
+        self._check(given, checkpoint)
+        if self.short:
+            if not self.homemade:
+                trainer.callbacks.append(FiniteLoss())  # type: ignore[attr-defined]
+            return trainer
+        self._open_run()
+        self.history = History()
+        self.saver = Saver(
+            self.run,
+            self.model.monitor if self._validates else None,
+            self.model.mode,
+            self._settings(),
+            self._config_text(),
+        )
         recorded = self._get(self.config, "record")
         self.diary = Diary() if recorded != "no" else None
         self.record = Record() if recorded == "all" else None
-        asked = self._get(self.config, "run")
-        # A run goes on in its own folder.
-        if asked:
-            self.run = asked
-            self.run.mkdir(parents=True, exist_ok=True)
-        elif self.checkpoint and run_of(self.checkpoint).parent == self.logs / experiment:
-            self.run = run_of(self.checkpoint)
-        elif FIRST_PROCESS:
-            self.run = new_run(self.logs, experiment, self.datamodule.spec.name)
-        else:
-            self.run = self.logs / experiment / "version_of_the_first_process"
-        if FIRST_PROCESS:
-            self.lock = only_process(self.run)
-            with written_whole(self.run / "config.yaml") as part:
-                self._parser("fit").save(self.config["fit"], part, skip_none=False, overwrite=True)
-        if homemade:
+        self.bar = False if own_bar or given["enable_progress_bar"] is False else None
+        if self.homemade:
             if FIRST_PROCESS:
                 self.writer = SummaryWriter(str(self.run))
-            return Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+            return trainer
 
+        if not self.datamodule.sizes["val"]:
+            kwargs["limit_val_batches"] = 0
+        if not own_bar:
+            kwargs["enable_progress_bar"] = False
         # The logger puts the three together again.
         logger = Scalars(self.run.parent, name="", version=self.run.name, default_hp_metric=False)
         if FIRST_PROCESS:
             self.writer = logger.experiment
-        callbacks, self.rows = trainer_callbacks(
-            self.run,
-            self.model,
-            self.datamodule,
-            self.writer,
-            self._settings(),
-            self.signals,
-            validates=self._validates,
-            bar=False if config.enable_progress_bar is False else None,
+        callbacks = trainer_callbacks(
+            self.saver, self.history, self.datamodule, self.writer, self.signals, bar=self.bar
         )
         if self.diary:
             trace = HookTrace(self.diary.events, self.diary.times)
             callbacks = [trace, *callbacks, *([Recorder(self.record)] if self.record else [])]
-        kwargs["enable_progress_bar"] = False  # one of our callbacks is that
         self.trainer_defaults["callbacks"] = callbacks
-        kwargs["plugins"] = [*(config.plugins or []), WholeCheckpointIO()]
+        plugins = given["plugins"] or []
+        plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        kwargs["plugins"] = plugins
         return super().instantiate_trainer(logger=logger, **kwargs)
+
+    def _check(self, given: dict[str, Any], checkpoint: dict[str, Any] | None) -> None:
+        """Refuse what cannot be, in either loop by the same words, before anything is made.
+
+        Raises:
+            UserError: a flag, the task, or what has changed since the checkpoint.
+        """
+        if self.homemade:
+            self.flags = Flags.of(given)
+            check_task(self.model)
+        check_run(given, self.model, self.datamodule)
+        check_last_batch(
+            self.model,
+            self.datamodule,
+            limit=given["limit_train_batches"],
+            max_batches=int(given["fast_dev_run"]) or math.inf,
+            processes=world_size(),
+        )
+        weights = self._get(self.config, "weights")
+        if weights and checkpoint:
+            raise UserError("--weights begins a new run and --ckpt_path resumes one; pass one")
+        if weights:
+            path = weights / "checkpoints" / "best.ckpt" if weights.is_dir() else weights
+            line = load_weights(self.model, read_checkpoint(path), path)
+            if FIRST_PROCESS:
+                print(line, flush=True)
+
+    def _open_run(self) -> None:
+        """Make or find the run's folder, and lock it; a run is resumed in its own."""
+        asked = self._get(self.config, "run_folder")
+        own = self.checkpoint is not None and self.checkpoint.parent.name == "checkpoints"
+        resumed = run_of(self.checkpoint) if self.checkpoint and own else None
+        experiment = self._get(self.config, "experiment")
+        if asked:
+            if resumed is None or resumed.resolve() != asked.resolve():
+                check_unused(asked)
+            self.made = not asked.exists()
+            self.run = asked
+            self.run.mkdir(parents=True, exist_ok=True)
+        elif resumed:
+            self.run = resumed
+        elif FIRST_PROCESS:
+            self.run = new_run(self.logs, experiment, self.datamodule.spec.name)
+            self.made = True
+        else:
+            self.run = self.logs / experiment / "version_of_the_first_process"
+        if FIRST_PROCESS:
+            self.lock = only_process(self.run)
 
     def fit(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Train, then read test once with the best weights, and write the results."""
@@ -231,8 +327,14 @@ class TwinloopCLI(LightningCLI):
                 raise
             raise UserError(f"the run folder {self.run} is gone; start again") from error
         finally:
-            if self.lock:
-                self.lock.release()
+            self._leave()
+
+    def _leave(self) -> None:
+        """Release the run's folder, and remove one that was made for a run that never began."""
+        if self.lock:
+            self.lock.release()
+        if self.made and FIRST_PROCESS and not (self.run / "config.yaml").exists():
+            shutil.rmtree(self.run, ignore_errors=True)
 
     def _fit(self, model: Task, datamodule: ImageDataModule) -> None:
         loop = self._get(self.config, "loop")
@@ -244,24 +346,19 @@ class TwinloopCLI(LightningCLI):
         if mode != "no":
             model.compile(mode=mode)
         timing = self.diary.timing(model.network) if self.diary else nullcontext()
-        # Several processes would stop after different steps and wait for each other for ever.
-        several = int(os.environ.get("WORLD_SIZE", 1)) > 1
         # Whatever ends the run, TensorBoard's file is whole and its thread has ended.
         with self.writer or nullcontext():
-            with (
-                nullcontext() if several or self.short else self.signals,
-                timing,
-                going_on(self.checkpoint),
-            ):
-                if loop == "homemade":
+            with nullcontext() if self.short else self.signals, timing, going_on(self.checkpoint):
+                if self.homemade:
                     self._fit_homemade()
                 else:
+                    # With max_steps Lightning takes every checkpoint for one of an epoch's middle.
+                    self.trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
                     self.trainer.fit(
                         model, datamodule=datamodule, ckpt_path=self.checkpoint, weights_only=True
                     )
             if self.signals.received:
-                path = self.run / "checkpoints" / "last.ckpt"
-                raise Stopped(self.signals.received, "after the last epoch", path)
+                raise Stopped(self.signals.received, "after the last epoch", self.saver.last_path)
             if distributed.is_initialized():
                 distributed.destroy_process_group()
             if self.writer is not None:
@@ -273,39 +370,44 @@ class TwinloopCLI(LightningCLI):
                     loop,
                     model,
                     datamodule,
-                    self.rows,
+                    self.history.rows,
                     self.writer,
+                    self._how(),
                 )
 
     def _fit_homemade(self) -> None:
         """Train by the Learner that `build_learner` makes of the Trainer's flags."""
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            distributed.init_process_group()
+        join(self.flags.device)
+        if world_size() > 1 or self.flags["strategy"] == "ddp":
             reset_seed()  # as Lightning's ddp does: every process draws the same from here on
         extra: list[LearnerCallback] = [FiniteLossCB(Batches.rows_of)] if self.short else []
         if not self.short:
-            extra, self.rows = learner_callbacks(
-                self.run,
+            extra = learner_callbacks(
+                self.saver,
+                self.history,
                 self.model,
                 self.datamodule,
                 self.writer,
-                self._settings(),
                 self.signals,
                 self.flags,
                 checkpoint=read_checkpoint(self.checkpoint) if self.checkpoint else None,
-                validates=self._validates,
+                bar=self.bar,
             )
             if self.diary:
                 extra.append(TraceCB(self.diary.events, self.diary.times))
             if self.record:
                 extra.append(RecorderCB(self.record))
         learn = build_learner(self.model, self.datamodule, self.flags, extra)
-        learn.fit(learn.n_epochs, valid=False)
+        try:
+            learn.fit(learn.n_epochs, valid=False)
+        finally:
+            self.model.trainer = None
 
     @property
     def _validates(self) -> bool:
         """Whether there is anything to tell the best epoch by."""
-        limit = self._get(self.config, "trainer").limit_val_batches
+        config = self._get(self.config, "trainer")
+        limit = config.overfit_batches or config.limit_val_batches
         return bool(self.datamodule.sizes["val"]) and limit != 0
 
     def _settings(self) -> dict[str, Any]:
@@ -314,6 +416,20 @@ class TwinloopCLI(LightningCLI):
             self._parser("fit").dump(self.config["fit"], format="json")
         )
         return settings
+
+    def _config_text(self) -> str:
+        """The experiment as YAML; given again it is a new run, in a folder of its own."""
+        config = self.config["fit"].clone()
+        config.run_folder = config.ckpt_path = None
+        return str(self._parser("fit").dump(config, skip_none=False))
+
+    def _how(self) -> dict[str, Any]:
+        """How val and test are evaluated: on how many batches, in which precision."""
+        config = self._get(self.config, "trainer")
+        return {
+            "limits": {"val": config.limit_val_batches, "test": config.limit_test_batches},
+            "forward_context": self.trainer.precision_plugin.forward_context,
+        }
 
     def validate(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
         """Print the metrics of val."""
@@ -325,8 +441,16 @@ class TwinloopCLI(LightningCLI):
 
     def _evaluate(self, stage: str) -> None:
         print(f"checkpoint: {self.checkpoint}")
+        assert self.checkpoint is not None
+        if stage == "val":
+            check_split(read_checkpoint(self.checkpoint), self.datamodule, self.checkpoint)
         self.model.to(self.trainer.strategy.root_device)
-        for name, value in evaluate(self.model, self.datamodule, stage).items():
+        self.trainer.precision_plugin.convert_module(self.model)
+        how = self._how()
+        limit = how["limits"][stage]
+        context = how["forward_context"]
+        found = evaluate(self.model, self.datamodule, stage, limit=limit, forward_context=context)
+        for name, value in found.items():
             print(f"{stage}/{name}  {value:.4f}")
 
     def predict(self, model: Task, datamodule: ImageDataModule, **_: Any) -> None:
@@ -346,3 +470,8 @@ class TwinloopCLI(LightningCLI):
         )
         print(f"{len(images)} pictures, with {self.checkpoint}")
         print(f"overview.png, predictions.csv and predictions.npz: {folder}")
+
+
+def _settings_of(checkpoint: dict[str, Any], flag: str) -> Any:
+    """A flag of the Trainer with which a checkpoint was trained; None where it is not known."""
+    return (checkpoint.get("settings") or {}).get("trainer", {}).get(flag)

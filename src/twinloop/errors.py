@@ -29,7 +29,7 @@ class Parser(ArgumentParser):
         Raises:
             UserError: always.
         """
-        raise UserError(f"{self.prog}: {message} (--help shows what there is)")
+        raise UserError(f"{self.prog}: {_cut(message)} (--help shows what there is)")
 
 
 def explain(error: BaseException | None) -> str | None:
@@ -75,6 +75,10 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
         where = error.filename or "the run folder"
         return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's for a wrong argument
+        return f"trainer: {_shorten(str(error))}"
+    if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on"):
+        return f"trainer.callbacks: {_shorten(str(error))}"
     if type(error).__module__.startswith(COMPILER):
         return f"--compile: {str(error).partition(chr(10))[0]}; mend that, or train without it"
     if match := re.fullmatch(r"Function '(\w+)' returned nan values in .* output\.", str(error)):

@@ -15,6 +15,8 @@ MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
 """With every alias written out; ten lines of aliases of aliases would be more than memory has."""
 MAX_DEPTH = 50
+SEEDS = 2**32
+"""How many seeds there are: NumPy takes no others."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """What the parser reads with, which knows no tags that name Python."""
 
@@ -49,7 +51,8 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
     """Parse a command line; what an experiment file has got wrong is told by the file's name.
 
     Raises:
-        UserError: a file that `read_experiment` refuses, or a mistake that is in it.
+        UserError: a file that `read_experiment` refuses, a mistake that is in it, or a seed that
+            cannot be.
         ArgumentError: a mistake in the other options.
     """
     files = _files(args)
@@ -65,6 +68,9 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
         raise
     settings = config[config.subcommand] if "subcommand" in config else config
     checked_name(settings.experiment, files_of(settings))
+    seed = settings.seed_everything
+    if type(seed) is int and not 0 <= seed < SEEDS:
+        raise UserError(f"seed_everything is {seed}; it must be from 0 to {SEEDS - 1:,}")
     return config
 
 

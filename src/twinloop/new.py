@@ -17,6 +17,9 @@ HEADER = """\
 """
 GOAL = "what it should reach, on which data, and within which time"
 
+LONGEST = 100
+"""Letters of a name, which is a folder's in lightning_logs too."""
+
 EXPERIMENT = """\
 experiment: {name} # runs are kept in lightning_logs under this name
 seed_everything: 42 # the same seed gives the same weights
@@ -96,6 +99,8 @@ def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
         raise UserError(f"new: {name!r} is no name; use letters, digits and dashes")
     if yaml.safe_load(name) != name:
         raise UserError(f"new: YAML would not read {name!r} as a name; add a letter")
+    if len(name) > LONGEST:
+        raise UserError(f"new: a name of {len(name):,} letters is too long; use up to {LONGEST}")
     if not Path("experiments").is_dir():
         raise UserError(f"new: {Path.cwd()} has no folder experiments; go to a checkout's top")
     experiment = Path("experiments", f"{name}.yaml")

@@ -63,7 +63,7 @@ class Experiment(LightningCLI):
             type=Path | None,
             help="Whose weights `convolutions` shows; those of the latest run if unset.",
         )
-        for name in ("--loop", "--run", "--record", "--compile"):
+        for name in ("--loop", "--run_folder", "--record", "--compile", "--weights"):
             parser.add_argument(name, type=str | None, help="Not used; a run's config.yaml has it.")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("data.spec", "model.init_args.spec", apply_on="instantiate")
@@ -110,13 +110,19 @@ def run(args: list[str]) -> int:
 
 
 def print_summary(experiment: Experiment) -> None:
-    """Print each layer of the network: sizes, costs, and what it sees of a picture."""
+    """Print each layer of the network: sizes, costs, and what it sees of a picture.
+
+    Raises:
+        UserError: a network that does not take pictures of the data set.
+    """
     from rich.console import Console
     from rich.measure import Measurement
 
     spec = experiment.model.spec
     name = f"{experiment.config['experiment']} on {spec.name}"
-    drawn = table(summarise(experiment.model.network, spec.image_shape), name)
+    with told_as_mistake("model.network"):
+        rows = summarise(experiment.model.network, spec.image_shape)
+    drawn = table(rows, name)
     console = Console(markup=False, emoji=False)
     # Every column whole, also where the terminal is narrower.
     console.width = Measurement.get(console, console.options.update(width=1000), drawn).maximum
@@ -127,7 +133,8 @@ def write_convolutions(experiment: Experiment) -> None:
     """Write figures as PNG, one HTML page with all of them, and a workbook that computes.
 
     Raises:
-        UserError: no classifier, or one that is no chain of plain convolutions.
+        UserError: no classifier, one that is no chain of plain convolutions, or no folder to
+            write to.
     """
     task, data, folder = experiment.model, experiment.datamodule, experiment.config["output"]
     if not isinstance(task, Classification):
@@ -139,18 +146,23 @@ def write_convolutions(experiment: Experiment) -> None:
         stages_of(task.network, torch.zeros(data.spec.image_shape))
     except ValueError as error:
         raise UserError(f"model.network: {error}") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: cannot make the folder {folder}: {error.strerror}") from error
     untrained = copy.deepcopy(task.network)
     source = _weigh(experiment)
     network = task.network.eval().cpu()
     images, labels = _val(data)
     names = data.spec.class_names
     accuracy = _accuracy(network, images, labels)
-    classes = torch.linspace(0, len(names) - 1, min(GARMENTS, len(names))).long().tolist()
+    there = labels.bincount().nonzero().flatten()  # a small val may lack some
+    places = torch.linspace(0, len(there) - 1, min(GARMENTS, len(there))).long()
+    classes: list[int] = there[places].tolist()
     shown = images[torch.stack([(labels == label).nonzero()[0, 0] for label in classes])]
     sections = page.sections(
         shown, [names[label] for label in classes], images[:MANY], untrained, network
     )
-    folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         save(section.figure, folder / f"{section.name}.png")
     page.write(
@@ -181,7 +193,7 @@ def _weigh(experiment: Experiment) -> str:
     if path is None:
         try:
             run_folder = latest_run(
-                logs, experiment.config["experiment"], experiment.datamodule.spec.name
+                logs, experiment.config["experiment"], experiment.datamodule.spec
             )
         except UserError:  # none yet
             experiment.trainer.fit(task, datamodule=experiment.datamodule)

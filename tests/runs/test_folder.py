@@ -6,13 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.runs.folder import latest_run, new_run, run_of
+from twinloop.files import save_whole
+from twinloop.runs.folder import check_unused, latest_run, new_run, run_of
 
 
-def with_checkpoint(run: Path) -> Path:
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "last.ckpt").touch()
+def spec(name: str, fingerprint: str = "a1") -> DataSpec:
+    return DataSpec(name, fingerprint, (1, 8, 8), ("a", "b"))
+
+
+def with_checkpoint(run: Path, fingerprint: str = "a1") -> Path:
+    facts = spec(run.name.partition("-")[2], fingerprint)._asdict()
+    save_whole({"state_dict": {}, "data_spec": facts}, run / "checkpoints" / "last.ckpt")
     return run
 
 
@@ -56,23 +62,41 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_the_latest_run_is_that_of_the_data_with_a_checkpoint(tmp_path: Path) -> None:
     for name in ("version_2-digits", "version_10-digits", "version_11-fashion_mnist"):
+        (tmp_path / "mlp" / name).mkdir(parents=True)
         with_checkpoint(tmp_path / "mlp" / name)
     (tmp_path / "mlp" / "version_12-digits").mkdir()  # stopped before its first checkpoint
-    assert latest_run(tmp_path, "mlp", "digits").name == "version_10-digits"
-    assert latest_run(tmp_path, "mlp", "fashion_mnist").name == "version_11-fashion_mnist"
+    assert latest_run(tmp_path, "mlp", spec("digits")).name == "version_10-digits"
+    assert latest_run(tmp_path, "mlp", spec("fashion_mnist")).name == "version_11-fashion_mnist"
 
 
 def test_a_name_with_dashes_is_one_name(tmp_path: Path) -> None:
     run = with_checkpoint(new_run(tmp_path, "mlp", "my-own-data"))
-    assert latest_run(tmp_path, "mlp", "my-own-data") == run
+    assert latest_run(tmp_path, "mlp", spec("my-own-data")) == run
     with pytest.raises(UserError):
-        latest_run(tmp_path, "mlp", "my")
+        latest_run(tmp_path, "mlp", spec("my"))
 
 
 def test_without_a_run_it_is_said_what_to_do(tmp_path: Path) -> None:
     message = f"no run of 'mlp' on digits with a checkpoint is in {tmp_path}/mlp; run fit first"
     with pytest.raises(UserError, match=re.escape(message)):
-        latest_run(tmp_path, "mlp", "digits")
+        latest_run(tmp_path, "mlp", spec("digits"))
+
+
+def test_a_run_on_other_data_of_the_same_name_is_not_found(tmp_path: Path) -> None:
+    own = with_checkpoint(new_run(tmp_path, "mlp", "images"), "a1")
+    with_checkpoint(new_run(tmp_path, "mlp", "images"), "b2")
+    assert latest_run(tmp_path, "mlp", spec("images", "a1")) == own
+    with pytest.raises(UserError, match="; 2 there are on other data of that name; run fit first"):
+        latest_run(tmp_path, "mlp", spec("images", "c3"))
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "results.json"])
+def test_a_folder_with_a_run_is_not_used_for_another(name: str, tmp_path: Path) -> None:
+    check_unused(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=rf"already has a run, with {Path(name).name}; resume it"):
+        check_unused(tmp_path)
 
 
 @pytest.mark.parametrize(

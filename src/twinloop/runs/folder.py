@@ -5,7 +5,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
+from twinloop.runs.checkpoint import read_checkpoint, spec_of
 
 
 def new_run(logs: Path, experiment: str, dataset: str) -> Path:
@@ -48,19 +50,26 @@ def only_process(run: Path, *, wait: bool = False) -> FileLock:
     return lock
 
 
-def latest_run(logs: Path, experiment: str, dataset: str) -> Path:
-    """The newest run of an experiment on a data set that has a checkpoint.
+def latest_run(logs: Path, experiment: str, spec: DataSpec) -> Path:
+    """The newest run of an experiment on this data that has a checkpoint.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or only on other data of the same name.
     """
-    for folder in sorted(_runs(logs, experiment), key=_number, reverse=True):
-        on_dataset = folder.name.partition("-")[2] == dataset
-        if on_dataset and (folder / "checkpoints" / "last.ckpt").is_file():
+    named = [
+        folder
+        for folder in sorted(_runs(logs, experiment), key=_number, reverse=True)
+        if folder.name.partition("-")[2] == spec.name
+        and (folder / "checkpoints" / "last.ckpt").is_file()
+    ]
+    for folder in named:
+        checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+        if spec_of(checkpoint).fingerprint == spec.fingerprint:
             return folder
+    other = f"; {len(named)} there are on other data of that name" if named else ""
     raise UserError(
-        f"ckpt_path: no run of {experiment!r} on {dataset} with a checkpoint is in "
-        f"{logs / experiment}; run fit first, or pass the path of a checkpoint"
+        f"ckpt_path: no run of {experiment!r} on {spec.name} with a checkpoint is in "
+        f"{logs / experiment}{other}; run fit first, or pass the path of a checkpoint"
     )
 
 
@@ -78,6 +87,20 @@ def latest_checkpoint(logs: Path, experiment: str) -> Path:
         f"against: no run of {experiment!r} with a checkpoint is in {logs / experiment}; "
         "run fit first"
     )
+
+
+def check_unused(run: Path) -> None:
+    """Make sure that a new run does not write over the one in the folder `run`.
+
+    Raises:
+        UserError: a run has saved something there.
+    """
+    saved = [*(run / "checkpoints").glob("*.ckpt"), *run.glob("results.json")]
+    if saved:
+        raise UserError(
+            f"run_folder: {run} already has a run, with {saved[0].name}; resume it with "
+            f"--ckpt_path {run / 'checkpoints' / 'last.ckpt'}, or choose another folder"
+        )
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -37,20 +37,29 @@ def conclude(
     data: ImageDataModule,
     history: list[dict[str, float]],
     writer: SummaryWriter,
+    how: dict[str, Any],
 ) -> None:
-    """Read test once with the best weights of a finished run; write and show what came out."""
+    """Read test once with the best weights of a finished run; write and show what came out.
+
+    `how` has the `limits` of val and test in batches, and the `forward_context` of the precision.
+    """
     best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     # Without validation no epoch is known to be the best.
     weights = read_checkpoint(best if best.exists() else last)
     task.load_state_dict(weights["state_dict"])
+
+    def measure(stage: str) -> dict[str, float]:
+        limit, context = how["limits"][stage], how["forward_context"]
+        return evaluate(task, data, stage, limit=limit, forward_context=context)
+
     found = collect(
         experiment=experiment,
         loop=loop,
         task=task,
         data=data,
         history=history,
-        val=evaluate(task, data, "val"),
-        test=evaluate(task, data, "test"),
+        val=measure("val"),
+        test=measure("test"),
     )
     write(found, run / "results.json")
     write_figures(found, task, data, run)

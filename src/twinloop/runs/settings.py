@@ -1,0 +1,125 @@
+"""What may change when a run is resumed, and what of a checkpoint's weights a new run can use."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError
+from twinloop.runs.checkpoint import spec_of
+
+MAY_CHANGE = (
+    *("config", "loop", "compile", "record", "run_folder", "ckpt_path", "weights"),
+    *("data.source", "data.revision", "data.cache_dir", "data.images"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.min_epochs", "trainer.min_steps"),
+    *("trainer.max_time", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
+    *("trainer.strategy", "trainer.deterministic", "trainer.benchmark", "trainer.profiler"),
+    *(
+        "trainer.fast_dev_run",
+        "trainer.detect_anomaly",
+        "trainer.log_every_n_steps",
+        "trainer.limit_test_batches",
+    ),
+    *("trainer.num_sanity_val_steps", "trainer.default_root_dir", "trainer.inference_mode"),
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary"),
+    *("trainer.enable_checkpointing", "trainer.logger"),
+)
+"""How long, where and how visibly a run trains. The data is known by its fingerprint."""
+ABSENT = object()
+
+
+def check_data(checkpoint: dict[str, Any], spec: DataSpec, path: Path) -> None:
+    """Make sure that a run is resumed on the data that it was trained on.
+
+    Raises:
+        UserError: other data, also under the same name.
+    """
+    then = spec_of(checkpoint)
+    if then.fingerprint != spec.fingerprint:
+        raise UserError(
+            f"{path}: this run was trained on {then.name} with the fingerprint "
+            f"{then.fingerprint[:12]}, and --data.source has {spec.name} with "
+            f"{spec.fingerprint[:12]}; pass the data that it was trained on, or begin a new run "
+            f"with --weights {path}"
+        )
+
+
+def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: Path) -> None:
+    """Make sure that a resumed run keeps the settings that decide what it learns.
+
+    Raises:
+        UserError: the first that has changed, from what, and what to do.
+    """
+    then, now = (dict(_flat(part)) for part in (checkpoint.get("settings"), settings))
+    for key in [*now, *then] if then else ():
+        if key.startswith(MAY_CHANGE) or then.get(key, ABSENT) == now.get(key, ABSENT):
+            continue
+        before = repr(then[key]) if key in then else "unset"
+        after = repr(now[key]) if key in now else "unset"
+        raise UserError(
+            f"{path}: this run was trained with {key} {before}, which is {after} now; a resumed "
+            "run keeps its settings: pass what it was started with, or begin a new run with "
+            f"--weights {path}"
+        )
+
+
+def check_split(checkpoint: dict[str, Any], data: ImageDataModule, path: Path) -> None:
+    """Make sure that no row of val is one that the checkpoint was trained on.
+
+    Raises:
+        UserError: the split has another seed or size than it had in training.
+    """
+    if spec_of(checkpoint).fingerprint != data.spec.fingerprint:
+        return
+    settings = checkpoint.get("settings")
+    if settings is None:
+        return
+    then = settings["seed_everything"], settings["data"]["val_size"]
+    if then != (data.seed, data.val_size):
+        raise UserError(
+            f"{path} was trained with seed_everything {then[0]} and data.val_size {then[1]:g}, and "
+            f"they are {data.seed} and {data.val_size:g} now, so that rows of val are rows it was "
+            "trained on; pass the settings of the run (--config RUN/config.yaml)"
+        )
+
+
+def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> str:
+    """Begin with the weights of a checkpoint that fit `model`, and say which did not.
+
+    Raises:
+        UserError: none of them fits.
+    """
+    there, here = checkpoint["state_dict"], model.state_dict()
+    fits = {
+        name: weight
+        for name, weight in there.items()
+        if name in here and here[name].shape == weight.shape
+    }
+    learnt = {name for name, _ in model.named_parameters()}
+    new = [name for name in here if name in learnt and name not in fits]
+    left = [name for name in there if name not in fits]
+    if not learnt & fits.keys():
+        raise UserError(f"--weights {path}: no weight there has the name and shape of one here")
+    model.load_state_dict(fits, strict=False)
+    line = f"weights: {len(learnt & fits.keys())} of {len(learnt)} tensors from {path}"
+    if new:
+        line += f"; new: {', '.join(f'{name} {list(here[name].shape)}' for name in new)}"
+    if left := [name for name in left if name not in new]:
+        line += f"; not used: {', '.join(left)}"
+    return line
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings by their names on the command line; an empty list or mapping is unset."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            is_inner = key in ("class_path", "init_args")
+            yield from _flat(part, name if is_inner else f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple) and any(isinstance(part, dict) for part in value):
+        for number, part in enumerate(value):
+            yield from _flat(part, f"{name}.{number}")
+    elif value is not None and value != []:
+        yield name, list(value) if isinstance(value, tuple) else value
