@@ -94,12 +94,51 @@ def test_runs_of_other_times_are_compared_by_their_checkpoints(
         (["--resume"], "resume: there is no comparison in"),
         (["--against", "nothing.ckpt"], "against: no run of 'mlp'"),
         (["--config", "nowhere.yaml"], "config: there is no file nowhere.yaml"),
+        (["--seeds", "0"], "--seeds is 0; it must be from 1 to 1,000"),
+        (["--seeds", "-2"], "--seeds is -2; it must be from 1 to 1,000"),
+        (["--seeds", "1000000000000"], "--seeds is 1,000,000,000,000; it must be from 1 to 1,000"),
+        (["--seeds", "two"], "argument --seeds: invalid int value: 'two'"),
     ],
 )
 def test_a_mistake_ends_in_one_line(
     extra: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compare(tmp_path, *extra) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]+\n", error), error
+    assert message in error
+
+
+def test_a_file_in_place_of_the_logs_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lightning_logs").write_text("no folder")
+    assert compare(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: cannot make the run folder [^\n]+: Not a directory\n", error), (
+        error
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "seeds", "message"),
+    [
+        (2**32, "1", "seed_everything is 4294967296; a comparison needs a number from 0 to"),
+        (2**32 - 2, "3", "--seeds is 3; it must be from 1 to 2"),
+        ("true", "1", "seed_everything is True; a comparison needs a number from 0 to"),
+    ],
+)
+def test_seeds_that_cannot_be_are_told(
+    first: int | str,
+    seeds: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "mlp.yaml"
+    text = Path(CONFIG).read_text()
+    config.write_text(text.replace("seed_everything: 42", f"seed_everything: {first}"))
+    assert main(["compare", "--config", str(config), *options(tmp_path), "--seeds", seeds]) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(r"error: [^\n]+\n", error), error
     assert message in error

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from twinloop.comparison.diary import Diary, read_diary, read_record
 from twinloop.comparison.parity import LOOPS, Loop
 from twinloop.comparison.record import compare_tensors, differences, flat
 from twinloop.errors import Parser, UserError, told_as_mistake
-from twinloop.experiment import checked_name, read_experiment
+from twinloop.experiment import SEEDS, checked_name, read_experiment
 from twinloop.files import as_json, written_whole
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_checkpoint, only_process
@@ -29,6 +30,8 @@ from twinloop.runs.stop import StoppedAtOnce
 
 SAME_NAMES = ("state_dict", "optimizer_states", "lr_schedulers")
 """The parts of a checkpoint that decide how a run goes on, the same in either loop."""
+
+MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,8 @@ def main(args: list[str]) -> int:
     if wanted.against:
         return _compare_checkpoints(logs, name, wanted.against)
 
+    seeds = _seeds(experiment.get("seed_everything", 42), wanted.seeds, wanted.config)
     folder = _folder(logs / name, wanted.resume)
-    first = experiment.get("seed_everything", 42)
-    if type(first) is not int or first < 0:
-        raise UserError(
-            f"{wanted.config}: seed_everything is {first!r}; a comparison needs a number"
-        )
-    seeds = range(first, 2**32)[: wanted.seeds]
     runs = [Run(loop, seed, folder / f"{loop}-{seed}") for seed in seeds for loop in LOOPS]
     for run in runs:
         if not run.is_finished:
@@ -169,6 +167,19 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
 
 
+def _seeds(first: Any, count: int, config: Path) -> range:
+    """`count` seeds, counted up from the file's."""
+    if type(first) is not int or not 0 <= first < SEEDS:
+        raise UserError(
+            f"{config}: seed_everything is {first!r}; a comparison needs a number from 0 to "
+            f"{SEEDS - 1:,}"
+        )
+    most = min(MOST_SEEDS, SEEDS - first)
+    if not 1 <= count <= most:
+        raise UserError(f"--seeds is {count:,}; it must be from 1 to {most:,}")
+    return range(first, first + count)
+
+
 def _folder(runs: Path, resume: bool) -> Path:
     """A new folder for a comparison, or that of the last one."""
     numbers = [
@@ -180,18 +191,29 @@ def _folder(runs: Path, resume: bool) -> Path:
         raise UserError(f"resume: there is no comparison in {runs}; leave --resume out")
     number = max(numbers) if resume else max(numbers, default=-1) + 1
     folder = runs / f"compare_{number}"
-    folder.mkdir(parents=True, exist_ok=resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=resume)
+    except OSError as error:
+        raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
     return folder
 
 
 def _train(run: Run, options: Sequence[str], config: Path, folder: Path) -> None:
     """Run `fit` in a process of its own; what was left half done is begun again."""
     command = [sys.executable, "-m", "twinloop", "fit", "--config", str(config), *options]
-    command += ["--loop", run.loop, "--seed_everything", str(run.seed), "--run", str(run.folder)]
+    command += [
+        "--loop",
+        run.loop,
+        "--seed_everything",
+        str(run.seed),
+        "--run_folder",
+        str(run.folder),
+    ]
     print(f"\n{run.loop} loop, seed {run.seed}", flush=True)
     run.folder.mkdir(exist_ok=True)
     # The run of a comparison that was killed has gone on without it.
     only_process(run.folder, wait=True).release()
+    shutil.rmtree(run.folder)
     with subprocess.Popen(command) as process:
         try:
             _, status, usage = os.wait4(process.pid, 0)

@@ -5,7 +5,9 @@ time, so the two are kept apart where times are compared.
 """
 
 import json
+import math
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -34,13 +36,13 @@ BEFORE_STEP = ("on_before_optimizer_step", "before_step")
 class Diary:
     """When each hook or event was called, and how long the model itself took; in seconds.
 
-    `forward` has how long each forward in training took, `stepped` when each step of the
-    optimiser was done; the other ends of these and of the backward are events of the loop.
+    `forward` has when each forward in training began and was done, `stepped` when each step of the
+    optimiser was done; the beginning of a step and both ends of a backward are events of the loop.
     """
 
     events: list[Traced] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    forward: list[float] = field(default_factory=list)
+    forward: list[tuple[float, float]] = field(default_factory=list)
     stepped: list[float] = field(default_factory=list)
 
     @contextmanager
@@ -54,7 +56,7 @@ class Diary:
 
         def end(module: nn.Module, *_: Any) -> None:
             if module.training:
-                self.forward.append(time.perf_counter() - started)
+                self.forward.append((started, time.perf_counter()))
 
         def step(*_: Any) -> None:
             self.stepped.append(time.perf_counter())
@@ -76,25 +78,36 @@ class Diary:
         Counted from the start of a batch to that of the next one in the same epoch, less its
         forward, its backward, and what came between the last event and the end of the step.
         """
-        forward, stepped = iter(self.forward), iter(self.stepped)
         found: list[float] = []
         start: tuple[int, float] | None = None
         inside = 0.0
         previous = "", 0.0
-        for event, at in zip(self.events, self.times, strict=True):
+        following = [*self.times[1:], math.inf]
+        for event, at, later in zip(self.events, self.times, following, strict=True):
             if event.stage != "train":
                 start = None  # validation is no part of a step
                 continue
             if event.event in BATCH_STARTS:
                 if start and start[0] == event.epoch:
-                    found.append(at - start[1] - inside)
-                start, inside = (event.epoch, at), next(forward, 0.0)
+                    found.append(at - start[1] - inside - self._forward(start[1], at))
+                start, inside = (event.epoch, at), 0.0
             elif BACKWARD.get(previous[0]) == event.event:
                 inside += at - previous[1]
             elif event.event in BEFORE_STEP:
-                inside += next(stepped, at) - at
+                # None between two events: it was cancelled, as where gradients add up.
+                done = self.stepped[
+                    bisect_left(self.stepped, at) : bisect_left(self.stepped, later)
+                ]
+                inside += done[-1] - at if done else 0.0
             previous = event.event, at
         return median(found) if found else float("nan")
+
+    def _forward(self, start: float, end: float) -> float:
+        """Seconds of all forwards that began between two times."""
+        spans = self.forward[
+            bisect_left(self.forward, (start,)) : bisect_left(self.forward, (end,))
+        ]
+        return sum(done - began for began, done in spans)
 
     def by_event(self) -> dict[str, tuple[int, float]]:
         """Of each hook or event how often it came, and the seconds from it to the next."""
@@ -118,6 +131,7 @@ def read_diary(run: Path) -> Diary:
     """When everything was in a run."""
     content = json.loads((run / "trace.json").read_text())
     content["events"] = [Traced(*event) for event in content["events"]]
+    content["forward"] = [(began, done) for began, done in content["forward"]]
     return Diary(**content)
 
 

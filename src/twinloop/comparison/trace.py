@@ -55,10 +55,29 @@ def translated(hooks: list[Traced]) -> list[str]:
 
 
 def comparable(events: list[Traced]) -> list[str]:
-    """Those of the Learner's `events` that Lightning has a hook for, named as there."""
+    """Those of the Learner's `events` that Lightning has a hook for, named as there.
+
+    Lightning has none for a step that is left out, as in a batch that only accumulates.
+    """
     known = set(COUNTERPARTS.values())
     names = [
         event.event if event.event.endswith("_fit") else f"{event.stage} {event.event}"
-        for event in events
+        for event in _without_cancelled_steps(events)
     ]
     return [name for name in names if name in known]
+
+
+def _without_cancelled_steps(events: list[Traced]) -> list[Traced]:
+    """Leave out each `before_step` whose step a callback has cancelled: no `after_step` follows."""
+    kept: list[Traced] = []
+    begun: int | None = None
+    for event in events:
+        if event.event == "before_step":
+            begun = len(kept)
+        elif event.event == "after_step":
+            begun = None
+        elif event.event == "cleanup_step" and begun is not None:
+            del kept[begun]
+            begun = None
+        kept.append(event)
+    return kept
