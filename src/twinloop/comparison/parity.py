@@ -1,118 +1,23 @@
-"""The proof: one factory, both loops, and every number that they leave, compared bit for bit.
+"""The proof: the same experiments through both loops, and everything that a fit leaves compared.
 
-A cell of the table is an experiment: a model, an optimiser, a schedule, a precision and so on.
-`record` trains it in either loop, `differences` says where two records differ, and
-`python -m twinloop parity` prints the table.
+A cell is a value for every axis of the matrix. `python -m twinloop parity` runs each value and
+each option in both loops, and prints the table.
 """
 
+import json
 import random
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
-from torch import nn
-from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
-from twinloop.comparison.bridge import build_learner
-from twinloop.comparison.record import Record, Recorder, RecorderCB, differences
-from twinloop.data.augment import Augmentation
-from twinloop.data.datamodule import ImageDataModule
-from twinloop.data.spec import DataSpec
-from twinloop.models import (
-    MLP,
-    BottleneckAutoencoder,
-    LessonAutoencoder,
-    LessonClassifier,
-    SequentialClassifier,
-)
-from twinloop.tasks import Classification, Cosine, OneCycle, Plateau, Reconstruction, Task
-from twinloop.tasks.schedule import Schedule
+from twinloop.comparison.matrix import AXES, EXPERIMENT, HALF, Expected, Option, Settings
+from twinloop.comparison.options import IMPOSSIBLE, OPTIONS
+from twinloop.comparison.outcome import LOOPS as LOOPS
+from twinloop.comparison.outcome import Loop as Loop
+from twinloop.comparison.outcome import Outcome, differences, run
 
-Loop = Literal["lightning", "homemade"]
-LOOPS: tuple[Loop, Loop] = ("lightning", "homemade")
-
-
-def _batch_normed(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    return SequentialClassifier(shape, classes, widths=(8, 16), dropout=0.5)
-
-
-def _bottleneck(shape: tuple[int, int, int]) -> BottleneckAutoencoder:
-    return BottleneckAutoencoder(shape, code_size=8, widths=(8, 16))
-
-
-def _groups(parameters: Iterator[nn.Parameter]) -> Optimizer:
-    first, *rest = parameters
-    groups: list[dict[str, Any]] = [{"params": [first], "lr": 0.01, "momentum": 0.5}]
-    return SGD([*groups, {"params": rest}], lr=0.05)
-
-
-MODELS: dict[str, Callable[[DataSpec, Any, Schedule | None], Task]] = {
-    "MLP": lambda s, o, c: Classification(MLP, o, s, c),
-    "lesson CNN": lambda s, o, c: Classification(LessonClassifier, o, s, c),
-    "batch norm, dropout": lambda s, o, c: Classification(
-        _batch_normed, o, s, c, label_smoothing=0.1
-    ),
-    "lesson autoencoder": lambda s, o, c: Reconstruction(LessonAutoencoder, o, s, c),
-    "bottleneck autoencoder": lambda s, o, c: Reconstruction(_bottleneck, o, s, c),
-    "the same with noise": lambda s, o, c: Reconstruction(_bottleneck, o, s, c, noise=0.2),
-}
-OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], Optimizer]] = {
-    "AdamW": lambda p: AdamW(p, lr=0.01),
-    "SGD": lambda p: SGD(p, lr=0.05),
-    "SGD, momentum": lambda p: SGD(p, lr=0.05, momentum=0.9),
-    "RMSprop": lambda p: RMSprop(p, lr=0.003),
-    "several groups": _groups,
-}
-SCHEDULES: dict[str, Schedule | None] = {
-    "none": None,
-    "OneCycle, by step": OneCycle(),
-    "cosine, by epoch": Cosine(),
-    "plateau on val/loss": Plateau(patience=0),
-}
-PRECISIONS = dict.fromkeys(("32-true", "bf16-mixed", "64-true", "bf16-true"))
-ACCUMULATIONS = dict.fromkeys(("1", "3", "4"))
-"""An epoch has ten batches: neither 3 nor 4 divides it, so its last window is not full."""
-CLIPPINGS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "by norm": {"gradient_clip_val": 0.5, "gradient_clip_algorithm": "norm"},
-    "by value": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
-}
-RUNS: dict[str, Callable[[], dict[str, Any]]] = {
-    "3 epochs": lambda: {"max_epochs": 3},
-    "early stopping": lambda: {
-        "max_epochs": 6,
-        "callbacks": [EarlyStopping("val/loss", patience=1, min_delta=0.1)],
-    },
-    "limit batches": lambda: {
-        "max_epochs": 2,
-        "limit_train_batches": 4,
-        "limit_val_batches": 1,
-    },
-    "limit by share": lambda: {"max_epochs": 2, "limit_train_batches": 0.35},
-    "val every 2 epochs": lambda: {"max_epochs": 3, "check_val_every_n_epoch": 2},
-    "val inside an epoch": lambda: {"max_epochs": 2, "val_check_interval": 0.25},
-    "max_steps": lambda: {"max_epochs": 5, "max_steps": 7},
-    "overfit one batch": lambda: {"max_epochs": 3, "overfit_batches": 1},
-    "fast_dev_run": lambda: {"fast_dev_run": 2},
-    "empty val": lambda: {"max_epochs": 2, "limit_val_batches": 0},
-}
-AVERAGES: dict[str, Callable[[], dict[str, Any]]] = {
-    "none": dict,
-    "EMA of weights": lambda: {"callbacks": [EMAWeightAveraging(decay=0.9)]},
-}
-AXES: dict[str, Mapping[str, Any]] = {
-    "model": MODELS,
-    "optimiser": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "precision": PRECISIONS,
-    "accumulation": ACCUMULATIONS,
-    "clipping": CLIPPINGS,
-    "loop": RUNS,
-    "averaging": AVERAGES,
-}
 Cell = dict[str, str]
 """A value by its name for every axis."""
 BASE: Cell = {axis: next(iter(values)) for axis, values in AXES.items()}
@@ -123,30 +28,59 @@ def cells() -> list[tuple[str, str]]:
     return [(axis, value) for axis, values in AXES.items() for value in values]
 
 
-def combinations(count: int, seed: int = 0) -> list[Cell]:
-    """A random sample of cells that can be run and are exact, the same for the same seed."""
-    draw = random.Random(seed)
-    found: list[Cell] = []
-    while len(found) < count:
-        cell = {axis: draw.choice(list(values)) for axis, values in AXES.items()}
-        if refusal(cell) is None and inexact(cell) is None and cell not in found:
-            found.append(cell)
+def pairs() -> list[Cell]:
+    """Values of two axes that have to do with each other, which single values would not show."""
+    codes = BASE | {"model": "bottleneck autoencoder"}
+    normed = BASE | {"model": "batch norm, dropout, label smoothing"}
+    found = [codes | {"precision": precision} for precision in AXES["precision"]]
+    found += [codes | {"data": data} for data in ("resized", "last batch full")]
+    found += [normed | {"averaging": averaging} for averaging in AXES["averaging"]]
+    found += [normed | {"accumulation": "4", "clipping": clip} for clip in AXES["clipping"]]
+    for stop in ("of val in every pass", "of train"):
+        found += [BASE | {"loop": loop, "early stopping": stop} for loop in AXES["loop"]]
     return found
 
 
-def refusal(cell: Cell) -> str | None:
-    """Why Lightning itself cannot run a cell, or None if it can."""
-    if cell["schedule"] == "plateau on val/loss":
-        if cell["loop"] == "empty val":
-            return "ReduceLROnPlateau has no val/loss to look at"
-        if cell["loop"] == "val every 2 epochs":
-            return "ReduceLROnPlateau has no val/loss after the first epoch"
-    return None
+def options() -> list[tuple[str, Option]]:
+    """Each option with each of its values."""
+    return [(key, option) for key, found in OPTIONS.items() for option in found]
 
 
-def inexact(cell: Cell) -> str | None:
-    """Why the loops do not agree in a cell, or None if they do."""
-    if cell["precision"] == "64-true" and cell["averaging"] != "none":
+def settings_of(cell: Cell, *more: Settings) -> Settings:
+    """The experiment of a cell, with more settings on top; callbacks are added to callbacks."""
+    merged = dict(EXPERIMENT)
+    callbacks: list[Settings] = []
+    for settings in (*(AXES[axis][value] for axis, value in cell.items()), *more):
+        merged |= settings
+        callbacks += settings.get("trainer.callbacks", [])
+    return merged | ({"trainer.callbacks": callbacks} if callbacks else {})
+
+
+def combinations(count: int, seed: int = 0) -> list[Settings]:
+    """A random sample of cells that are exact, each with an option that both loops take.
+
+    The same for the same seed. Some ask for what cannot be, and should be refused by both.
+    """
+    draw = random.Random(seed)
+    taken = [
+        dict(option.context) | {key: option.value}
+        for key, option in options()
+        if option.expected == "same" and key != "record"
+    ]
+    found: list[Settings] = []
+    while len(found) < count:
+        cell = {axis: draw.choice(list(values)) for axis, values in AXES.items()}
+        settings = settings_of(cell, draw.choice(taken))
+        if cell["precision"] != HALF and inexact(settings) is None:
+            found.append(settings)
+    return found
+
+
+def inexact(settings: Settings) -> str | None:
+    """Why the loops do not agree in these settings, or None if they do."""
+    callbacks = [callback["class_path"] for callback in settings.get("trainer.callbacks", ())]
+    averages = any(path.endswith("EMAWeightAveraging") for path in callbacks)
+    if averages and str(settings.get("trainer.precision")).startswith("64"):
         return (
             "EMAWeightAveraging copies the model before it is converted, and exchanges weights "
             "with that copy to validate: Lightning's pass through float32"
@@ -154,79 +88,117 @@ def inexact(cell: Cell) -> str | None:
     return None
 
 
-def record(
-    loop: Loop, cell: Cell, data: ImageDataModule, *, seed: int = 0, accelerator: str = "cpu"
-) -> Record:
-    """Train a cell in one of the loops, from a start that depends on `seed` only."""
-    torch.manual_seed(seed)
-    task = MODELS[cell["model"]](
-        data.spec, OPTIMIZERS[cell["optimiser"]], SCHEDULES[cell["schedule"]]
-    )
-    run, average = RUNS[cell["loop"]](), AVERAGES[cell["averaging"]]()
-    flags = run | {"precision": cell["precision"], "accelerator": accelerator}
-    flags |= {"accumulate_grad_batches": int(cell["accumulation"])} | CLIPPINGS[cell["clipping"]]
-    flags["callbacks"] = [*run.get("callbacks", ()), *average.get("callbacks", ())]
-    if loop == "lightning":
-        return _record_lightning(task, data, flags)
-    return _record_homemade(task, data, flags)
+def compare(settings: Settings, folder: Path, expected: Expected = "same") -> list[str]:
+    """What is not as expected when both loops are given the same settings; empty if nothing."""
+    other = run(settings, "homemade", folder)
+    if expected == "not in one process":
+        return _unrefused(other)
+    one = run(settings, "lightning", folder)
+    trains = expected == "same"
+    if expected == "same or refused":
+        expected = "refused" if one.status == 2 else "same"
+    if expected == "refused":
+        return _unrefused(one) + differences(one, other)
+    untrained = [] if one.status == 0 else [f"Lightning: status {one.status}, {one.errors[-1:]}"]
+    recorded = settings["record"] == "all" and not settings.get("trainer.fast_dev_run")
+    if trains and recorded and not one.steps:
+        untrained.append("Lightning: no step was taken")
+    if expected == "homemade refuses":
+        return untrained + _unrefused(other)
+    return untrained + differences(one, other)
 
 
-def _record_lightning(task: Task, data: ImageDataModule, flags: dict[str, Any]) -> Record:
-    found = Record()
-    flags["callbacks"] = [*flags["callbacks"], Recorder(found)]
-    off = ("logger", "enable_progress_bar", "enable_model_summary")
-    quiet: dict[str, Any] = dict.fromkeys(off, False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*(many workers|LeafSpec)")
-        Trainer(**flags, **quiet, num_sanity_val_steps=0).fit(task, datamodule=data)
-    return found
-
-
-def _record_homemade(task: Task, data: ImageDataModule, flags: dict[str, Any]) -> Record:
-    found = Record()
-    learn = build_learner(task, data, flags, [RecorderCB(found)])
-    learn.fit(learn.n_epochs, valid=False)
-    return found
-
-
-def digits() -> ImageDataModule:
-    """What the cells are trained on: ten batches of real digits an epoch, the last one shorter."""
-    return ImageDataModule("digits", batch_size=150, augmentation=Augmentation(shift=1, flip=True))
+def _unrefused(outcome: Outcome) -> list[str]:
+    """What is wrong with a refusal: it is one line of status 2, and nothing was begun."""
+    found = []
+    if outcome.status != 2:
+        found.append(f"status {outcome.status} where it should refuse")
+    if len(outcome.errors) != 1 or not outcome.errors[0].startswith("error: "):
+        found.append(f"no line that says why: {outcome.errors[-1:]}")
+    return found + [f"{key} is left" for key in outcome.found if key.startswith("files/")]
 
 
 ELSEWHERE = {
     "stop and go on": (
         "after SIGTERM in an epoch or at its end; by the same loop or the other (test_resume.py)"
     ),
+    "compile": "`default`, in a process of its own (test_cli.py)",
     "processes": "2 over gloo: evenly divided, not evenly, accumulated (test_distributed.py)",
     "device": "CPU; a GPU has not been tried",
 }
 """What takes signals, processes or another machine, and the test that shows it."""
+KINDS: dict[str, tuple[Expected, ...]] = {
+    "other options": ("same",),
+    "refused by both, in the same line": ("refused",),
+    "refused by the homemade loop, by name": ("homemade refuses", "not in one process"),
+}
+"""A row of the table for what becomes of options, and which of them it has."""
+Experiment = tuple[str, str, Settings, Expected]
+"""A row of the table, what stands there, its settings, and what should become of them."""
 
 
-def table(results: Mapping[tuple[str, str], str]) -> str:
-    """The proof as a Markdown table: the values of each axis, and what is not exact of them."""
+def experiments() -> Iterator[Experiment]:
+    """Each value of each axis, each option, and everything that cannot be."""
+    for axis, value in cells():
+        yield axis, value, settings_of(BASE | {axis: value}), "same"
+    for row, kinds in KINDS.items():
+        for key, (value, expected, context) in options():
+            if expected in kinds:
+                settings = settings_of(BASE, dict(context), {key: value})
+                beside = "".join(
+                    f" with `{name.removeprefix('trainer.')}` {json.dumps(given)}"
+                    for name, given in context
+                )
+                yield (
+                    row,
+                    f"`{key.removeprefix('trainer.')}` {json.dumps(value)}{beside}",
+                    settings,
+                    expected,
+                )
+        if "refused" in kinds:
+            for name, settings in IMPOSSIBLE.items():
+                yield row, name, settings_of(BASE, settings), "refused"
+
+
+def table(results: dict[tuple[str, str], str]) -> str:
+    """The proof as a Markdown table: the values of each row, and what is not exact of them."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for (row, value), result in results.items():
+        # Values of one option stand behind its name.
+        name, space, rest = value.partition("` ") if value.startswith("`") else (value, "", "")
+        told = rest if result == "exact" else f"{rest} ({result})".lstrip()
+        rows.setdefault(row, {}).setdefault(name + space, []).append(told)
     lines = ["| axis | bit for bit the same in both loops |", "| --- | --- |"]
-    for axis, values in AXES.items():
-        found = [(value, results[axis, value]) for value in values]
-        named = [value if result == "exact" else f"{value} ({result})" for value, result in found]
-        lines.append(f"| {axis} | {'; '.join(named)} |")
-    return "\n".join([*lines, *(f"| {axis} | {what} |" for axis, what in ELSEWHERE.items())])
+    for row, values in rows.items():
+        found = "; ".join(
+            f"{name}{' ' * (not name.endswith(' '))}{', '.join(told)}".strip()
+            for name, told in values.items()
+        )
+        lines.append(f"| {row} | {found} |")
+    return "\n".join([*lines, *(f"| {row} | {what} |" for row, what in ELSEWHERE.items())])
 
 
 def main(count: int = 12) -> int:
-    """Train every cell and `count` combinations in both loops, and print what came out."""
+    """Run every experiment and `count` combinations in both loops, and print what came out."""
     from rich.progress import track
 
-    def verdict(cell: Cell) -> str:
-        found = differences(*(record(loop, cell, digits()) for loop in LOOPS))
-        return "exact" if not found else f"{len(found)} numbers differ, first {found[0]}"
+    torch.set_num_threads(1)  # nothing here is large enough for a second one
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
 
-    results = {
-        (axis, value): verdict(BASE | {axis: value})
-        for axis, value in track(cells(), "cells", transient=True)
-    }
-    sample = [verdict(cell) for cell in track(combinations(count), "combinations", transient=True)]
+        def verdict(settings: Settings, expected: Expected) -> str:
+            found = compare(settings, folder / "cell", expected)
+            return "exact" if not found else f"{len(found)} things differ, first {found[0]}"
+
+        all_of_them = list(experiments())
+        results = {
+            (row, value): verdict(settings, expected)
+            for row, value, settings, expected in track(all_of_them, "cells", transient=True)
+        }
+        sample = [
+            verdict(settings, "same or refused")
+            for settings in track(combinations(count), "combinations", transient=True)
+        ]
     print(table(results))
     print(f"\n{sample.count('exact')} of {count} random combinations of these values are exact.")
     return 0 if {*results.values(), *sample} == {"exact"} else 1
