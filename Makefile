@@ -4,7 +4,7 @@ DATA ?= auto
 EXPERIMENT ?= lesson-classifier
 SEEDS ?= 1
 SEED ?= 0
-COUNT ?= 128
+COUNT ?= 160
 LOGS := lightning_logs
 RUN := .venv/bin/python -m twinloop
 STAMP := .venv/installed
@@ -67,7 +67,7 @@ test: $(STAMP) ## the fast tests: no network, no data set
 test-all: $(BENCH_STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
 	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "not gpu"
 
-faults: $(STAMP) ## hurt COUNT=128 runs at moments that SEED=0 decides, see tests/faults.json
+faults: $(STAMP) ## hurt COUNT=160 runs at moments that SEED=0 decides, see tests/faults.json
 	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
 
 fuzz: $(STAMP) ## thousands of broken and hostile files

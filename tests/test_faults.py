@@ -1,10 +1,9 @@
 """A run that is hurt loses nothing that it has saved, and ends as one that was not hurt."""
 
 import io
+import json
 import os
 import re
-import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,36 +14,57 @@ from typing import Any
 
 import pytest
 
-from tests.faults import (
-    CALLS,
-    EXPERIMENT,
-    LOOPS,
-    SIGNALS,
+from tests.faults import __main__ as command
+from tests.faults import commands
+from tests.faults.commands import EXPERIMENT, LAUNCHED, LOOPS, ONE, TORCHRUN, Ended, fit, run
+from tests.faults.hurt import (
     STOP_SECONDS,
-    Moment,
-    broken_files,
-    differences,
-    fit,
+    NotReachedError,
+    Whole,
+    came_in_time,
+    first_call,
     hurt,
-    newest,
-    run,
+    last_call,
+    uninterrupted,
+)
+from tests.faults.left import differences
+from tests.faults.moments import (
+    ANY_TIME,
+    ENVIRONMENT,
+    PHASES,
+    SIGNALS,
+    Moment,
+    Orders,
+    orders_as_text,
+    processes,
 )
 from twinloop.runs.folder import only_process
 from twinloop.runs.stop import StopSignals
 
-HURT = [(phase, name) for n, phase in enumerate(CALLS) for name in list(SIGNALS)[n % 2 :: 2]]
+HURT = [
+    (phase, name)
+    for n, phase in enumerate([*PHASES, ANY_TIME])
+    for name in list(SIGNALS)[n % 2 :: 2]
+]
 """Half of all; `make faults` goes through every one, several times."""
+TWO = [
+    (TORCHRUN, "lightning", "SIGTERM", 0, "after each epoch"),
+    (TORCHRUN, "homemade", "Ctrl-C", 1, "every 2 batches"),
+    (TORCHRUN, "homemade", "SIGKILL", 0, "twice an epoch"),
+    (LAUNCHED, "lightning", "SIGTERM", 0, "every 2nd epoch"),
+    (LAUNCHED, "lightning", "Ctrl-C", 0, "after each epoch"),
+    (LAUNCHED, "lightning", "SIGKILL", 1, "every 2 batches"),
+]
+"""Who starts two processes, whose loop it is, what signals, which process, and validation when."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     """A run of the homemade loop that nobody hurts, and the cache of decoded digits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         folder = tmp_path_factory.mktemp("faults")
-        ended = run(fit("homemade", folder / "whole", folder / "cache"), folder / "printed")
-        assert ended.status == 0, ended.printed
-        yield folder
+        yield uninterrupted(folder / "whole", folder / "cache")
 
 
 @pytest.mark.parametrize(
@@ -55,20 +75,102 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ],
 )
 def test_a_run_that_is_hurt_ends_as_one_that_is_not(
-    loop: str, phase: str, call: int, name: str, folder: Path, tmp_path: Path
+    loop: str, phase: str, call: int, name: str, whole: Whole, tmp_path: Path
 ) -> None:
-    moment = Moment(phase, call, SIGNALS[name])
-    hurt(loop, moment, tmp_path / "run", newest(folder / "whole"), folder / "cache")
+    hurt(whole, Moment(phase, call, SIGNALS[name]), tmp_path / "run", loop)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(HURT)))
-def test_in_every_phase_and_by_every_signal(number: int, folder: Path, tmp_path: Path) -> None:
+def test_in_every_phase_and_by_every_signal(number: int, whole: Whole, tmp_path: Path) -> None:
     phase, name = HURT[number]
-    moment = Moment(phase, CALLS[phase][len(CALLS[phase]) // 2], SIGNALS[name])
+    call = (first_call(phase) + last_call(whole, phase, 0)) // 2
     # Each phase is hurt in both loops, and each signal too.
     loop = LOOPS[(number + number // 4) % 2]
-    hurt(loop, moment, tmp_path / "run", newest(folder / "whole"), folder / "cache")
+    hurt(whole, Moment(phase, call, SIGNALS[name]), tmp_path / "run", loop)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("start", "loop", "name", "rank", "validation"), TWO)
+def test_two_processes_that_are_hurt_end_as_if_they_were_not(
+    start: str,
+    loop: str,
+    name: str,
+    rank: int,
+    validation: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    two = uninterrupted(tmp_path / "whole", tmp_path / "cache", start, loop, validation)
+    hurt(two, Moment("training", 9, SIGNALS[name], rank), tmp_path / "run")
+
+
+def test_a_moment_that_does_not_come_is_no_success(whole: Whole, tmp_path: Path) -> None:
+    moment = Moment("training", 10_000, SIGNALS["SIGTERM"])
+    with pytest.raises(NotReachedError):
+        hurt(whole, moment, tmp_path / "run")
+
+
+def test_a_signal_that_is_ignored_is_no_success() -> None:
+    moment = Moment(ANY_TIME, 100, SIGNALS["SIGTERM"])
+    late = Ended(status=0, printed="", seconds=0.1, hurt=True)
+    assert not came_in_time(late, moment)
+    assert not came_in_time(Ended(status=0, printed="", seconds=9.0), moment)
+    assert came_in_time(Ended(status=143, printed="", seconds=0.1, hurt=True), moment)
+    with pytest.raises(AssertionError, match="ignores the signal"):
+        came_in_time(Ended(status=0, printed="", seconds=3.0, hurt=True), moment)
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "passed"),
+    [
+        (None, 2, True),
+        (None, 0, False),
+        (NotReachedError(), 2, False),
+        (AssertionError("lost"), 2, False),
+    ],
+)
+def test_a_campaign_is_a_success_if_something_was_hurt(
+    error: Exception | None,
+    count: int,
+    passed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hurt(_: Whole, __: Moment, root: Path) -> Ended:
+        root.mkdir()
+        if error:
+            raise error
+        return Ended(143, "", 0.5, hurt=True)
+
+    calls = [dict.fromkeys(PHASES, 5)]
+    monkeypatch.setattr(command, "uninterrupted", lambda *_: Whole(tmp_path, calls, tmp_path))
+    monkeypatch.setattr(command, "hurt", hurt)
+    path = tmp_path / "faults.json"
+    assert command.campaign(path, 0, count, 60, [ONE]) == passed
+    found = json.loads(path.read_text()) if count else {"tried": 0, "passed": 0, "not reached": 0}
+    assert found["tried"] == count
+    assert found["passed"] == count * passed
+    assert found["not reached"] == 2 * isinstance(error, NotReachedError)
+    assert found.get("failed", 0) == 2 * isinstance(error, AssertionError)
+
+
+def test_a_command_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = "import time; time.sleep(99)"
+    waits = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{sleep}']); {sleep}"
+    printed = tmp_path / "printed"
+    (tmp_path / "printed.sent").write_text(json.dumps([time.time(), 1]))
+    monkeypatch.setattr(commands, "HANGING", 0.5)
+    start = ["-c", waits, "--"]  # a launcher, and the process that it has started
+    monkeypatch.setattr(commands, "launcher", lambda _: start)
+    moment = Moment("training", 8, SIGNALS["SIGTERM"])
+    ended = run([], printed, moment, start=TORCHRUN)
+    assert ended.hung
+    assert ended.status == -signal.SIGKILL
+    assert not processes(orders_as_text(Orders(TORCHRUN, str(printed), moment)))
+    assert ENVIRONMENT not in os.environ
 
 
 def test_a_signal_inside_a_print_is_not_the_end(
@@ -92,9 +194,9 @@ def test_a_signal_inside_a_print_is_not_the_end(
     assert "stopping after this step" in capfd.readouterr().out
 
 
-def test_two_processes_never_train_in_one_folder(folder: Path, tmp_path: Path) -> None:
-    lock = only_process(newest(folder / "whole"))
-    again = fit("homemade", folder / "whole", folder / "cache", "--ckpt_path", "last")
+def test_two_processes_never_train_in_one_folder(whole: Whole, tmp_path: Path) -> None:
+    lock = only_process(whole.run)
+    again = fit("homemade", whole.run.parents[2], whole.cache, "--ckpt_path", "last")
     ended = run(again, tmp_path / "printed")
     lock.release()
     assert ended.status == 2
@@ -102,152 +204,8 @@ def test_two_processes_never_train_in_one_folder(folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("kilobytes", [4, 120])
-def test_a_disk_that_is_full_is_told_in_one_line(
-    kilobytes: int, loop: str, folder: Path, tmp_path: Path
-) -> None:
-    """TensorBoard begins with more than 4 kB, and has over 120 when the first epoch is saved."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024,) * 2)
-
-    done = subprocess.run(
-        [sys.executable, "-m", "twinloop", *fit(loop, tmp_path, folder / "cache")],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: cannot write [^\n]+\n", done.stderr), done.stderr
-    assert broken_files(tmp_path) == []
-    saved = list(tmp_path.rglob("last.ckpt"))
-    assert bool(saved) == (kilobytes == 120)
-    again = fit(loop, tmp_path, folder / "cache", *(["--ckpt_path", "last"] if saved else []))
-    assert run(again, tmp_path / "printed").status == 0
-    assert differences(newest(tmp_path), newest(folder / "whole")) == []
-
-
-@pytest.fixture
-def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A file system in memory, of so many kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    size = ["-o", f"size={request.param}k"]
-    if subprocess.run(["mount", "-t", "tmpfs", *size, "tmpfs", disk], check=False).returncode:
-        pytest.skip("only root may mount a file system")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize(("small_disk", "saved"), [(64, 0), (300, 2)], indirect=["small_disk"])
-def test_a_file_system_that_is_full_is_told_in_one_line(
-    small_disk: Path, saved: int, loop: str, folder: Path, tmp_path: Path
-) -> None:
-    """Full inside of the first checkpoint, and in the last epoch."""
-    done = subprocess.run(
-        [sys.executable, "-m", "twinloop", *fit(loop, small_disk, folder / "cache")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: cannot write [^\n]+No space left on device[^\n]+\n", done.stderr)
-    assert broken_files(small_disk) == []
-    assert len(list(small_disk.rglob("*.ckpt"))) == saved
-    # There is room elsewhere.
-    shutil.copytree(small_disk, tmp_path / "large")
-    options = ["--ckpt_path", "last"] if saved else []
-    again = fit(loop, tmp_path / "large", folder / "cache", *options)
-    assert run(again, tmp_path / "printed").status == 0
-    assert differences(newest(tmp_path / "large"), newest(folder / "whole")) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize(
-    ("phase", "call"), [("writing a checkpoint", 4), ("writing results.json", 1)]
-)
-def test_a_disk_that_is_full_leaves_the_last_checkpoint(
-    phase: str, call: int, loop: str, folder: Path, tmp_path: Path
-) -> None:
-    ended = run(fit(loop, tmp_path, folder / "cache"), tmp_path / "full", Moment(phase, call))
-    assert ended.status == 2
-    assert re.match(
-        r"error: cannot write .+: No space left on device", ended.printed.splitlines()[-1]
-    )
-    assert "Traceback" not in ended.printed
-    assert broken_files(tmp_path) == []
-    assert not list(tmp_path.rglob("*.part"))
-    again = fit(loop, tmp_path, folder / "cache", "--ckpt_path", "last")
-    assert run(again, tmp_path / "printed").status == 0
-    assert differences(newest(tmp_path), newest(folder / "whole")) == []
-
-
-@pytest.mark.slow
-def test_a_disk_that_is_full_does_not_poison_the_cache(folder: Path, tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024,) * 2)  # digits have 112 kB
-
-    command = fit("homemade", tmp_path, tmp_path / "cache")
-    done = subprocess.run(
-        [sys.executable, "-m", "twinloop", *command],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: data.cache_dir: cannot write to [^\n]+\n", done.stderr), (
-        done.stderr
-    )
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
-    assert run(command, tmp_path / "printed").status == 0
-    assert differences(newest(tmp_path), newest(folder / "whole")) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_folder_that_is_deleted_under_its_run_is_told(
-    loop: str, folder: Path, tmp_path: Path
-) -> None:
-    code = """
-import runpy, shutil, sys
-from pathlib import Path
-from tests.faults import PHASES
-folder = Path(sys.argv.pop(1))
-PHASES["training"][0](lambda: shutil.rmtree(folder / "lightning_logs", ignore_errors=True))
-if __name__ == "__main__":
-    runpy.run_module("twinloop", run_name="__main__", alter_sys=True)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), *fit(loop, tmp_path, folder / "cache")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    error = r"error: the run folder [^\n]+ is gone; start again\n"
-    assert re.fullmatch(error, done.stderr), done.stderr
-    assert not list(tmp_path.rglob("*.ckpt"))
-
-
-@pytest.mark.slow
-def test_a_file_in_place_of_the_logs_is_told(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "lightning_logs").write_text("no folder")
-    ended = run(fit("homemade", tmp_path, folder / "cache"), tmp_path / "printed")
-    assert ended.status == 2
-    assert re.fullmatch(
-        r"error: cannot make the run folder [^\n]+: Not a directory\n", ended.printed
-    )
-
-
-@pytest.mark.slow
 def test_eight_runs_at_once_decode_once_and_have_folders_of_their_own(
-    folder: Path, tmp_path: Path
+    whole: Whole, tmp_path: Path
 ) -> None:
     commands = [
         [sys.executable, "-m", "twinloop", *fit(LOOPS[n % 2], tmp_path, tmp_path / "cache")]
@@ -264,7 +222,7 @@ def test_eight_runs_at_once_decode_once_and_have_folders_of_their_own(
     assert [path.name for path in runs] == [f"version_{n}-digits" for n in range(8)]
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
     for path in runs:
-        assert differences(path, newest(folder / "whole")) == []
+        assert differences(path, whole.run) == []
 
 
 def compare(root: Path, *options: str) -> list[str]:
@@ -295,7 +253,7 @@ def test_a_comparison_that_was_stopped_is_resumed(number: signal.Signals, tmp_pa
         status = child.wait()
     assert status == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
-        assert time.monotonic() - sent < STOP_SECONDS
+        assert time.monotonic() - sent < STOP_SECONDS[1]
         assert "go on with --resume" in (tmp_path / "printed").read_text().splitlines()[-1]
     done = subprocess.run(
         compare(tmp_path, "--resume"), capture_output=True, text=True, check=False

@@ -1,7 +1,10 @@
 """Broken and hostile files through the real command line: it does what it should, or says why not.
 
-A refusal is one line that names the file. Nothing leaves a traceback, takes longer than 10 s, or
-writes elsewhere than into its run. `make fuzz` draws thousands of inputs and keeps the counts.
+Each input goes through a whole command: training by one of the two loops, with validation,
+checkpoints, figures and results, or going on from a checkpoint, or `test`, `validate`, `predict`
+and `compare`. A refusal is one line that names the file. Nothing leaves a traceback or a broken
+file, takes longer than 10 s or more than 1 GB, runs a program, or writes elsewhere than into its
+run. `make fuzz` draws thousands of inputs and keeps the counts.
 """
 
 import argparse
@@ -15,11 +18,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.fuzzing.fuzz import KINDS, fuzz
-from tests.fuzzing.sandbox import Sandbox
+CACHES = tempfile.TemporaryDirectory()
+# Read where they are imported.
+os.environ |= {"TWINLOOP_CACHE": f"{CACHES.name}/cache", "HF_HOME": f"{CACHES.name}/hub"}
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from tests.fuzzing.fuzz import KINDS, fuzz  # noqa: E402
+from tests.fuzzing.sandbox import Sandbox  # noqa: E402
 
 
-def record(kinds: list[str], inputs: int, first: int, path: Path) -> int:
+def record(kinds: list[str], inputs: int, first: int, path: Path, keep: Path | None) -> int:
     """Fuzz `kinds`, and put what came out into the JSON file at `path`, beside other kinds."""
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"kinds": {}}
     packages = ("torch", "lightning", "jsonargparse", "datasets", "pillow", "hypothesis")
@@ -33,7 +41,7 @@ def record(kinds: list[str], inputs: int, first: int, path: Path) -> int:
         made = Sandbox(Path(folder))
         made.train()
         for kind in kinds:
-            found["kinds"][kind] = fuzz(kind, inputs, made, first)
+            found["kinds"][kind] = fuzz(kind, inputs, made, first, keep=keep)
             found["kinds"][kind]["commit"] = head.stdout.strip()
             print(kind, found["kinds"][kind], flush=True)
             found["inputs"] = sum(one["inputs"] for one in found["kinds"].values())
@@ -47,8 +55,7 @@ if __name__ == "__main__":
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--output", type=Path, required=True, help="a JSON file, added to")
+    parser.add_argument("--keep", type=Path, help="a folder for the inputs that went wrong")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as caches:
-        os.environ |= {"TWINLOOP_CACHE": f"{caches}/cache", "HF_HOME": f"{caches}/hub"}
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        sys.exit(record(asked.kinds, asked.inputs, asked.seed, asked.output))
+    with CACHES:
+        sys.exit(record(asked.kinds, asked.inputs, asked.seed, asked.output, asked.keep))

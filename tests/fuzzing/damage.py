@@ -1,6 +1,6 @@
 """Change a file or a nested value somewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -28,13 +28,18 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(part, (*at, key))
 
 
-def mutated(value: Any, draw: Draw, values: st.SearchStrategy[Any]) -> Any:
+CHANGES = ("set", "set", "set", "drop", "wrap", "rename")
+
+
+def mutated(
+    value: Any, draw: Draw, values: st.SearchStrategy[Any], changes: Sequence[str] = CHANGES
+) -> Any:
     """`value` with one key or item in it changed, renamed, left out or moved."""
     *way, key = draw(st.sampled_from(sorted(places(value), key=str)))
     parent = value
     for step in way:
         parent = parent[step]
-    change = draw(st.sampled_from(["set", "set", "set", "drop", "wrap", "rename"]))
+    change = draw(st.sampled_from(changes))
     if change == "set":
         parent[key] = draw(values)
     elif change == "drop":

@@ -8,13 +8,19 @@ import yaml
 from hypothesis import strategies as st
 
 from tests.fuzzing.damage import mutated
-from tests.fuzzing.sandbox import KEY, NAMES, SHORT, Case, Draw, Sandbox
+from tests.fuzzing.sandbox import KEY, NAMES, Case, Draw, Sandbox
 
+FEW = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 2}
+STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
+AVERAGING = {
+    "class_path": "lightning.pytorch.callbacks.EMAWeightAveraging",
+    "init_args": {"decay": 0.9},
+}
 EXPERIMENT: dict[str, Any] = {
     "experiment": "fuzz",
     "seed_everything": 42,
-    "trainer": {"max_epochs": 2, "precision": "32-true", "callbacks": None},
-    "data": {"source": "digits", "batch_size": 64, "augmentation": {"shift": 1, "flip": True}},
+    "trainer": {**FEW, "precision": "32-true", "callbacks": None},
+    "data": {"source": "tiny", "batch_size": 8, "augmentation": {"shift": 1, "flip": True}},
     "model": {
         "class_path": "twinloop.tasks.Classification",
         "init_args": {
@@ -24,6 +30,24 @@ EXPERIMENT: dict[str, Any] = {
             },
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
             "schedule": {"class_path": "twinloop.tasks.OneCycle"},
+        },
+    },
+}
+RECONSTRUCTION: dict[str, Any] = EXPERIMENT | {
+    "trainer": {
+        **FEW,
+        "callbacks": [{"class_path": STOPPING, "init_args": {"monitor": "val/loss"}}, AVERAGING],
+    },
+    "model": {
+        "class_path": "twinloop.tasks.Reconstruction",
+        "init_args": {
+            "network": {
+                "class_path": "twinloop.models.BottleneckAutoencoder",
+                "init_args": {"code_size": 4, "widths": [4, 8]},
+            },
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}},
+            "schedule": {"class_path": "twinloop.tasks.Plateau"},
+            "noise": 0.3,
         },
     },
 }
@@ -57,13 +81,14 @@ FLAGS = (
 
 
 def fit(path: Path, draw: Draw) -> list[str]:
+    """Train by either loop; batches are as few as the file says, and epochs as few as can be."""
     loop = draw(st.sampled_from(["lightning", "homemade"]))
-    return ["fit", "--config", str(path), *SHORT, "--loop", loop]
+    return ["fit", "--config", str(path), "--trainer.max_epochs", "1", "--loop", loop]
 
 
 def experiment_values(draw: Draw, sandbox: Sandbox) -> Case:
     """Keys, values, types and nesting changed."""
-    content = json.loads(json.dumps(EXPERIMENT))
+    content = json.loads(json.dumps(draw(st.sampled_from([EXPERIMENT, RECONSTRUCTION]))))
     content["trainer"][draw(st.sampled_from(FLAGS))] = draw(LEAVES)
     for _ in range(draw(st.integers(1, 2))):
         content = mutated(content, draw, VALUES)
@@ -74,7 +99,7 @@ def experiment_values(draw: Draw, sandbox: Sandbox) -> Case:
 
 def experiment_text(draw: Draw, sandbox: Sandbox) -> Case:
     """A file with some of its text cut out, doubled or replaced."""
-    text = yaml.safe_dump(EXPERIMENT)
+    text = yaml.safe_dump(draw(st.sampled_from([EXPERIMENT, RECONSTRUCTION])))
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(text)))
         end = start + draw(st.integers(0, 20))

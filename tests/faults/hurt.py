@@ -1,0 +1,158 @@
+"""Hurt a run, look at what it left and said, and go on with it."""
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import twinloop
+from tests.faults.commands import EPOCHS, HANGING, LAUNCHED, ONE, Ended, calls, fit, run
+from tests.faults.left import broken_files, differences, newest, parts
+from tests.faults.moments import ANY_TIME, PICTURES, Moment
+
+STOP_SECONDS = {1: 5.0, 2: 20.0}
+"""How long a run of so many processes may take to save and stop; two end their validation first."""
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?: .*\n)+")
+
+
+class NotReachedError(Exception):
+    """The run had ended before its moment came, so that nothing was tried."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run that nobody has hurt, and how many calls of each phase it had, by rank."""
+
+    run: Path
+    calls: list[dict[str, int]]
+    cache: Path
+    start: str = ONE
+    loop: str = "homemade"
+    validation: str = "after each epoch"
+
+    def ranks_of(self, phase: str) -> list[int]:
+        """The processes that have calls of a phase."""
+        return [rank for rank, counts in enumerate(self.calls) if counts[phase]]
+
+
+def uninterrupted(
+    root: Path,
+    cache: Path,
+    start: str = ONE,
+    loop: str = "homemade",
+    validation: str = "after each epoch",
+) -> Whole:
+    """Have a run whose calls are counted, below `root`, and that decodes into `cache` at first.
+
+    Raises:
+        AssertionError: it does not end well.
+    """
+    root.mkdir(parents=True)
+    printed = root / "printed"
+    command = fit(loop, root, cache, validation=validation)
+    ended = run(command, printed, start=start, counting=True)
+    assert ended.status == 0, ended.printed
+    counted = calls(printed)
+    assert len(counted) == (1 if start == ONE else 2)
+    return Whole(newest(root), counted, cache, start, loop, validation)
+
+
+def hurt(whole: Whole, moment: Moment, root: Path, loop: str | None = None) -> Ended:
+    """Hurt a run below `root` at `moment`, look at what it left, and go on with it.
+
+    Args:
+        whole: A run of the same settings, which the run must be equal to in the end.
+        moment: When, and by which signals.
+        root: A folder of the run's own.
+        loop: Whose run; None takes that of the whole one.
+
+    Raises:
+        AssertionError: something is lost, or not as it was said.
+        NotReachedError: the moment has not come.
+    """
+    # Where decoding itself is hurt the run has a cache of its own.
+    cache = root / "cache" if moment.phase == "decoding" else whole.cache
+    loop = loop or whole.loop
+    root.mkdir()
+    command = fit(loop, root, cache, validation=whole.validation)
+    ended = run(command, root / "hurt", moment, start=whole.start)
+    broken = broken_files(root)
+    assert not broken, broken
+    assert not ended.hung, f"does not end: {HANGING:.0f} s after the signal\n{ended.printed}"
+    if not came_in_time(ended, moment):
+        assert ended.status == 0, ended.printed
+        assert not (found := differences(newest(root), whole.run)), found
+        raise NotReachedError
+    (_check_kill if signal.SIGKILL in moment.signals else _check_stop)(ended, whole.start, moment)
+    if signal.SIGKILL not in moment.signals:
+        assert not parts(root), "a part is left"
+    last = ["--ckpt_path", "last"] if list(root.rglob("last.ckpt")) else []
+    again = fit(loop, root, cache, *last, validation=whole.validation)
+    ended_again = run(again, root / "on", start=whole.start)
+    assert ended_again.status == 0, ended_again.printed
+    found = differences(newest(root), whole.run)
+    assert not found, found
+    return ended
+
+
+def came_in_time(ended: Ended, moment: Moment) -> bool:
+    """Whether a run was hurt, and not just as it had done everything.
+
+    Raises:
+        AssertionError: the signal came in time, and was ignored.
+    """
+    if not ended.hurt:
+        return False
+    at_its_end = moment.phase == ANY_TIME and ended.status == 0
+    assert not at_its_end or ended.seconds < 1, f"ignores the signal for {ended.seconds:.1f} s"
+    return not at_its_end
+
+
+def _check_kill(ended: Ended, start: str, moment: Moment) -> None:
+    """A process was killed: it has said nothing, and all others have ended and said why."""
+    killed = start == ONE or (start == LAUNCHED and moment.rank == 0)
+    assert ended.status == -signal.SIGKILL if killed else ended.status, str(ended.status)
+    assert ended.seconds < HANGING, f"{ended.seconds:.0f} s to end"
+    # A process that has nothing more to train ends as if nothing were.
+    trained = f"epoch {EPOCHS}/{EPOCHS}" in ended.printed
+    _check_lines(ended, range(bool(ended.others and not trained), 2 if ended.others else 1))
+
+
+def _check_stop(ended: Ended, start: str, moment: Moment) -> None:
+    """All processes were asked to stop: the first has said where, and how to go on."""
+    number = signal.Signals(moment.signals[0])
+    # torchrun has a status of its own, and says so itself.
+    as_told = ended.status == 128 + number or (start not in (ONE, LAUNCHED) and ended.status)
+    assert as_told, f"status {ended.status}: {ended.printed}"
+    most = STOP_SECONDS[1 if start == ONE else 2]
+    assert ended.seconds < most, f"{ended.seconds:.1f} s to stop\n{ended.printed}"
+    (line,) = _check_lines(ended, range(1, 2))
+    assert line.startswith(f"stopped by {number.name}"), ended.printed
+    assert "go on with --ckpt_path last" in line
+    assert start != ONE or ended.printed.splitlines()[-1] == line
+
+
+def _check_lines(ended: Ended, counts: range) -> list[str]:
+    """The lines that say why a run has ended, which must be so many, without a traceback of ours.
+
+    torchrun prints one of its own.
+    """
+    ours = [text for text in TRACEBACK.findall(ended.printed) if str(twinloop.__path__[0]) in text]
+    assert not ours, f"a traceback:\n{ended.printed}"
+    lines = [line for line in ended.printed.splitlines() if re.match("error: |stopped by ", line)]
+    assert len(lines) in counts, f"{len(lines)} lines say why:\n{ended.printed}"
+    return lines
+
+
+def first_call(phase: str) -> int:
+    """The first call of a phase: training goes on from the first batch."""
+    return 2 if phase == "training" else 1
+
+
+def last_call(whole: Whole, phase: str, rank: int | None) -> int:
+    """The last call of a phase that process `rank` of a run has, or any that decodes."""
+    if phase == ANY_TIME:
+        return 2_000 if whole.start == ONE else 9_000
+    if phase == "decoding":
+        return PICTURES
+    return 1 if phase == "first batch" else whole.calls[rank or 0][phase]
