@@ -38,8 +38,9 @@ ELSEWHERE = {
 CALLING_THESE_TESTS = ("make test", "make test-all", "make lint")
 """What .ci/run calls: checked by running, but not from inside itself."""
 STAYING = "make tensorboard"
-LONG = ("make faults", "make fuzz", "make bench")
-"""Too long for a test; test_faults.py, fuzzing/ and benchmarks/ have them do less."""
+PARITY = ".venv/bin/python -m twinloop parity"
+LONG = ("make faults", "make fuzz", "make bench", PARITY)
+"""Too long for this test; test_faults.py, fuzzing/, benchmarks/ and test_parity.py run them."""
 
 
 @pytest.fixture(scope="module")

@@ -225,7 +225,8 @@ class TwinloopCLI(LightningCLI):
         # For the homemade loop it trains nothing: what it refuses is refused for both loops.
         savers = any(isinstance(callback, Checkpoint) for callback in callbacks_of(given))
         trainer = super().instantiate_trainer(enable_checkpointing=savers, **quiet)
-        self._check(given, checkpoint)
+        # Lightning's own launcher starts the other processes later.
+        self._check(given, checkpoint, max(trainer.world_size, world_size()))
         if self.short:
             if not self.homemade:
                 trainer.callbacks.append(FiniteLoss())  # type: ignore[attr-defined]
@@ -270,7 +271,9 @@ class TwinloopCLI(LightningCLI):
         kwargs["plugins"] = plugins
         return super().instantiate_trainer(logger=logger, **kwargs)
 
-    def _check(self, given: dict[str, Any], checkpoint: dict[str, Any] | None) -> None:
+    def _check(
+        self, given: dict[str, Any], checkpoint: dict[str, Any] | None, processes: int
+    ) -> None:
         """Refuse what cannot be, in either loop by the same words, before anything is made.
 
         Raises:
@@ -279,13 +282,14 @@ class TwinloopCLI(LightningCLI):
         if self.homemade:
             self.flags = Flags.of(given)
             check_task(self.model)
-        check_run(given, self.model, self.datamodule)
+        check_run(given, self.model, self.datamodule, processes)
+        steps = given["max_steps"] * given["accumulate_grad_batches"]
         check_last_batch(
             self.model,
             self.datamodule,
-            limit=given["limit_train_batches"],
-            max_batches=int(given["fast_dev_run"]) or math.inf,
-            processes=world_size(),
+            limit=given["overfit_batches"] or given["limit_train_batches"],
+            max_batches=int(given["fast_dev_run"]) or (math.inf if steps < 0 else steps),
+            processes=processes,
         )
         weights = self._get(self.config, "weights")
         if weights and checkpoint:

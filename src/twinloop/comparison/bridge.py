@@ -148,7 +148,7 @@ def build_learner(
     """
     wanted = flags if isinstance(flags, Flags) else Flags.of(flags)
     check_task(task)
-    check_run(wanted.values, task, data)
+    check_run(wanted.values, task, data, world_size())
     data.device = wanted.device
     if wanted["deterministic"]:
         if data.device.type == "cuda":  # read when the first matrix is multiplied there

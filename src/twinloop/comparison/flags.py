@@ -113,20 +113,23 @@ def check_flags(given: Mapping[str, Any]) -> None:
             )
 
 
-def check_run(trainer: Mapping[str, Any], task: Task, data: ImageDataModule) -> None:
+def check_run(
+    trainer: Mapping[str, Any], task: Task, data: ImageDataModule, processes: int = 1
+) -> None:
     """Refuse what cannot be with this task and this data, before the first step.
 
     Args:
         trainer: The flags, those that are not given by their defaults.
         task: What to train.
         data: What on.
+        processes: How many train together, and share the images.
 
     Raises:
         UserError: a limit that leaves no batch, a validation that never comes, a metric that is
             never measured.
     """
     sizes = {
-        name: math.ceil(size / world_size() / data.batch_size) for name, size in data.sizes.items()
+        name: math.ceil(size / processes / data.batch_size) for name, size in data.sizes.items()
     }
     batches = _limited("train", sizes["train"], trainer)
     validates = _limited("val", sizes["val"], trainer) > 0
