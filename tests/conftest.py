@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 CHROMIUM = Path("/usr/bin/chromium")
-LIBRARIES = ("KMP_", "PL_", "PYTEST_")
-"""Variables that OpenMP, Lightning's seed_everything and pytest set for themselves."""
+LIBRARIES = ("CUBLAS_", "KMP_", "PL_", "PYTEST_")
+"""Variables that OpenMP, Lightning (for a seed, for determinism) and pytest set for themselves."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -85,7 +85,8 @@ def test_a_seed_that_cannot_be_is_told_in_one_line(
 ) -> None:
     options = ["--config", str(MLP), "--data.source", "digits", "--seed_everything", seed]
     assert main([command, *options]) == 2
-    expected = f"error: seed_everything is {seed}; it must be from 0 to 4,294,967,295\n"
+    limits = "it must be from 0 to 4,294,967,295"
+    expected = f"error: seed_everything is {seed} ({MLP}); {limits}\n"
     assert capsys.readouterr().err == expected
 
 

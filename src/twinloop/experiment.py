@@ -70,7 +70,8 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
     checked_name(settings.experiment, files_of(settings))
     seed = settings.seed_everything
     if type(seed) is int and not 0 <= seed < SEEDS:
-        raise UserError(f"seed_everything is {seed}; it must be from 0 to {SEEDS - 1:,}")
+        where = files_of(settings)
+        raise UserError(f"seed_everything is {seed} ({where}); it must be from 0 to {SEEDS - 1:,}")
     return config
 
 
