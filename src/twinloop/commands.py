@@ -180,9 +180,7 @@ class TwinloopCLI(LightningCLI):
             asked, run = "best", self._run_of_config()
         if asked in KEYWORDS:
             run = run or latest_run(self.logs, self._get(self.config, "experiment"), data.spec)
-            asked = run / "checkpoints" / f"{asked}.ckpt"
-            if not asked.is_file():  # a run without validation has no best
-                asked = asked.with_name("last.ckpt")
+            asked = _best_of(run) if asked == "best" else run / "checkpoints" / "last.ckpt"
         self.checkpoint = Path(asked) if asked is not None else None
         if self.subcommand == "predict" and self.checkpoint:
             data.spec = spec_of(read_checkpoint(self.checkpoint))
@@ -295,7 +293,7 @@ class TwinloopCLI(LightningCLI):
         if weights and checkpoint:
             raise UserError("--weights begins a new run and --ckpt_path resumes one; pass one")
         if weights:
-            path = weights / "checkpoints" / "best.ckpt" if weights.is_dir() else weights
+            path = _best_of(weights) if weights.is_dir() else weights
             line = load_weights(self.model, read_checkpoint(path), path)
             if FIRST_PROCESS:
                 print(line, flush=True)
@@ -479,3 +477,9 @@ class TwinloopCLI(LightningCLI):
 def _settings_of(checkpoint: dict[str, Any], flag: str) -> Any:
     """A flag of the Trainer with which a checkpoint was trained; None where it is not known."""
     return (checkpoint.get("settings") or {}).get("trainer", {}).get(flag)
+
+
+def _best_of(run: Path) -> Path:
+    """The best checkpoint of a run, or its last one where nothing was validated."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else best.with_name("last.ckpt")
