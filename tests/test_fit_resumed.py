@@ -119,6 +119,27 @@ def test_a_run_of_so_many_steps_goes_on_to_more(
     assert_equal_weights(ended, whole)
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_run_that_is_complete_is_only_measured_again_in_its_own_folder(
+    loop: Loop, runs: dict[Loop, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "my run"
+    shutil.copytree(runs[loop], run)
+    (run / "results.json").unlink()
+    last = run / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    command = (*STOP_EARLY, "--loop", loop, "--ckpt_path")
+    assert fit(tmp_path, *command, str(last)) == 0
+    assert last.read_bytes() == before
+    assert json.loads((run / "results.json").read_text())["epochs"] == 2
+
+    elsewhere = tmp_path / "elsewhere.ckpt"
+    shutil.copy(last, elsewhere)
+    assert fit(tmp_path, *command, str(elsewhere)) == 2
+    assert f"error: {elsewhere}: nothing is left to train" in error_line(capsys)
+    assert not list(tmp_path.glob("lightning_logs/*/*/*"))
+
+
 ACCUMULATED = (
     *("--data.batch_size", "32", "--trainer.limit_train_batches", "6"),
     *("--trainer.accumulate_grad_batches", "2", "--loop"),

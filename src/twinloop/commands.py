@@ -364,6 +364,11 @@ class TwinloopCLI(LightningCLI):
             if distributed.is_initialized():
                 distributed.destroy_process_group()
             if self.writer is not None:
+                if not self.saver.last_path.exists():
+                    raise UserError(
+                        f"{self.checkpoint}: nothing is left to train up to trainer.max_epochs or "
+                        "max_steps; raise them, or measure the checkpoint with `test`"
+                    )
                 if self.diary:
                     write_diary(self.run, self.diary, self.record)
                 results.conclude(

@@ -36,6 +36,7 @@ def reading(content: bytes, sound: Path, draw: Draw, sandbox: Sandbox) -> Case:
     """
     run = Path("lightning_logs", "mlp", "version_0-tiny", "checkpoints")
     (sandbox.work / run).mkdir(parents=True)
+    shutil.copy(sound.parent.with_name("config.yaml"), sandbox.work / run.parent)
     for name in ("best.ckpt", "last.ckpt"):
         shutil.copy(sound, sandbox.work / run / name)
     command = draw(st.sampled_from(COMMANDS))

@@ -1,5 +1,7 @@
 """The history of a run: what a row has, and what of it outlives a stop."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -103,3 +105,19 @@ def test_a_plateau_schedule_is_shown_nothing_else(losses: tuple[float, ...], mon
     scheduler = plateau(2.0)
     with_losses(*losses).show_last(scheduler, monitor)
     assert scheduler.state_dict() == plateau(2.0).state_dict()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"rows": [{"epoch": 1, "seconds": [2.0]}], "val": {}},
+        {"rows": [{"epoch": 1}], "val": {}},
+        {"rows": [None], "val": {}},
+        {"rows": [], "val": {"val/loss": "x"}},
+    ],
+)
+def test_what_is_no_history_is_refused(state: dict[str, Any]) -> None:
+    history = History()
+    with pytest.raises(ValueError, match=r"no (row of a history|metrics of a validation): "):
+        history.load_state_dict(state)
+    assert (history.rows, history.val) == ([], {})

@@ -45,9 +45,22 @@ class History:
         return {"rows": list(self.rows), "val": self.val}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the rows of a checkpoint."""
+        """Continue after the rows of a checkpoint.
+
+        Raises:
+            ValueError: a row without its epoch or seconds, or with something else than numbers.
+        """
+        for row in state["rows"]:
+            if not _has_numbers(row) or not {"epoch", "seconds"} <= row.keys():
+                raise ValueError(f"no row of a history: {row}")
+        if not _has_numbers(state["val"]):
+            raise ValueError(f"no metrics of a validation: {state['val']}")
         self.rows[:] = state["rows"]
         self.val = state["val"]
+
+
+def _has_numbers(row: Any) -> bool:
+    return isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
 
 
 def _of_stage(stage: str, metrics: Mapping[str, Tensor]) -> dict[str, float]:
