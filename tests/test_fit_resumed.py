@@ -120,6 +120,23 @@ def test_a_run_of_so_many_steps_goes_on_to_more(
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_a_run_that_ended_inside_an_epoch_is_not_made_longer_without_the_rest_of_it(
+    loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--loop", loop, "--trainer.max_steps")
+    assert fit(tmp_path, *options, "2") == 0
+    capsys.readouterr()
+    before = bytes_of(run_in(tmp_path))
+    assert fit(tmp_path, *options, "6", "--ckpt_path", "last") == 2
+    assert "this run ended inside an epoch (max_steps or early stopping) and cannot" in error_line(
+        capsys
+    )
+    assert bytes_of(run_in(tmp_path)) == before
+    assert fit(tmp_path, *options, "2", "--ckpt_path", "last") == 0
+    assert saved(run_in(tmp_path))["global_step"] == 2
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_run_that_is_complete_is_only_measured_again_in_its_own_folder(
     loop: Loop, runs: dict[Loop, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

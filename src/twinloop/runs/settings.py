@@ -51,9 +51,17 @@ def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: P
     """Make sure that a resumed run keeps the settings that decide what it learns.
 
     Raises:
-        UserError: the first that has changed, from what, and what to do.
+        UserError: the first that has changed, from what, and what to do; or the run is to be longer
+            and was ended inside an epoch, whose other batches would be left out.
     """
     then, now = (dict(_flat(part)) for part in (checkpoint.get("settings"), settings))
+    limits = ("trainer.max_epochs", "trainer.max_steps")
+    if then and any(then.get(key) != now.get(key) for key in limits) and _ended_inside(checkpoint):
+        raise UserError(
+            f"{path}: this run ended inside an epoch (max_steps or early stopping) and cannot be "
+            "made longer, since the other batches of that epoch would be left out; begin a new run "
+            f"with --weights {path}"
+        )
     for key in [*now, *then] if then else ():
         if key.startswith(MAY_CHANGE) or then.get(key, ABSENT) == now.get(key, ABSENT):
             continue
@@ -64,6 +72,15 @@ def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: P
             "run keeps its settings: pass what it was started with, or begin a new run with "
             f"--weights {path}"
         )
+
+
+def _ended_inside(checkpoint: dict[str, Any]) -> bool:
+    try:
+        loop = checkpoint["loops"]["fit_loop"]
+        epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+        return bool(epochs["processed"] == epochs["ready"] and not batches["is_last_batch"])
+    except (KeyError, TypeError):  # damaged; the loop will refuse it
+        return False
 
 
 def check_split(checkpoint: dict[str, Any], data: ImageDataModule, path: Path) -> None:
