@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from twinloop.cli import main
-from twinloop.comparison.parity import LOOPS
+from twinloop.comparison.outcome import nested
+from twinloop.comparison.parity import BASE, LOOPS, Cell, settings_of
 
 CONFIG = str(Path(__file__).parents[2] / "experiments" / "mlp.yaml")
 
@@ -72,6 +74,52 @@ def test_a_comparison_is_made_resumed_and_fails_where_a_bit_differs(
     assert "seed 43: DIFFERENT in 1 places, first state_dict: /network.layers.1.bias" in printed
     assert "1 units in the last place" in printed
     assert json.loads((folder / "comparison.json").read_text())["identical"] is False
+
+
+CELLS: dict[str, Cell] = {
+    "mixed": {
+        "model": "batch norm, dropout, label smoothing",
+        "schedule": "OneCycle, by step",
+        "precision": "bf16-mixed",
+        "accumulation": "4",
+        "clipping": "by norm",
+        "data": "shifted, flipped",
+        "loop": "val inside an epoch",
+        "averaging": "EMA of weights",
+    },
+    "double": {
+        "model": "bottleneck autoencoder",
+        "optimiser": "RMSprop",
+        "schedule": "plateau on val/loss",
+        "precision": "64-true",
+        "clipping": "by value",
+        "data": "resized",
+        "early stopping": "of val in every pass",
+    },
+    "steps": {"loop": "max_steps inside an epoch", "data": "erased"},
+    "without val": {"loop": "empty val"},
+}
+"""Values of every axis of the matrix, several at once since a comparison takes many processes."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+def test_runs_of_each_axis_are_identical(
+    cell: Cell, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(BASE | cell, {"trainer.default_root_dir": str(tmp_path)})
+    del settings["record"]
+    config = tmp_path / "cell.yaml"
+    config.write_text(yaml.safe_dump(nested(settings)))
+    assert main(["compare", "--config", str(config)]) == 0
+    assert "seed 1: identical: " in capfd.readouterr().out
+
+
+def test_runs_that_leave_nothing_are_not_compared(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(tmp_path, "--trainer.fast_dev_run", "1") == 2
+    assert capfd.readouterr().err.startswith("error: a run with trainer.fast_dev_run leaves")
 
 
 def test_runs_of_other_times_are_compared_by_their_checkpoints(

@@ -49,7 +49,7 @@ FAST = {
     ],
     "averaging": ["update_starting_at_epoch"],
     "early stopping": ["of val in every pass", "of train at an epoch's end"],
-    "other options": ["`log_every_n_steps` 0"],
+    "other options": [*("`log_every_n_steps` 0", "`fast_dev_run` 2 with `val_check_interval` 4")],
     "refused by both, in the same line": [
         *("`max_epochs` 0", "`limit_train_batches` 0.001", "`accumulate_grad_batches` 0"),
         *("`val_check_interval` 1000", "plateau without val", "early stopping on nothing"),

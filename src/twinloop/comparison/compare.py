@@ -75,13 +75,13 @@ def main(args: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many, counted up from the file's")
     parser.add_argument("--resume", action="store_true", help="go on with the last comparison")
     parser.add_argument("--against", type=Path, help="a checkpoint, to compare the latest run with")
-    parser.add_argument("--trainer.default_root_dir", dest="root", type=Path, default=Path())
+    parser.add_argument("--trainer.default_root_dir", dest="root", type=Path)
     wanted, options = parser.parse_known_args(args)
     if not wanted.config.is_file():
         raise UserError(f"config: there is no file {wanted.config}")
     experiment = read_experiment(wanted.config)
     name = checked_name(experiment.get("experiment"), wanted.config)
-    logs = wanted.root / "lightning_logs"
+    logs = (wanted.root or _root(experiment)) / "lightning_logs"
     if wanted.against:
         return _compare_checkpoints(logs, name, wanted.against)
 
@@ -167,6 +167,13 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     ]
 
 
+def _root(experiment: dict[str, Any]) -> Path:
+    """The folder that an experiment's file has for the runs of all experiments."""
+    trainer = experiment.get("trainer")
+    asked = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
+    return Path(str(asked or "."))
+
+
 def _seeds(first: Any, count: int, config: Path) -> range:
     """`count` seeds, counted up from the file's."""
     if type(first) is not int or not 0 <= first < SEEDS:
@@ -227,6 +234,11 @@ def _train(run: Run, options: Sequence[str], config: Path, folder: Path) -> None
         raise UserError(
             f"the {run.loop} run of seed {run.seed} ended with status {process.returncode}; "
             f"finished are {', '.join(done) or 'none'}; go on with --resume"
+        )
+    if not (run.folder / "results.json").is_file():
+        raise UserError(
+            "a run with trainer.fast_dev_run leaves nothing that could be compared; leave it out "
+            "(--trainer.max_steps 1 is as short)"
         )
     with written_whole(run.folder / "memory.txt") as part:
         part.write_text(f"{usage.ru_maxrss / 1024:.1f}\n")

@@ -134,6 +134,8 @@ def check_run(
     batches = _limited("train", sizes["train"], trainer)
     validates = _limited("val", sizes["val"], trainer) > 0
     _limited("test", sizes["test"], trainer)
+    if trainer["fast_dev_run"]:
+        return  # Lightning then validates once, whatever else is asked for
     interval, every_n_epochs = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
     if validates and every_n_epochs is not None and type(interval) is int and interval > batches:
         raise UserError(
@@ -141,7 +143,7 @@ def check_run(
             "it, or set trainer.check_val_every_n_epoch to null to count the batches of all epochs"
         )
     # What a task of one's own logs by itself is not known here.
-    if trainer["fast_dev_run"] or overridden_hooks(task):
+    if overridden_hooks(task):
         return
     first = _first_validation(trainer, batches) if validates else math.inf
     watched = getattr(task.schedule, "monitor", None)

@@ -39,7 +39,9 @@ OPTIONS: dict[str, list[Option]] = {
     ],
     "trainer.limit_predict_batches": [Option(1, "homemade refuses")],
     "trainer.overfit_batches": [Option(2), Option(1.5, "refused"), Option(-1, "refused")],
-    "trainer.fast_dev_run": [Option(-1, "refused")],
+    "trainer.fast_dev_run": [
+        *(Option(-1, "refused"), Option(2, "same", (("trainer.val_check_interval", 4),)))
+    ],
     "trainer.val_check_interval": [
         *(Option(1), Option(6), Option(1.0), Option(0.01)),
         *(Option(1000, "refused"), Option(1.5, "refused")),

@@ -72,7 +72,7 @@ def run(settings: Settings, loop: Loop, folder: Path, *, draws: bool = False) ->
     shutil.rmtree(place, ignore_errors=True)
     folder.mkdir(exist_ok=True)
     config = folder / "experiment.yaml"
-    config.write_text(yaml.safe_dump(_nested(_named(settings, str(place)))))
+    config.write_text(yaml.safe_dump(nested(_named(settings, str(place)))))
     printed, said = io.StringIO(), io.StringIO()
     with (
         _unchanged(),
@@ -210,7 +210,7 @@ def _named(value: Any, place: str) -> Any:
     return value.replace(RUN, place) if isinstance(value, str) and value.startswith(RUN) else value
 
 
-def _nested(settings: Settings) -> Settings:
+def nested(settings: Settings) -> Settings:
     """Dotted keys as mappings in mappings."""
     found: Settings = {}
     for key, value in settings.items():
