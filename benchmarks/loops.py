@@ -124,7 +124,7 @@ def _learner(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[F
     with SummaryWriter(str(folder)) as writer:
         extra = learner_callbacks(
             _saver(work, task, folder),
-            History(),
+            History("homemade"),
             task,
             work.data,
             writer,
@@ -151,7 +151,8 @@ def learner_experiment(work: Work, task: Task, folder: Path) -> Any:
 def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
     logger = Scalars(folder, name="", version="", default_hp_metric=False)
     saver = _saver(work, task, folder)
-    callbacks = trainer_callbacks(saver, History(), work.data, logger.experiment, StopSignals())
+    history, signals = History("lightning"), StopSignals()
+    callbacks = trainer_callbacks(saver, history, work.data, logger.experiment, signals)
     kept: list[Callback] = [cb for cb in callbacks if board or not isinstance(cb, Board)]
     trainer = Trainer(
         **flags(work),

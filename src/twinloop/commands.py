@@ -230,7 +230,8 @@ class TwinloopCLI(LightningCLI):
                 trainer.callbacks.append(FiniteLoss())  # type: ignore[attr-defined]
             return trainer
         self._open_run()
-        self.history = History()
+        weights = self._get(self.config, "weights")
+        self.history = History(self._get(self.config, "loop"), str(weights) if weights else None)
         self.saver = Saver(
             self.run,
             self.model.monitor if self._validates else None,
@@ -374,10 +375,9 @@ class TwinloopCLI(LightningCLI):
                 results.conclude(
                     self.run,
                     self._get(self.config, "experiment"),
-                    loop,
                     model,
                     datamodule,
-                    self.history.rows,
+                    self.history,
                     self.writer,
                     self._how(),
                 )

@@ -1,5 +1,6 @@
 """A run that is stopped by a signal goes on in either loop, to the bits of one that was not."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -78,7 +79,12 @@ def test_a_checkpoint_is_lightnings_whichever_loop_saved_it(
     tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
     assert fit("homemade", tmp_path) == 0
-    assert_equal(last(tmp_path), uninterrupted)
+    found = last(tmp_path)
+    assert found["callbacks"]["KeepHistory"].pop("trained_by") == ["homemade"]
+    wanted = {**uninterrupted, "callbacks": dict(uninterrupted["callbacks"])}
+    wanted["callbacks"]["KeepHistory"] = dict(wanted["callbacks"]["KeepHistory"])
+    assert wanted["callbacks"]["KeepHistory"].pop("trained_by") == ["lightning"]
+    assert_equal(found, wanted)
 
 
 @pytest.mark.parametrize("second", LOOPS)
@@ -107,7 +113,11 @@ def test_either_loop_goes_on_after_sigterm(
     assert_equal(ended["lr_schedulers"], uninterrupted["lr_schedulers"])
     # Of the epoch that was cut in two the seconds are of its second part, the metrics of both.
     assert all(0 < row["seconds"] < 100 for row in ended["callbacks"]["KeepHistory"]["rows"])
-    assert_equal(ended["callbacks"]["KeepHistory"], uninterrupted["callbacks"]["KeepHistory"])
+    history = ended["callbacks"]["KeepHistory"]
+    assert history["trained_by"] == list(dict.fromkeys([first, second]))
+    assert_equal(history["rows"], uninterrupted["callbacks"]["KeepHistory"]["rows"])
+    (results,) = tmp_path.rglob("results.json")
+    assert json.loads(results.read_text())["trained_by"] == history["trained_by"]
 
 
 def test_lightning_goes_on_in_an_epoch_also_without_a_schedule(

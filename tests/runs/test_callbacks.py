@@ -39,7 +39,7 @@ def fit(data: ImageDataModule, *callbacks: Any, epochs: int = 2) -> Trainer:
 
 
 def test_history_has_a_row_for_each_epoch_with_its_metrics(digits: ImageDataModule) -> None:
-    history = History()
+    history = History("lightning")
     trainer = fit(digits, KeepHistory(history))
     names = ["epoch", "seconds", "train/accuracy", "train/loss", "val/accuracy", "val/loss"]
     assert [sorted(row) for row in history.rows] == [names] * 2
@@ -51,7 +51,7 @@ def test_history_has_a_row_for_each_epoch_with_its_metrics(digits: ImageDataModu
 
 
 def test_history_goes_on_after_the_rows_of_a_checkpoint(digits: ImageDataModule) -> None:
-    first, second = History(), History()
+    first, second = History("lightning"), History("lightning")
     fit(digits, KeepHistory(first), epochs=1)
     saved = first.state_dict()
     second.load_state_dict(saved)
@@ -64,7 +64,7 @@ def test_history_goes_on_after_the_rows_of_a_checkpoint(digits: ImageDataModule)
 def test_progress_is_a_line_for_each_epoch(
     digits: ImageDataModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    history = History()
+    history = History("lightning")
     fit(digits, KeepHistory(history), EpochProgress(history))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
@@ -94,7 +94,7 @@ class Look(Checkpoint):
 
 
 def test_progress_is_a_bar_for_each_pass(digits: ImageDataModule) -> None:
-    history = History()
+    history = History("lightning")
     progress = EpochProgress(history, bar=True)
     look = Look(progress)
     trainer = fit(digits, KeepHistory(history), progress, look, epochs=1)
@@ -107,7 +107,7 @@ def test_progress_is_a_bar_for_each_pass(digits: ImageDataModule) -> None:
 
 
 def test_a_fit_that_fails_gives_the_terminal_back(digits: ImageDataModule) -> None:
-    history = History()
+    history = History("lightning")
     progress = EpochProgress(history, bar=True)
     with pytest.raises(ValueError, match="here"):
         fit(digits, KeepHistory(history), progress, Look(progress, ends=0))
@@ -130,6 +130,8 @@ def test_a_terminal_gets_bars_unless_they_are_not_wanted(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with SummaryWriter(str(tmp_path)) as writer:
         saver = Saver(tmp_path, None, "min", {}, "")
-        callbacks = trainer_callbacks(saver, History(), digits, writer, StopSignals(), bar=bar)
+        callbacks = trainer_callbacks(
+            saver, History("lightning"), digits, writer, StopSignals(), bar=bar
+        )
     (progress,) = [callback for callback in callbacks if isinstance(callback, EpochProgress)]
     assert progress.bars.disable is (bar is False)

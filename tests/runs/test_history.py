@@ -24,7 +24,7 @@ def row(history: History) -> dict[str, float]:
 
 
 def test_a_row_has_the_epoch_counted_from_1_and_what_it_measured() -> None:
-    history = History()
+    history = History("lightning")
     history.start()
     history.validated(measured(val_loss=3.0, val_accuracy=0.5))
     history.end(0, measured(train_loss=2.0, train_loss_step=9.0))
@@ -36,7 +36,7 @@ def test_the_seconds_of_an_epoch_are_those_since_its_start(
 ) -> None:
     clock = iter([10.0, 12.5, 20.0, 21.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    history = History()
+    history = History("lightning")
     for epoch in range(2):
         history.start()
         history.end(epoch, {})
@@ -44,7 +44,7 @@ def test_the_seconds_of_an_epoch_are_those_since_its_start(
 
 
 def test_an_epoch_without_a_validation_has_no_metrics_of_val() -> None:
-    history = History()
+    history = History("lightning")
     history.validated(measured(val_loss=3.0))
     history.end(0, measured(train_loss=2.0))
     # Both loops still know what the validation of the first epoch has measured.
@@ -53,7 +53,7 @@ def test_an_epoch_without_a_validation_has_no_metrics_of_val() -> None:
 
 
 def test_the_last_validation_of_an_epoch_counts() -> None:
-    history = History()
+    history = History("lightning")
     for loss in (3.0, 1.0, 2.0):
         history.validated(measured(train_loss=9.0, val_loss=loss))
     history.end(0, measured(train_loss=2.0))
@@ -61,7 +61,7 @@ def test_the_last_validation_of_an_epoch_counts() -> None:
 
 
 def test_an_epoch_that_is_cut_in_two_keeps_its_validation() -> None:
-    first, second = History(), History()
+    first, second = History("lightning"), History("lightning")
     first.validated(measured(val_loss=4.0))
     first.end(0, measured(train_loss=3.0))
     first.validated(measured(val_loss=2.0))
@@ -82,7 +82,7 @@ def plateau(*shown: float) -> ReduceLROnPlateau:
 
 
 def with_losses(*losses: float) -> History:
-    history = History()
+    history = History("lightning")
     for epoch, loss in enumerate(losses):
         history.validated(measured(val_loss=loss))
         history.end(epoch, {})
@@ -114,10 +114,20 @@ def test_a_plateau_schedule_is_shown_nothing_else(losses: tuple[float, ...], mon
         {"rows": [{"epoch": 1}], "val": {}},
         {"rows": [None], "val": {}},
         {"rows": [], "val": {"val/loss": "x"}},
+        {"rows": [], "val": {}, "trained_by": "homemade", "weights": None},
+        {"rows": [], "val": {}, "trained_by": ["homemade"], "weights": 3},
     ],
 )
 def test_what_is_no_history_is_refused(state: dict[str, Any]) -> None:
-    history = History()
-    with pytest.raises(ValueError, match=r"no (row of a history|metrics of a validation): "):
+    history = History("lightning")
+    with pytest.raises(ValueError, match=r"no (row of a|metrics of a|names of|path of)"):
         history.load_state_dict(state)
     assert (history.rows, history.val) == ([], {})
+
+
+def test_a_history_knows_who_trained_and_what_it_began_with() -> None:
+    first = History("lightning", weights="first.ckpt")
+    second, third = History("homemade"), History("homemade")
+    second.load_state_dict(first.state_dict())
+    third.load_state_dict(second.state_dict())
+    assert (third.loops, third.weights) == (["lightning", "homemade"], "first.ckpt")

@@ -16,6 +16,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.models import MLP, BottleneckAutoencoder
 from twinloop.runs import results
+from twinloop.runs.history import History
 from twinloop.tasks import Classification, Reconstruction, Task
 
 HISTORY: list[dict[str, float]] = [
@@ -44,12 +45,13 @@ def autoencoder(digits: ImageDataModule) -> Reconstruction:
 
 
 def collect(task: Task, data: ImageDataModule, **test: float) -> dict[str, Any]:
+    history = History("lightning", weights="first.ckpt")
+    history.rows[:] = HISTORY
     return results.collect(
         experiment="mine",
-        loop="lightning",
         task=task,
         data=data,
-        history=HISTORY,
+        history=history,
         val={"loss": 0.2},
         test=test,
     )
@@ -61,6 +63,8 @@ def test_a_classifiers_results(classifier: Classification, digits: ImageDataModu
     assert found == {
         "experiment": "mine",
         "loop": "lightning",
+        "trained_by": ["lightning"],
+        "weights": "first.ckpt",
         "dataset": {
             "name": "digits",
             "fingerprint": digits.spec.fingerprint,

@@ -35,7 +35,10 @@ from twinloop.experiment import LOADER
 
 Loop = Literal["lightning", "homemade"]
 LOOPS: tuple[Loop, Loop] = ("lightning", "homemade")
-UNTOLD = ("seconds", "loop", "machine", "versions", "commit", "stopping_reason_message")
+UNTOLD = (
+    *("seconds", "loop", "trained_by", "machine", "versions", "commit"),
+    "stopping_reason_message",
+)
 """Keys that are no result of the training; Lightning has a sentence for the reason of a stop."""
 
 

@@ -13,9 +13,15 @@ class History:
 
     The metrics of val are those of the epoch's last validation; a row of an epoch without one has
     none. `state_dict` has what was measured of an epoch in which a run is stopped.
+
+    Args:
+        loop: Which loop trains.
+        weights: The checkpoint that a new run begins with, if any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: str, weights: str | None = None) -> None:
+        self.loops = [loop]
+        self.weights = weights
         self.rows: list[dict[str, float]] = []
         self.val: dict[str, float] = {}
         self._started = 0.0
@@ -41,22 +47,35 @@ class History:
             scheduler.step(self.rows[-1][monitor])
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, and the last validation of an epoch that has not ended."""
-        return {"rows": list(self.rows), "val": self.val}
+        """The rows so far, the last validation of an epoch that has not ended, and who trained."""
+        return {
+            "rows": list(self.rows),
+            "val": self.val,
+            "trained_by": list(self.loops),
+            "weights": self.weights,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the rows of a checkpoint.
 
         Raises:
-            ValueError: a row without its epoch or seconds, or with something else than numbers.
+            ValueError: a row without its epoch or seconds, or with something else than numbers; no
+                names of loops.
         """
         for row in state["rows"]:
             if not _has_numbers(row) or not {"epoch", "seconds"} <= row.keys():
                 raise ValueError(f"no row of a history: {row}")
         if not _has_numbers(state["val"]):
             raise ValueError(f"no metrics of a validation: {state['val']}")
+        loops, weights = state["trained_by"], state["weights"]
+        if not isinstance(loops, list) or not all(isinstance(loop, str) for loop in loops):
+            raise ValueError(f"no names of loops: {loops}")
+        if not isinstance(weights, str | None):
+            raise ValueError(f"no path of weights: {weights}")
         self.rows[:] = state["rows"]
         self.val = state["val"]
+        self.loops = loops if loops[-1:] == self.loops else [*loops, *self.loops]
+        self.weights = weights
 
 
 def _has_numbers(row: Any) -> bool:

@@ -17,6 +17,7 @@ from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs import board
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.evaluation import evaluate, evaluate_codes
+from twinloop.runs.history import History
 from twinloop.tasks import Classification, Reconstruction, Task
 
 UNITS = {
@@ -32,10 +33,9 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "nu
 def conclude(
     run: Path,
     experiment: str,
-    loop: str,
     task: Task,
     data: ImageDataModule,
-    history: list[dict[str, float]],
+    history: History,
     writer: SummaryWriter,
     how: dict[str, Any],
 ) -> None:
@@ -54,7 +54,6 @@ def conclude(
 
     found = collect(
         experiment=experiment,
-        loop=loop,
         task=task,
         data=data,
         history=history,
@@ -70,27 +69,27 @@ def conclude(
 def collect(
     *,
     experiment: str,
-    loop: str,
     task: Task,
     data: ImageDataModule,
-    history: list[dict[str, float]],
+    history: History,
     val: dict[str, float],
     test: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that results.json holds, in plain types.
 
-    `val` and `test` are the metrics of the best checkpoint, whose weights `task` has now;
-    `history` has a row an epoch with its `epoch`, `seconds` and metrics.
+    `val` and `test` are the metrics of the best checkpoint, whose weights `task` has now.
     """
     if isinstance(task.network, Autoencoder):
         test = test | evaluate_codes(task.network, data)
     if isinstance(task, Classification):
         by_class = task.last_metrics["test/class_accuracy"].tolist()
         test = test | {"class_accuracy": dict(zip(task.spec.class_names, by_class, strict=True))}
-    seconds = [row["seconds"] for row in history]
+    seconds = [row["seconds"] for row in history.rows]
     return {
         "experiment": experiment,
-        "loop": loop,
+        "loop": history.loops[-1],
+        "trained_by": history.loops,
+        "weights": history.weights,
         "dataset": {
             "name": task.spec.name,
             "fingerprint": task.spec.fingerprint,
@@ -99,7 +98,7 @@ def collect(
         },
         "seed": data.seed,
         "parameters": sum(weight.numel() for weight in task.network.parameters()),
-        "epochs": len(history),
+        "epochs": len(history.rows),
         "seconds": {"total": sum(seconds), "per_epoch": seconds},
         "device": str(task.device),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -107,7 +106,7 @@ def collect(
         "commit": commit(),
         "val": val,
         "test": test,
-        "history": history,
+        "history": history.rows,
     }
 
 
