@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,7 +203,7 @@ class TwinloopCLI(LightningCLI):
         if checkpoint and self.checkpoint:
             if self.subcommand == "fit":
                 check_data(checkpoint, self.model.spec, self.checkpoint)
-                check_settings(checkpoint, self._settings(), self.checkpoint)
+                check_settings(checkpoint, self._settings, self.checkpoint)
             check_fits(checkpoint, self.model, self.checkpoint)
             self.model.load_state_dict(checkpoint["state_dict"])
         given = vars(self._get(self.config_init, "trainer"))
@@ -236,7 +237,7 @@ class TwinloopCLI(LightningCLI):
             self.run,
             self.model.monitor if self._validates else None,
             self.model.mode,
-            self._settings(),
+            self._settings,
             self._config_text(),
         )
         recorded = self._get(self.config, "record")
@@ -417,6 +418,7 @@ class TwinloopCLI(LightningCLI):
         limit = config.overfit_batches or config.limit_val_batches
         return bool(self.datamodule.sizes["val"]) and limit != 0
 
+    @cached_property
     def _settings(self) -> dict[str, Any]:
         """Every setting of the run, in plain types."""
         settings: dict[str, Any] = json.loads(
