@@ -45,8 +45,8 @@ def main() -> None:
     import torch
 
     from benchmarks import report
+    from twinloop.cli.memory import keep_freed_memory
     from twinloop.data.datamodule import ImageDataModule
-    from twinloop.memory import keep_freed_memory
 
     keep_freed_memory()  # as our command line does; else the ways differ by what malloc makes of it
 

@@ -14,17 +14,18 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from benchmarks.pairs import Target, row
 from benchmarks.race import Contestant, race
 from benchmarks.work import Work
-from twinloop.comparison.bridge import build_learner
-from twinloop.comparison.flags import Flags
-from twinloop.comparison.run import BoardCB, learner_callbacks
-from twinloop.runs.callbacks import Board, Scalars, trainer_callbacks
+from twinloop.loops.flags import Flags
+from twinloop.loops.homemade import build_learner, learner_callbacks
+from twinloop.loops.lightning import trainer_callbacks
+from twinloop.loops.report import Board, BoardCB
+from twinloop.runs.board import RunLogger
 from twinloop.runs.checkpoint import WholeCheckpointIO
 from twinloop.runs.history import History
+from twinloop.runs.run import Run
 from twinloop.runs.saver import Saver
 from twinloop.runs.stop import StopSignals
 from twinloop.tasks import Task
@@ -114,24 +115,17 @@ def learner_with_metrics(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
     yield lambda: learn.fit(learn.n_epochs, valid=False)
 
 
-def _saver(work: Work, task: Task, folder: Path) -> Saver:
-    return Saver(folder, task.monitor, task.mode, {"experiment": work.experiment}, "")
+def _run(work: Work, task: Task, folder: Path, loop: str) -> Run:
+    saver = Saver(folder, task.monitor, task.mode, {"experiment": work.experiment}, "")
+    return Run(folder, saver, History(loop), StopSignals(), RunLogger(folder))
 
 
 @contextmanager
 def _learner(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
     wanted = Flags.of(flags(work) | {"log_every_n_steps": 10})
-    with SummaryWriter(str(folder)) as writer:
-        extra = learner_callbacks(
-            _saver(work, task, folder),
-            History("homemade"),
-            task,
-            work.data,
-            writer,
-            StopSignals(),
-            wanted,
-            checkpoint=None,
-        )
+    run = _run(work, task, folder, "homemade")
+    with run.logger.experiment:
+        extra = learner_callbacks(run, task, work.data, wanted, checkpoint=None)
         kept = [cb for cb in extra if board or not isinstance(cb, BoardCB)]
         learn = build_learner(task, work.data, wanted, kept)
         yield lambda: learn.fit(learn.n_epochs, valid=False)
@@ -149,15 +143,13 @@ def learner_experiment(work: Work, task: Task, folder: Path) -> Any:
 
 @contextmanager
 def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
-    logger = Scalars(folder, name="", version="", default_hp_metric=False)
-    saver = _saver(work, task, folder)
-    history, signals = History("lightning"), StopSignals()
-    callbacks = trainer_callbacks(saver, history, work.data, logger.experiment, signals)
+    run = _run(work, task, folder, "lightning")
+    callbacks = trainer_callbacks(run, work.data)
     kept: list[Callback] = [cb for cb in callbacks if board or not isinstance(cb, Board)]
     trainer = Trainer(
         **flags(work),
         default_root_dir=folder,
-        logger=logger,
+        logger=run.logger,
         callbacks=kept,
         plugins=[WholeCheckpointIO()],
         num_sanity_val_steps=0,
@@ -166,7 +158,7 @@ def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator
         log_every_n_steps=10,
     )
     yield lambda: trainer.fit(task, datamodule=work.data)
-    logger.experiment.close()
+    run.logger.experiment.close()
 
 
 def lightning_all(work: Work, task: Task, folder: Path) -> Any:

@@ -19,8 +19,8 @@ from benchmarks.loops import Fit, flags, learner_with_metrics
 from benchmarks.pairs import in_turn, row
 from benchmarks.race import Contestant
 from benchmarks.work import Work
-from twinloop.comparison.bridge import build_learner
-from twinloop.memory import keep_freed_memory
+from twinloop.cli.memory import keep_freed_memory
+from twinloop.loops.homemade import build_learner
 from twinloop.tasks import Task
 
 PLAIN = "no option"

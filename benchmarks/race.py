@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.pairs import Times, in_turn, seconds_of
 from benchmarks.work import Work
-from twinloop.comparison.record import compare_tensors
+from twinloop.comparison.differences import compare_tensors
 from twinloop.tasks import Task
 
 Contestant = Callable[[Work, Task, Path], AbstractContextManager[Callable[[], object]]]

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from twinloop.cli import main
-from twinloop.commands import TwinloopCLI
 from twinloop.data.batches import Batch, Batches
 from twinloop.runs import board, results
 
@@ -27,9 +26,6 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
     for name in ("log_start", "log_epoch", "log_end"):
         patch.setattr(board, name, lambda *_: None)
     patch.setattr(results, "write_figures", lambda *_: None)
-    parsers = {name: kept for name, kept in TwinloopCLI.subcommands().items() if name != "predict"}
-    del parsers["validate"]
-    patch.setattr(TwinloopCLI, "subcommands", staticmethod(lambda: parsers))
 
 
 def fit(folder: Path, *options: str) -> int:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from twinloop.cli import main
+from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.parity import LOOPS
-from twinloop.comparison.record import compare_tensors
 from twinloop.data.datamodule import ImageDataModule
 
 pytestmark = [pytest.mark.data, pytest.mark.slow, pytest.mark.timeout(1200)]

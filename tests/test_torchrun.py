@@ -13,9 +13,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch.distributed.run import parse_args
 
 from tests.slurm.cluster import free_ports
-from twinloop.commands import TwinloopCLI
+from twinloop.cli.parser import Experiment
+from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.parity import LOOPS, Loop
-from twinloop.comparison.record import compare_tensors, flat
+from twinloop.runs.record import flat
 
 ROOT = Path(__file__).parents[1]
 SECOND_SPELLINGS = ("--run",)
@@ -30,14 +31,14 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every option of `fit`, as its parser has them."""
     found: list[str] = []
 
-    def list_options(self: TwinloopCLI, _: LightningArgumentParser, __: Any) -> None:
-        for action in self._parser("fit")._actions:
+    def list_options(self: Experiment, _: LightningArgumentParser, __: Any) -> None:
+        for action in self.parser._actions:
             found.extend(action.option_strings)
         raise Parsed
 
-    monkeypatch.setattr(TwinloopCLI, "parse_arguments", list_options)
+    monkeypatch.setattr(Experiment, "parse_arguments", list_options)
     with pytest.raises(Parsed):
-        TwinloopCLI(["fit"])
+        Experiment([])
     return found
 
 

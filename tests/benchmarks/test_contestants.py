@@ -8,7 +8,7 @@ from benchmarks import contestants
 from benchmarks.contestants import ALIKE, CONTESTANTS, OURS
 from benchmarks.race import Weights, run
 from benchmarks.work import Work
-from twinloop.comparison.record import compare_tensors
+from twinloop.comparison.differences import compare_tensors
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from benchmarks import loops
 from benchmarks.loops import CONTESTANTS, HAND, Fit
 from benchmarks.race import race, run
 from benchmarks.work import Work
-from twinloop.comparison.record import compare_tensors
+from twinloop.comparison.differences import compare_tensors
 
 
 def work(experiment: str) -> Work:

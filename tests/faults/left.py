@@ -11,8 +11,9 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from twinloop.comparison.record import compare_tensors, flat
+from twinloop.comparison.differences import compare_tensors
 from twinloop.runs.checkpoint import read_checkpoint
+from twinloop.runs.record import flat
 
 
 def newest(root: Path) -> Path:

@@ -10,9 +10,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import SGD
 
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.loops.stop import validates_next
 from twinloop.models import MLP
 from twinloop.runs import stop
-from twinloop.runs.stop import StoppedAtOnce, StopSignals, _validates_next
+from twinloop.runs.stop import StoppedAtOnce, StopSignals
 from twinloop.tasks import Classification
 
 Place = tuple[int, int]
@@ -32,7 +33,7 @@ class Foresee(Checkpoint):
     ) -> None:
         """Foresee."""
         self.at = trainer.current_epoch, batch_idx
-        if _validates_next(trainer, batch_idx):
+        if validates_next(trainer, batch_idx):
             self.foreseen.append(self.at)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

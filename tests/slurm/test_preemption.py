@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tests.slurm.cluster import KILL_WAIT, Cluster, missing, slurm, until
+from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.parity import LOOPS, Loop
-from twinloop.comparison.record import compare_tensors, flat
+from twinloop.runs.record import flat
 
 ROOT = Path(__file__).parents[2]
 BATCHES, EPOCHS = 7, 3

@@ -17,15 +17,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from twinloop.cli.experiment import SEEDS, checked_name, read_experiment
 from twinloop.comparison import report
-from twinloop.comparison.diary import Diary, read_diary, read_record
+from twinloop.comparison.differences import compare_tensors, differences
 from twinloop.comparison.parity import LOOPS, Loop
-from twinloop.comparison.record import compare_tensors, differences, flat
 from twinloop.errors import Parser, UserError, told_as_mistake
-from twinloop.experiment import SEEDS, checked_name, read_experiment
 from twinloop.files import as_json, written_whole
 from twinloop.runs.checkpoint import read_checkpoint
+from twinloop.runs.diary import Diary, read_diary, read_record
 from twinloop.runs.folder import latest_checkpoint, only_process
+from twinloop.runs.record import flat
 from twinloop.runs.stop import StoppedAtOnce
 
 SAME_NAMES = ("state_dict", "optimizer_states", "lr_schedulers")

@@ -26,12 +26,11 @@ from torch import Tensor
 
 from twinloop import figures
 from twinloop.cli import main
-from twinloop.commands import TwinloopCLI
-from twinloop.comparison.diary import read_diary, read_record
+from twinloop.cli.experiment import LOADER
+from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.matrix import RUN, Settings
-from twinloop.comparison.record import compare_tensors
-from twinloop.comparison.trace import comparable, translated
-from twinloop.experiment import LOADER
+from twinloop.loops.trace import comparable, translated
+from twinloop.runs.diary import read_diary, read_record
 
 Loop = Literal["lightning", "homemade"]
 LOOPS: tuple[Loop, Loop] = ("lightning", "homemade")
@@ -252,17 +251,14 @@ def _logged_to(stream: io.StringIO) -> Iterator[None]:
 
 @contextmanager
 def _quick(draws: bool) -> Iterator[None]:
-    """Leave out what costs most and is one function for both loops: figures, other commands."""
+    """Leave out the figures, which cost most and are one function for both loops."""
 
     def touch(_: Any, path: Path) -> None:
         path.touch()
 
-    fit = {"fit": TwinloopCLI.subcommands()["fit"]}
     with ExitStack() as patches:
         if not draws:
             for name in ("curves", "reconstructions", "confusion"):
                 patches.enter_context(mock.patch.object(figures, name))
             patches.enter_context(mock.patch.object(figures, "save", touch))
-        only_fit = staticmethod(lambda: fit)
-        patches.enter_context(mock.patch.object(TwinloopCLI, "subcommands", only_fit))
         yield

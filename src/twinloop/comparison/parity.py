@@ -17,6 +17,7 @@ from twinloop.comparison.options import IMPOSSIBLE, OPTIONS
 from twinloop.comparison.outcome import LOOPS as LOOPS
 from twinloop.comparison.outcome import Loop as Loop
 from twinloop.comparison.outcome import Outcome, differences, run
+from twinloop.errors import Parser
 
 Cell = dict[str, str]
 """A value by its name for every axis."""
@@ -178,8 +179,14 @@ def table(results: dict[tuple[str, str], str]) -> str:
     return "\n".join([*lines, *(f"| {row} | {what} |" for row, what in ELSEWHERE.items())])
 
 
-def main(count: int = 12) -> int:
-    """Run every experiment and `count` combinations in both loops, and print what came out."""
+def main(args: list[str]) -> int:
+    """Run every experiment and a few combinations in both loops, and print the table of results.
+
+    Returns:
+        The exit status: 0 if everything is as expected, else 1.
+    """
+    Parser("python -m twinloop parity", allow_abbrev=False).parse_args(args)
+    count = 12
     from rich.progress import track
 
     torch.set_num_threads(1)  # nothing here is large enough for a second one

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from twinloop.comparison.diary import Diary, read_diary, read_record
-from twinloop.comparison.trace import COUNTERPARTS
 from twinloop.learner.callbacks.trace import Traced
+from twinloop.loops.trace import COUNTERPARTS
+from twinloop.runs.diary import Diary, read_diary, read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

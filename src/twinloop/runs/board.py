@@ -1,9 +1,11 @@
 """What TensorBoard shows of a run besides its scalars. Called by either loop."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard.summary import hparams
@@ -20,6 +22,22 @@ PICTURES = 8
 """How many pictures of val stand beside their reconstructions."""
 PROJECTED = 500
 """How many codes of test are in the projector."""
+
+
+class RunLogger(TensorBoardLogger):
+    """Lightning's logger without its hparams.yaml: config.yaml has every setting of a run.
+
+    Args:
+        folder: The folder of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Lightning puts the three together again.
+        super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+
+    def save(self) -> None:
+        """Bring to disk what was logged."""
+        self.experiment.flush()
 
 
 def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:

@@ -3,11 +3,11 @@
 import os
 import platform
 import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
@@ -18,6 +18,7 @@ from twinloop.runs import board
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.evaluation import evaluate, evaluate_codes
 from twinloop.runs.history import History
+from twinloop.runs.run import Run
 from twinloop.tasks import Classification, Reconstruction, Task
 
 UNITS = {
@@ -31,39 +32,39 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "nu
 
 
 def conclude(
-    run: Path,
+    run: Run,
     experiment: str,
     task: Task,
     data: ImageDataModule,
-    history: History,
-    writer: SummaryWriter,
-    how: dict[str, Any],
+    limits: Mapping[str, int | float | None],
+    forward_context: Callable[[], AbstractContextManager[Any]],
 ) -> None:
-    """Read test once with the best weights of a finished run; write and show what came out.
+    """Measure the best weights of a finished run, test for the only time, and write the results.
 
-    `how` has the `limits` of val and test in batches, and the `forward_context` of the precision.
+    Args:
+        run: The run.
+        experiment: The experiment's name.
+        task: What was trained; it has the best weights afterwards.
+        data: What on.
+        limits: How many batches of 'val' and of 'test', as the Trainer's `limit_val_batches`.
+        forward_context: Makes the context of each forward, for its precision.
     """
-    best, last = (run / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    best, last = run.saver.best_path, run.saver.last_path
     # Without validation no epoch is known to be the best.
     weights = read_checkpoint(best if best.exists() else last)
     task.load_state_dict(weights["state_dict"])
-
-    def measure(stage: str) -> dict[str, float]:
-        limit, context = how["limits"][stage], how["forward_context"]
-        return evaluate(task, data, stage, limit=limit, forward_context=context)
-
-    found = collect(
-        experiment=experiment,
-        task=task,
-        data=data,
-        history=history,
-        val=measure("val"),
-        test=measure("test"),
+    val, test = (
+        evaluate(task, data, stage, limit=limits[stage], forward_context=forward_context)
+        for stage in ("val", "test")
     )
-    write(found, run / "results.json")
-    write_figures(found, task, data, run)
-    board.log_end(writer, task, data, found, int(weights["global_step"]))
-    show(found, run, run.parent.parent)
+    found = collect(
+        experiment=experiment, task=task, data=data, history=run.history, val=val, test=test
+    )
+    write(found, run.folder / "results.json")
+    write_figures(found, task, data, run.folder)
+    if run.writer:
+        board.log_end(run.writer, task, data, found, int(weights["global_step"]))
+    show(found, run.folder, run.folder.parent.parent)
 
 
 def collect(

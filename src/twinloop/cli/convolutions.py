@@ -1,0 +1,127 @@
+"""`python -m twinloop convolutions`: figures, a page and a workbook of a classifier's layers.
+
+It brings data and networks, of which `twinloop.convolution` knows nothing.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import Tensor, nn
+
+from twinloop.cli.parser import Experiment, best_of
+from twinloop.convolution import page, workbook
+from twinloop.convolution.stages import stages_of
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
+from twinloop.figures import save
+from twinloop.loops.lightning import bare_trainer
+from twinloop.runs.checkpoint import check_fits, read_checkpoint
+from twinloop.runs.folder import latest_run, run_of
+from twinloop.tasks import Classification
+
+GARMENTS = 6
+"""How many classes the figures show a picture of."""
+MANY = 1000
+"""How many pictures of val the strongest answers are looked up in."""
+
+
+class ExperimentWithOutput(Experiment):
+    """An experiment, and the folder to write to."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Those of every command, and `--output`."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--output",
+            type=Path,
+            default=Path("lightning_logs/convolutions"),
+            help="The folder to write to.",
+        )
+
+
+def main(args: list[str]) -> int:
+    """Write figures as PNG, one HTML page with all of them, and a workbook that computes.
+
+    Raises:
+        UserError: no classifier, one that is no chain of plain convolutions, or no folder to
+            write to.
+    """
+    experiment = ExperimentWithOutput(args)
+    task, data, folder = experiment.task, experiment.data, experiment.config.output
+    if not isinstance(task, Classification):
+        raise UserError(
+            f"{experiment.name} classifies nothing; pass the --config of a "
+            "classifier, as experiments/lesson-classifier.yaml"
+        )
+    try:
+        stages_of(task.network, torch.zeros(data.spec.image_shape))
+    except ValueError as error:
+        raise UserError(f"model.network: {error}") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: cannot make the folder {folder}: {error.strerror}") from error
+    untrained = copy.deepcopy(task.network)
+    source = _weigh(experiment)
+    network = task.network.eval().cpu()
+    images, labels = _val(data)
+    names = data.spec.class_names
+    accuracy = _accuracy(network, images, labels)
+    there = labels.bincount().nonzero().flatten()  # a small val may lack some
+    places = torch.linspace(0, len(there) - 1, min(GARMENTS, len(there))).long()
+    classes: list[int] = there[places].tolist()
+    shown = images[torch.stack([(labels == label).nonzero()[0, 0] for label in classes])]
+    sections = page.sections(
+        shown, [names[label] for label in classes], images[:MANY], untrained, network
+    )
+    for section in sections:
+        save(section.figure, folder / f"{section.name}.png")
+    page.write(
+        folder / "convolutions.html",
+        sections,
+        title=f"Convolutions by hand: {data.spec.name}",
+        lead=f"{experiment.name} on {data.spec.name}, with the weights of "
+        f"{source}: right on {accuracy:.1%} of {len(images):,} pictures of val. All pictures here "
+        "are of val too. The same network as a spreadsheet is convolutions.xlsx beside this page.",
+        model=network,
+        image=shown[-1],
+        class_names=names,
+    )
+    workbook.write(folder / "convolutions.xlsx", network, shown[-1], names)
+    print(f"{accuracy:.1%} of val right, with the weights of {source}")
+    print(f"figures: {', '.join(f'{section.name}.png' for section in sections)}")
+    print(f"convolutions.html, convolutions.xlsx and the figures: {folder}")
+    return 0
+
+
+def _weigh(experiment: Experiment) -> str:
+    """Give the network its weights, and say whose: a checkpoint's, or those it is trained to here.
+
+    Raises:
+        UserError: no checkpoint at `--ckpt_path`, or one of another network.
+    """
+    task, path = experiment.task, experiment.checkpoint(default=None)
+    if path is None:
+        try:
+            path = best_of(latest_run(experiment.logs, experiment.name, experiment.data.spec))
+        except UserError:  # none yet
+            trainer = bare_trainer(experiment.flags)
+            trainer.fit(task, datamodule=experiment.data)
+            return f"{trainer.global_step} steps of training"
+    checkpoint = read_checkpoint(path)
+    check_fits(checkpoint, task, path)
+    task.load_state_dict(checkpoint["state_dict"])
+    return f"{run_of(path).parent.name}/{run_of(path).name}"
+
+
+def _val(data: ImageDataModule) -> tuple[Tensor, Tensor]:
+    """All pictures of val `[N, C, H, W]` in [0, 1], and their labels; test is left alone."""
+    rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
+    return data.data.train.images[rows].float() / 255, data.data.train.labels[rows]
+
+
+def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    with torch.no_grad():
+        return float((network(images).argmax(1) == labels).double().mean())

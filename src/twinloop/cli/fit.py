@@ -1,0 +1,161 @@
+"""`python -m twinloop fit`: train an experiment by either loop, and keep the run."""
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from torch import distributed
+
+from twinloop.cli.parser import Experiment, best_of
+from twinloop.errors import UserError
+from twinloop.loops import homemade, lightning
+from twinloop.loops.checks import check_flags, check_run
+from twinloop.loops.flags import Flags, check_callbacks
+from twinloop.loops.homemade import check_task
+from twinloop.processes import is_first, world_size
+from twinloop.runs import results
+from twinloop.runs.board import RunLogger
+from twinloop.runs.checkpoint import check_fits, going_on, read_checkpoint
+from twinloop.runs.diary import Diary, write_diary
+from twinloop.runs.history import History
+from twinloop.runs.last_batch import check_last_batch
+from twinloop.runs.record import Record
+from twinloop.runs.run import Run, run_folder
+from twinloop.runs.saver import Saver
+from twinloop.runs.settings import check_data, check_settings, load_weights
+from twinloop.runs.stop import Stopped, StopSignals
+
+LOOPS = {"lightning": lightning.train, "homemade": homemade.train}
+
+
+def main(args: list[str]) -> int:
+    """Train, then read test once with the best weights, and write the results.
+
+    Raises:
+        UserError: what cannot be trained, before anything is written.
+        Stopped: a signal has stopped the run, which is saved.
+    """
+    experiment = Experiment(args)
+    resume = experiment.checkpoint(default=None)
+    with experiment.mistakes():
+        trainer = check(experiment, resume)
+    if experiment.flags["fast_dev_run"]:
+        train(experiment, None, resume)
+        return 0
+    asked = experiment.config.run_folder
+    where = experiment.logs, experiment.name, experiment.data.spec
+    with run_folder(*where, asked=asked, resumed=resume) as folder:
+        run = open_run(experiment, folder)
+        # Whatever ends the run, TensorBoard's file is whole and its thread has ended.
+        with run.writer or nullcontext():
+            train(experiment, run, resume)
+            if run.signals.received:
+                raise Stopped(run.signals.received, "after the last epoch", run.saver.last_path)
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+            if is_first():
+                conclude(experiment, run, trainer, resume)
+    return 0
+
+
+def check(experiment: Experiment, resume: Path | None) -> Trainer:
+    """Refuse what cannot be, in either loop by the same words, before anything is made.
+
+    Returns:
+        A Trainer that trains nothing: it knows processes and precision for both loops.
+
+    Raises:
+        UserError: a flag, the task, the data, or what has changed since the checkpoint `resume`.
+    """
+    task, flags = experiment.task, experiment.flags
+    if resume:
+        checkpoint = read_checkpoint(resume)
+        check_data(checkpoint, task.spec, resume)
+        check_settings(checkpoint, experiment.settings, resume)
+        check_fits(checkpoint, task, resume)
+        task.load_state_dict(checkpoint["state_dict"])
+    check_flags(flags)
+    if experiment.config.loop == "homemade":
+        check_callbacks(flags)
+    trainer = lightning.bare_trainer(flags)
+    if experiment.config.loop == "homemade":
+        Flags.of(flags)
+        check_task(task)
+    # Lightning's own launcher starts the other processes later.
+    processes = max(trainer.world_size, world_size())
+    check_run(flags, task, experiment.data, processes)
+    steps = flags["max_steps"] * flags["accumulate_grad_batches"]
+    check_last_batch(
+        task,
+        experiment.data,
+        limit=flags["overfit_batches"] or flags["limit_train_batches"],
+        max_batches=int(flags["fast_dev_run"]) or (math.inf if steps < 0 else steps),
+        processes=processes,
+    )
+    _load_weights(experiment, resume)
+    return trainer
+
+
+def _load_weights(experiment: Experiment, resume: Path | None) -> None:
+    """Begin with the weights that `--weights` names, as far as they fit."""
+    weights = experiment.config.weights
+    if weights and resume:
+        raise UserError("--weights begins a new run and --ckpt_path resumes one; pass one")
+    if weights:
+        path = best_of(weights) if weights.is_dir() else weights
+        line = load_weights(experiment.task, read_checkpoint(path), path)
+        if is_first():
+            print(line, flush=True)
+
+
+def open_run(experiment: Experiment, folder: Path) -> Run:
+    """What the run in `folder` keeps while it trains."""
+    flags, config = experiment.flags, experiment.config
+    limit = flags["overfit_batches"] or flags["limit_val_batches"]
+    validates = bool(experiment.data.sizes["val"]) and limit != 0
+    task = experiment.task
+    monitor = task.monitor if validates else None
+    saver = Saver(folder, monitor, task.mode, experiment.settings, experiment.as_yaml())
+    quiet = lightning.has_own_bar(flags) or flags["enable_progress_bar"] is False
+    return Run(
+        folder,
+        saver,
+        History(config.loop, str(config.weights) if config.weights else None),
+        StopSignals(),
+        RunLogger(folder),
+        diary=Diary() if config.record != "no" else None,
+        record=Record() if config.record == "all" else None,
+        bar=False if quiet else None,
+    )
+
+
+def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
+    """Train by the loop that the experiment names; signals stop it if there is a `run`."""
+    task, data, loop = experiment.task, experiment.data, experiment.config.loop
+    if is_first():
+        sizes = ", ".join(f"{size:,} {name}" for name, size in data.sizes.items())
+        print(f"{experiment.name} on {task.spec.name}, {loop} loop: {sizes}", flush=True)
+    if experiment.config.compile != "no":
+        task.compile(mode=experiment.config.compile)
+    timing = run.diary.timing(task.network) if run and run.diary else nullcontext()
+    with run.signals if run else nullcontext(), timing, going_on(resume):
+        LOOPS[loop](task, data, experiment.flags, run, resume)
+
+
+def conclude(experiment: Experiment, run: Run, trainer: Trainer, resume: Path | None) -> None:
+    """Measure the best weights on val and test, and write everything that a run leaves at its end.
+
+    Raises:
+        UserError: nothing was trained and there is nothing to measure.
+    """
+    if not run.saver.last_path.exists():
+        raise UserError(
+            f"{resume}: nothing is left to train up to trainer.max_epochs or max_steps; raise "
+            "them, or measure the checkpoint with `test`"
+        )
+    if run.diary:
+        write_diary(run.folder, run.diary, run.record)
+    limits = {stage: experiment.flags[f"limit_{stage}_batches"] for stage in ("val", "test")}
+    context = trainer.precision_plugin.forward_context
+    results.conclude(run, experiment.name, experiment.task, experiment.data, limits, context)

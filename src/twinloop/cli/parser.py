@@ -1,0 +1,189 @@
+"""An experiment file and its overrides, parsed and built by the only LightningCLI."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from twinloop.cli.experiment import files_of, parse, read_experiment
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError, told_as_mistake
+from twinloop.runs.folder import latest_run
+from twinloop.tasks import Task
+
+STAND_IN = """
+************************************************************************
+*  NOT FASHION-MNIST: the Hub does not answer and its cache is empty.  *
+*  This run uses scikit-learn's small handwritten digits instead.      *
+*  For the real data: make ... DATA=FOLDER, or try again with network. *
+************************************************************************
+"""
+KEYWORDS = ("last", "best")
+"""Checkpoints of the latest run that `--ckpt_path` knows by name."""
+
+
+class Experiment(LightningCLI):
+    """An experiment: its data, its task and the flags of the Trainer.
+
+    Args:
+        args: The options of the command line.
+        spec_of: Where the task's DataSpec comes from; the data's own where it is not given.
+
+    Raises:
+        UserError: a mistake in the file or in an option.
+    """
+
+    def __init__(
+        self, args: list[str], spec_of: "Callable[[Experiment], DataSpec] | None" = None
+    ) -> None:
+        self.spec_of = spec_of
+        super().__init__(
+            Task,
+            ImageDataModule,
+            args=args,
+            run=False,
+            subclass_mode_model=True,
+            save_config_callback=None,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+                "log_every_n_steps": 10,
+            },
+            # Errors are reported by the command, and an option must be spelled out.
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options that every command takes, since a run's config.yaml has them."""
+        parser.add_argument(
+            "--experiment", type=str, required=True, help="Runs are kept under this name."
+        )
+        parser.add_argument(
+            "--loop",
+            type=Literal["lightning", "homemade"],
+            default="lightning",
+            help="Who trains: Lightning's Trainer or the homemade Learner, to the same weights.",
+        )
+        parser.add_argument(
+            "--compile",
+            type=Literal["no", "default", "reduce-overhead", "max-autotune"],
+            default="no",
+            help="Let torch.compile make kernels for the network, in this mode.",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=Path | None,
+            help="A checkpoint, or `last` or `best` of the latest run: fit resumes from it, other "
+            "commands use its weights.",
+        )
+        # torchrun would take --run for one of its own options.
+        parser.add_argument(
+            *("--run_folder", "--run"),
+            type=Path | None,
+            help="Where to keep the run; unset, a new folder, and a resumed run's own.",
+        )
+        parser.add_argument(
+            "--weights",
+            type=Path | None,
+            help="Begin a new run with the weights of this checkpoint, or the best of this run, "
+            "as far as they fit.",
+        )
+        parser.add_argument(
+            "--record",
+            type=Literal["no", "times", "all"],
+            default="no",
+            help="Keep when everything was, or that and every number, for a comparison.",
+        )
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments(
+            "data", "model.init_args.spec", compute_fn=self._spec, apply_on="instantiate"
+        )
+
+    def _spec(self, data: ImageDataModule) -> DataSpec:
+        if data.is_stand_in:
+            print(STAND_IN, flush=True)
+        self.data = data
+        return self.spec_of(self) if self.spec_of else data.spec
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse `args` without Lightning's warning that `sys.argv` has them too.
+
+        Raises:
+            UserError: a mistake in a file, or a seed of the data that would not be used.
+        """
+        self.config = parse(parser, args)
+        for file in self.config.config or ():
+            data = read_experiment(Path(str(file))).get("data")
+            seeds = (None, self.config.seed_everything)
+            if isinstance(data, dict) and data.get("seed") not in seeds:
+                raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
+
+    def instantiate_classes(self) -> None:
+        """Make data, task, and what the Trainer's flags name; a Trainer is the loops' to make."""
+        with self.mistakes():
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.data, self.task = self.config_init.data, self.config_init.model
+        self.flags: dict[str, Any] = vars(self.config_init.trainer)
+
+    def mistakes(self) -> Any:
+        """Within it, whatever is raised is a mistake in the experiment: its files are named."""
+        return told_as_mistake(f"{files_of(self.config)}: cannot be made")
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return str(self.config.experiment)
+
+    @property
+    def logs(self) -> Path:
+        """The folder of all runs."""
+        return Path(self.config.trainer.default_root_dir or ".") / "lightning_logs"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting in plain types."""
+        settings: dict[str, Any] = json.loads(self.parser.dump(self.config, format="json"))
+        return settings
+
+    def as_yaml(self) -> str:
+        """The experiment as YAML; given again it is a new run, in a folder of its own."""
+        config = self.config.clone()
+        config.run_folder = config.ckpt_path = None
+        return str(self.parser.dump(config, skip_none=False))
+
+    def checkpoint(self, default: str | None) -> Path | None:
+        """The path that `--ckpt_path` means: a file, or `last` or `best` of the latest run.
+
+        Args:
+            default: What is meant where the option is not given. `best` is that of the run whose
+                own config.yaml was given as the experiment, or else of the latest run.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        asked, run = str(self.config.ckpt_path or ""), None
+        if not asked:
+            if default is None:
+                return None
+            asked, run = default, self._own_run()
+        if asked not in KEYWORDS:
+            return Path(asked)
+        run = run or latest_run(self.logs, self.name, self.data.spec)
+        return best_of(run) if asked == "best" else run / "checkpoints" / "last.ckpt"
+
+    def _own_run(self) -> Path | None:
+        """The run whose own config.yaml was given as the experiment."""
+        folders = [Path(str(file)).parent for file in self.config.config or ()]
+        return next((folder for folder in folders if (folder / "checkpoints").is_dir()), None)
+
+
+def best_of(run: Path) -> Path:
+    """The best checkpoint of a run, or its last one where nothing was validated."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else best.with_name("last.ckpt")

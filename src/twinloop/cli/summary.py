@@ -1,0 +1,26 @@
+"""`python -m twinloop summary`: the layers of an experiment's network, their sizes and costs."""
+
+from rich.console import Console
+from rich.measure import Measurement
+
+from twinloop.cli.parser import Experiment
+from twinloop.convolution.summary import summarise, table
+from twinloop.errors import told_as_mistake
+
+
+def main(args: list[str]) -> int:
+    """Print each layer of the network: sizes, costs, and what it sees of an image.
+
+    Raises:
+        UserError: a network that does not take images of the data set.
+    """
+    experiment = Experiment(args)
+    spec = experiment.task.spec
+    with told_as_mistake("model.network"):
+        rows = summarise(experiment.task.network, spec.image_shape)
+    drawn = table(rows, f"{experiment.name} on {spec.name}")
+    console = Console(markup=False, emoji=False)
+    # Every column whole, also where the terminal is narrower.
+    console.width = Measurement.get(console, console.options.update(width=1000), drawn).maximum
+    console.print(drawn, crop=False)
+    return 0

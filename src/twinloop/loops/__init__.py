@@ -1,0 +1,1 @@
+"""Train an experiment: by Lightning (`lightning`) or by the Learner (`homemade`)."""

@@ -1,0 +1,223 @@
+"""What neither loop can do with an experiment, refused in the same words before the first step."""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback as LightningCallback
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
+from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
+from twinloop.learner.callbacks.limits import limited
+from twinloop.tasks import Task
+
+OURS: dict[str, tuple[tuple[bool | None, ...], str]] = {
+    "logger": ((None, True), "every run logs to TensorBoard in its own folder"),
+    "barebones": (
+        (False,),
+        "a run leaves checkpoints, logs and results; `make bench` times a bare Trainer",
+    ),
+    "enable_checkpointing": ((None, True), "every run keeps its last and its best checkpoint"),
+}
+"""Flags for what the project does itself: what they may be, and why nothing else."""
+NOT_ZERO = {
+    "max_epochs": "train",
+    "max_steps": "train",
+    "limit_train_batches": "train",
+    "limit_test_batches": "report",
+}
+"""Flags that leave nothing to do where they are 0, and what."""
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+}
+"""The least that a flag can be, where Lightning does not look."""
+HOOK_NAMES = (
+    *("on_", "optimizer_", "lr_scheduler_", "training_step", "validation_step", "backward"),
+    *("configure_", "transfer_", "setup", "prepare_data", "teardown"),
+)
+"""How the methods begin by which a LightningModule may change a fit."""
+CALLED_BY_BOTH = {"configure_optimizers", "on_save_checkpoint", "on_load_checkpoint"}
+"""Hooks that either loop calls."""
+
+
+def check_flags(given: Mapping[str, Any]) -> None:
+    """Refuse the flags that neither loop can have.
+
+    Raises:
+        UserError: the first of them, and what to do.
+    """
+    for name, (allowed, why) in OURS.items():
+        if given.get(name, allowed[0]) not in allowed:
+            raise UserError(f"trainer.{name} cannot be set, since {why}; unset it")
+    for name, verb in NOT_ZERO.items():
+        if given.get(name) == 0:
+            raise UserError(f"trainer.{name} is 0, so there is nothing to {verb}; raise it")
+    for name, least in LEAST.items():
+        value = given.get(name)
+        if isinstance(value, int | float) and value < least:
+            raise UserError(f"trainer.{name} is {value}; it must be at least {least}")
+    if given.get("val_check_interval") == 0:
+        raise UserError("trainer.val_check_interval is 0; it must be more")
+    on_cpu = given.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
+    if str(given.get("precision")) in ("16", "16-mixed") and on_cpu:
+        raise UserError("trainer.precision is 16-mixed, which needs a GPU; bf16-mixed does not")
+    for callback in callbacks_of(given):
+        if isinstance(callback, StochasticWeightAveraging):
+            raise UserError(
+                "trainer.callbacks: StochasticWeightAveraging makes its average after the last "
+                "checkpoint and validation; use EMAWeightAveraging, whose average is validated "
+                "and saved"
+            )
+        if isinstance(callback, LearningRateFinder):
+            raise UserError(
+                "trainer.callbacks: LearningRateFinder sets an attribute lr of the task, and a "
+                "task's rate is its optimizer's; search with twinloop.learner.callbacks.lr_find, "
+                "and set model.optimizer.lr"
+            )
+
+
+def check_run(
+    trainer: Mapping[str, Any], task: Task, data: ImageDataModule, processes: int = 1
+) -> None:
+    """Refuse what cannot be with this task and this data, before the first step.
+
+    Args:
+        trainer: The flags, those that are not given by their defaults.
+        task: What to train.
+        data: What on.
+        processes: How many train together, and share the images.
+
+    Raises:
+        UserError: a limit that leaves no batch, a validation that never comes, a metric that is
+            never measured.
+    """
+    sizes = {
+        name: math.ceil(size / processes / data.batch_size) for name, size in data.sizes.items()
+    }
+    batches = _limited("train", sizes["train"], trainer)
+    validates = _limited("val", sizes["val"], trainer) > 0
+    _limited("test", sizes["test"], trainer)
+    if trainer["fast_dev_run"]:
+        return  # Lightning then validates once, whatever else is asked for
+    interval, every_n_epochs = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
+    if validates and every_n_epochs is not None and type(interval) is int and interval > batches:
+        raise UserError(
+            f"trainer.val_check_interval is {interval}, and an epoch has {batches} batches; lower "
+            "it, or set trainer.check_val_every_n_epoch to null to count the batches of all epochs"
+        )
+    # What a task of one's own logs by itself is not known here.
+    if overridden_hooks(task):
+        return
+    first = _first_validation(trainer, batches) if validates else math.inf
+    watched = getattr(task.schedule, "monitor", None)
+    if watched and watched.startswith("val/") and first > 0:
+        raise UserError(
+            f"model.schedule watches {watched} from the first epoch on, which is not validated; "
+            "see trainer.check_val_every_n_epoch, trainer.limit_val_batches and data.val_size"
+        )
+    known = task.metric_names("train") + (task.metric_names("val") if validates else [])
+    for callback in callbacks_of(trainer):
+        if isinstance(callback, EarlyStopping) and callback.strict:
+            _check_monitor(
+                callback, known, first, at_epoch_end=checks_at_epoch_end(callback, trainer)
+            )
+
+
+def _first_validation(trainer: Mapping[str, Any], batches: int) -> float:
+    """The epoch, counted from 0, that has the first validation; infinite where max_steps ends."""
+    interval, every_n_epochs = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
+    if isinstance(interval, float):
+        interval = max(1, int(batches * interval))
+    # The batch, counted from 1 over all epochs, after which it comes.
+    position = interval if isinstance(interval, int) else batches
+    if every_n_epochs is not None:
+        position += (every_n_epochs - 1) * batches
+    epochs, steps = divmod(
+        trainer["max_steps"], math.ceil(batches / trainer["accumulate_grad_batches"])
+    )
+    last = epochs * batches + min(steps * trainer["accumulate_grad_batches"], batches)
+    if trainer["max_steps"] != -1 and position > last:
+        return math.inf
+    return math.ceil(position / batches) - 1
+
+
+def checks_at_epoch_end(callback: EarlyStopping, trainer: Mapping[str, Any]) -> bool:
+    """Whether EarlyStopping checks at an epoch's end, and not after each validation."""
+    asked = callback._check_on_train_epoch_end
+    if asked is not None:
+        return asked
+    return trainer["val_check_interval"] in (None, 1.0) and trainer["check_val_every_n_epoch"] == 1
+
+
+def _check_monitor(
+    callback: EarlyStopping, known: list[str], first: float, *, at_epoch_end: bool
+) -> None:
+    """Refuse a metric that is not there at the first check.
+
+    Raises:
+        UserError: names it.
+    """
+    name = f"trainer.callbacks: EarlyStopping watches {callback.monitor!r}, which is not"
+    if callback.monitor not in known:
+        raise UserError(f"{name} measured; there are: {', '.join(known)}")
+    of_val = callback.monitor.startswith("val/")
+    if (of_val and at_epoch_end and first > 0) or not (of_val or at_epoch_end or first > 0):
+        when = "the end of the first epoch" if at_epoch_end else "the first validation"
+        raise UserError(
+            f"{name} measured yet at {when}, where it is checked; set check_on_train_epoch_end "
+            f"to {str(not at_epoch_end).lower()}, or strict to false"
+        )
+
+
+def _limited(stage: str, size: int, trainer: Mapping[str, Any]) -> int:
+    """How many of `size` batches a pass goes through; none only where it is meant."""
+    name = f"limit_{stage}_batches"
+    if stage != "test" and trainer["overfit_batches"]:
+        name = "overfit_batches"
+    limit = trainer[name]
+    if trainer["fast_dev_run"]:
+        limit = int(trainer["fast_dev_run"])
+    limit = 1.0 if limit is None else limit
+    batches = limited(size, limit)
+    if size and limit and not batches:
+        raise UserError(
+            f"trainer.{name} is {limit}, and {limit} of {size} batches is less than one; raise it"
+        )
+    return batches
+
+
+def callbacks_of(flags: Mapping[str, Any]) -> Sequence[LightningCallback]:
+    """The callbacks among the flags, which may be a list, one, or none."""
+    given = flags.get("callbacks") or ()
+    return given if isinstance(given, Sequence) else [given]
+
+
+HOOKS = tuple(
+    name
+    for kind in (ModelHooks, CheckpointHooks, DataHooks, LightningModule)
+    for name, value in vars(kind).items()
+    if inspect.isfunction(value) and name.startswith(HOOK_NAMES)
+)
+"""The methods of a LightningModule by which it may change how a Trainer trains it."""
+
+
+def overridden_hooks(task: Task) -> list[str]:
+    """The hooks of `task` itself that only a Trainer calls, by name."""
+    found = {
+        name
+        for name in HOOKS
+        if name in vars(task) or getattr(type(task), name) is not getattr(Task, name)
+    }
+    return sorted(found - CALLED_BY_BOTH)

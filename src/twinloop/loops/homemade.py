@@ -1,0 +1,305 @@
+"""Train an experiment by the homemade Learner, which does what the Trainer's flags ask for.
+
+The task, the data and the flags are those of an experiment file; `build_learner` makes the Learner
+that does with them what the Trainer would. A flag that has no counterpart is refused by name,
+never ignored.
+"""
+
+import inspect
+import math
+import os
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.core.optimizer import (
+    _configure_optimizers,
+    _configure_schedulers_automatic_opt,
+)
+from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
+
+from twinloop.data.batches import Batches
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
+from twinloop.learner import Callback, DataLoaders, Learner
+from twinloop.learner import callbacks as cbs
+from twinloop.learner.callbacks.limits import limited
+from twinloop.loops.checkpoint import LightningForm
+from twinloop.loops.checks import callbacks_of, check_run, checks_at_epoch_end, overridden_hooks
+from twinloop.loops.flags import Flags
+from twinloop.loops.record import RecorderCB
+from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
+from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
+from twinloop.loops.stop import SaveAndStopCB
+from twinloop.loops.task import LearnerAsTrainer, TaskCB, TaskMetricsCB
+from twinloop.processes import join, world_size
+from twinloop.runs.checkpoint import read_checkpoint
+from twinloop.runs.run import Run
+from twinloop.tasks import Task
+
+DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
+
+
+def train(
+    task: Task,
+    data: ImageDataModule,
+    flags: Mapping[str, Any],
+    run: Run | None,
+    resume: Path | None,
+) -> None:
+    """Train `task` on `data` by the Learner that `build_learner` makes of the Trainer's flags.
+
+    Args:
+        task: What to train.
+        data: What on.
+        flags: The Trainer's.
+        run: What to keep; None keeps nothing, as for `fast_dev_run`.
+        resume: The checkpoint to resume from, if any.
+
+    Raises:
+        UserError: a flag, or a method of the task, that the Learner has no counterpart for.
+    """
+    wanted = Flags.of(flags)
+    join(wanted.device)
+    if world_size() > 1 or wanted["strategy"] == "ddp":
+        reset_seed()  # as Lightning's ddp does: every process draws the same from here on
+    callbacks: list[Callback] = [cbs.FiniteLossCB(Batches.rows_of)]
+    if run:
+        checkpoint = read_checkpoint(resume) if resume else None
+        callbacks = learner_callbacks(run, task, data, wanted, checkpoint)
+        if run.diary:
+            callbacks.append(cbs.TraceCB(run.diary.events, run.diary.times))
+        if run.record:
+            callbacks.append(RecorderCB(run.record))
+    learn = build_learner(task, data, wanted, callbacks)
+    try:
+        learn.fit(learn.n_epochs, valid=False)
+    finally:
+        task.trainer = None
+
+
+def learner_callbacks(
+    run: Run, task: Task, data: ImageDataModule, flags: Flags, checkpoint: dict[str, Any] | None
+) -> list[Callback]:
+    """The callbacks that keep a Learner's run in the folder of `run`.
+
+    With a `checkpoint` of either loop the run is resumed from there.
+    """
+    form = LightningForm(task, flags["accumulate_grad_batches"])
+    save = SaveCheckpointsCB(run.saver, form)
+    callbacks: list[Callback] = [
+        *(form, KeepHistoryCB(run.history), cbs.FiniteLossCB(Batches.rows_of)),
+        *(save, SaveBestCB(save), SaveAndStopCB(run.signals, save, form)),
+    ]
+    if checkpoint:
+        callbacks.append(cbs.ResumeCB(checkpoint, form.unpack))
+    if run.writer is not None:
+        callbacks += [
+            EpochProgressCB(run.history, run.bar),
+            cbs.TensorBoardCB(run.writer, flags["log_every_n_steps"]),
+            BoardCB(run.writer, task, data, run.saver.settings),
+        ]
+    return callbacks
+
+
+def build_learner(
+    task: Task,
+    data: ImageDataModule,
+    flags: Mapping[str, Any] | Flags,
+    extra: Sequence[Callback] = (),
+) -> Learner:
+    """Make the Learner that trains `task` on `data` as `Trainer(**flags)` would.
+
+    `learner.fit(learner.n_epochs, valid=False)` runs it: validation is a callback's, inside the
+    training epoch as it is in Lightning.
+
+    Args:
+        task: What to train.
+        data: What on.
+        flags: The Trainer's.
+        extra: Further callbacks: progress, TensorBoard, checkpoints.
+
+    Raises:
+        UserError: a flag, or a method of the task, that the Learner has no counterpart for.
+    """
+    wanted = flags if isinstance(flags, Flags) else Flags.of(flags)
+    check_task(task)
+    check_run(wanted.values, task, data, world_size())
+    data.device = wanted.device
+    if wanted["deterministic"]:
+        if data.device.type == "cuda":  # read when the first matrix is multiplied there
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=wanted["deterministic"] == "warn")
+    train = data.train_batches(overfit=wanted["overfit_batches"] > 0)
+    valid = data.val_dataloader()
+    limits = {name: wanted[f"limit_{name}_batches"] for name in ("train", "val")}
+    batches = limited(len(train), limits["train"])
+    epochs = wanted["max_epochs"]
+    steps = math.ceil(batches / wanted["accumulate_grad_batches"]) * epochs
+    if epochs == -1:
+        steps = math.inf
+    if wanted["max_steps"] != -1:
+        steps = min(steps, wanted["max_steps"])
+
+    # A LightningModule keeps only a weak reference to what trains it; the Learner keeps it alive.
+    trainer = LearnerAsTrainer(wanted, steps)
+    task.trainer = trainer  # type: ignore[assignment]
+    # The scheduler belongs to its optimiser, and so is made together with it.
+    optimizer, scheduler = _optimizer_and_scheduler(task)
+    callbacks: list[Callback] = [
+        cbs.DeviceCB(data.device),
+        TaskCB(task, data, trainer),
+        TaskMetricsCB(task),
+        cbs.ShuffleCB(),
+        cbs.LimitBatchesCB(**limits),
+        cbs.ValidateCB(
+            wanted["check_val_every_n_epoch"], _interval(wanted["val_check_interval"], batches)
+        ),
+        *_precision(wanted["precision"], data.device),
+        *([_scheduler_callback(scheduler)] if scheduler else []),
+        *_counterparts(wanted),
+        *_limits_of_steps(wanted),
+        *extra,
+    ]
+    learner = Learner(
+        task,
+        DataLoaders(train, valid if limited(len(valid), limits["val"]) else ()),
+        loss_func=task.loss,
+        cbs=callbacks,
+    )
+    trainer.learn = weakref.proxy(learner)
+    learner.opt = optimizer
+    learner.n_epochs = sys.maxsize if epochs == -1 else epochs
+    return learner
+
+
+def check_task(task: Task) -> None:
+    """Refuse what a task does by hooks that the homemade loop does not call.
+
+    Raises:
+        UserError: names them.
+    """
+    advice = "override inputs_and_targets, loss, count or compute, or pass --loop lightning"
+    if not task.automatic_optimization:
+        raise UserError(
+            f"{type(task).__name__} optimises by hand (automatic_optimization is False), which the "
+            "homemade loop has no counterpart for; pass --loop lightning"
+        )
+    if hooks := overridden_hooks(task):
+        raise UserError(
+            f"{type(task).__name__} overrides {', '.join(hooks)}, which the homemade loop does not "
+            f"call; {advice}"
+        )
+
+
+def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig | None]:
+    """What `configure_optimizers` of the task gives, in any of the forms that Lightning takes.
+
+    Raises:
+        UserError: several optimisers or schedulers, or what the Learner does not do with one.
+    """
+    configured: Any = task.configure_optimizers()
+    optimizers, schedulers, monitor = _configure_optimizers(configured)
+    configs = _configure_schedulers_automatic_opt(schedulers, monitor)
+    if len(optimizers) != 1 or len(configs) > 1:
+        raise UserError(
+            f"configure_optimizers gives {len(optimizers)} optimisers and {len(configs)} "
+            "schedulers; the homemade loop has one of each; pass --loop lightning"
+        )
+    optimizer = optimizers[0]
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(
+            f"model.optimizer: {type(optimizer).__name__} computes the loss several times a step "
+            "by a closure, which the homemade loop has no counterpart for; pass --loop lightning"
+        )
+    config = configs[0] if configs else None
+    if config and (config.frequency != 1 or (config.reduce_on_plateau and not _by_epoch(config))):
+        raise UserError(
+            "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, "
+            "and one that watches a metric every epoch; pass --loop lightning"
+        )
+    return optimizer, config
+
+
+def _by_epoch(config: LRSchedulerConfig) -> bool:
+    return config.interval == "epoch"
+
+
+def _interval(interval: float | None, batches: int) -> int | None:
+    """`val_check_interval` in batches: a float is a share of the epoch."""
+    if interval is None or isinstance(interval, int):
+        return interval
+    return max(1, int(batches * interval))
+
+
+def _precision(precision: str | int | None, device: torch.device) -> list[Callback]:
+    """Who does the five verbs, in which types."""
+    bits, _, kind = str(precision or "32-true").partition("-")
+    if bits == "32":
+        return [cbs.TrainCB()]
+    # Without a kind Lightning takes 64 for true and the others for mixed.
+    if kind == "true" or (bits == "64" and not kind):
+        return [cbs.TrainCB(), cbs.TruePrecisionCB(DTYPES[bits])]
+    return [cbs.MixedPrecisionCB(DTYPES[bits], device.type)]
+
+
+def _scheduler_callback(config: LRSchedulerConfig) -> Callback:
+    """A scheduler that Lightning would step, as the callback that steps it."""
+    scheduler: Any = config.scheduler
+    if config.reduce_on_plateau:
+        return cbs.PlateauSchedCB(lambda _: scheduler, str(config.monitor))
+    kind = cbs.EpochSchedCB if _by_epoch(config) else cbs.BatchSchedCB
+    return kind(lambda _: scheduler)
+
+
+def _counterparts(flags: Flags) -> list[Callback]:
+    """The Learner's callbacks for those of an experiment file; a short run is never stopped."""
+    found: list[Callback] = []
+    for callback in callbacks_of(flags.values):
+        if isinstance(callback, EarlyStopping) and not flags["fast_dev_run"]:
+            found.append(
+                cbs.EarlyStoppingCB(
+                    callback.monitor,
+                    callback.mode,
+                    callback.patience,
+                    abs(callback.min_delta),
+                    strict=callback.strict,
+                    check_finite=callback.check_finite,
+                    stopping_threshold=callback.stopping_threshold,
+                    divergence_threshold=callback.divergence_threshold,
+                    when="epoch" if checks_at_epoch_end(callback, flags.values) else "validation",
+                )
+            )
+        elif isinstance(callback, EMAWeightAveraging):
+            found.append(
+                cbs.AverageCB(
+                    callback._kwargs["avg_fn"],
+                    use_buffers=callback._use_buffers,
+                    should_update=callback.should_update,
+                )
+            )
+    return found
+
+
+def _limits_of_steps(flags: Flags) -> list[Callback]:
+    """The callbacks for flags about steps: how many batches, how large, how many, in how many."""
+    found: list[Callback] = []
+    if flags["accumulate_grad_batches"] > 1:
+        found.append(cbs.AccumulateCB(flags["accumulate_grad_batches"]))
+    if flags["gradient_clip_val"]:
+        algorithm = flags["gradient_clip_algorithm"] or "norm"
+        found.append(cbs.GradientClipCB(flags["gradient_clip_val"], str(algorithm)))
+    if flags["max_steps"] != -1:
+        found.append(cbs.LimitStepsCB(flags["max_steps"]))
+    if flags["detect_anomaly"]:
+        found.append(cbs.AnomalyCB())
+    if world_size() > 1:
+        found.append(cbs.DistributedCB())
+    return found

@@ -1,0 +1,98 @@
+"""Train an experiment by Lightning's Trainer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
+from lightning.pytorch.plugins import CheckpointIO
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.loops.checkpoint import RandomState
+from twinloop.loops.checks import callbacks_of
+from twinloop.loops.finite import FiniteLoss
+from twinloop.loops.record import Recorder
+from twinloop.loops.report import Board, EpochProgress, KeepHistory
+from twinloop.loops.save import SaveCheckpoints
+from twinloop.loops.stop import SaveAndStop
+from twinloop.loops.trace import HookTrace
+from twinloop.runs.checkpoint import WholeCheckpointIO
+from twinloop.runs.run import Run
+from twinloop.tasks import Task
+
+
+def train(
+    task: Task,
+    data: ImageDataModule,
+    flags: Mapping[str, Any],
+    run: Run | None,
+    resume: Path | None,
+) -> None:
+    """Train `task` on `data` as the Trainer does with these flags.
+
+    Args:
+        task: What to train.
+        data: What on.
+        flags: The Trainer's.
+        run: What to keep; None keeps nothing, as for `fast_dev_run`.
+        resume: The checkpoint to resume from, if any.
+    """
+    trainer = _keeping_trainer(flags, data, run) if run else bare_trainer(flags, FiniteLoss())
+    # With max_steps Lightning takes every checkpoint for one of an epoch's middle.
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+
+
+def trainer_callbacks(run: Run, data: ImageDataModule) -> list[Callback]:
+    """The callbacks that keep a Trainer's run in the folder of `run`.
+
+    Lightning itself sees to it that only the first of several processes saves.
+    """
+    callbacks: list[Callback] = [
+        RandomState(),
+        FiniteLoss(),
+        KeepHistory(run.history),
+        LearningRateMonitor(logging_interval="step"),
+    ]
+    if run.writer is not None:
+        progress = EpochProgress(run.history, run.bar)
+        callbacks += [progress, Board(run.writer, data, run.saver.settings)]
+    return [*callbacks, SaveCheckpoints(run.saver), SaveAndStop(run.signals, run.saver.last_path)]
+
+
+def bare_trainer(flags: Mapping[str, Any], *callbacks: Callback) -> Trainer:
+    """A Trainer with the callbacks of its flags and `callbacks`, which leaves nothing behind.
+
+    Raises:
+        MisconfigurationException: flags that no Trainer can have.
+    """
+    savers = any(isinstance(callback, Checkpoint) for callback in callbacks_of(flags))
+    return _trainer(flags, callbacks, enable_checkpointing=savers, logger=False)
+
+
+def has_own_bar(flags: Mapping[str, Any]) -> bool:
+    """Whether the flags have a progress bar of the user's own, which takes the place of ours."""
+    return any(isinstance(callback, ProgressBar) for callback in callbacks_of(flags))
+
+
+def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) -> Trainer:
+    """A Trainer that keeps its run in the folder of `run`."""
+    callbacks = trainer_callbacks(run, data)
+    if run.diary:
+        callbacks.insert(0, HookTrace(run.diary.events, run.diary.times))
+    if run.record:
+        callbacks.append(Recorder(run.record))
+    given = flags["plugins"] or []
+    plugins = list(given) if isinstance(given, list | tuple) else [given]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(WholeCheckpointIO())
+    without_val = {} if data.sizes["val"] else {"limit_val_batches": 0}
+    return _trainer(flags, callbacks, logger=run.logger, plugins=plugins, **without_val)
+
+
+def _trainer(flags: Mapping[str, Any], callbacks: Sequence[Callback], **ours: Any) -> Trainer:
+    """A Trainer of `flags`, in which `ours` take precedence; without Lightning's bar."""
+    if not has_own_bar(flags):
+        ours["enable_progress_bar"] = False
+    return Trainer(**{**flags, **ours, "callbacks": [*callbacks_of(flags), *callbacks]})

@@ -1,0 +1,140 @@
+"""What a run leaves for a comparison: `trace.json`, what was when, and `record.pt`, every number.
+
+`fit --record times` keeps the first, `fit --record all` both. Taking every gradient's norm costs
+time, so the two are kept apart where times are compared.
+"""
+
+import json
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from twinloop.files import save_whole, written_whole
+from twinloop.learner.callbacks.trace import Traced
+from twinloop.runs.record import Record
+
+BATCH_STARTS = ("on_train_batch_start", "before_batch")
+BACKWARD = {
+    "on_before_backward": "on_after_backward",  # Lightning's hooks
+    "after_loss": "after_backward",  # the Learner's events
+}
+BEFORE_STEP = ("on_before_optimizer_step", "before_step")
+
+
+@dataclass
+class Diary:
+    """When each hook or event was called, and how long the model itself took; in seconds.
+
+    `forward` has when each forward in training began and was done, `stepped` when each step of the
+    optimiser was done; the beginning of a step and both ends of a backward are events of the loop.
+    """
+
+    events: list[Traced] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    forward: list[tuple[float, float]] = field(default_factory=list)
+    stepped: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def timing(self, network: nn.Module) -> Iterator[None]:
+        """Time each forward of `network` in training, and each step of any optimiser."""
+        started = 0.0
+
+        def start(*_: Any) -> None:
+            nonlocal started
+            started = time.perf_counter()
+
+        def end(module: nn.Module, *_: Any) -> None:
+            if module.training:
+                self.forward.append((started, time.perf_counter()))
+
+        def step(*_: Any) -> None:
+            self.stepped.append(time.perf_counter())
+
+        handles = [
+            network.register_forward_pre_hook(start),
+            network.register_forward_hook(end),
+            register_optimizer_step_post_hook(step),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def outside(self) -> float:
+        """Seconds of a training step outside the model: data, hooks, logging; the median.
+
+        Counted from the start of a batch to that of the next one in the same epoch, less its
+        forward, its backward, and what came between the last event and the end of the step.
+        """
+        found: list[float] = []
+        start: tuple[int, float] | None = None
+        inside = 0.0
+        previous = "", 0.0
+        following = [*self.times[1:], math.inf]
+        for event, at, later in zip(self.events, self.times, following, strict=True):
+            if event.stage != "train":
+                start = None  # validation is no part of a step
+                continue
+            if event.event in BATCH_STARTS:
+                if start and start[0] == event.epoch:
+                    found.append(at - start[1] - inside - self._forward(start[1], at))
+                start, inside = (event.epoch, at), 0.0
+            elif BACKWARD.get(previous[0]) == event.event:
+                inside += at - previous[1]
+            elif event.event in BEFORE_STEP:
+                # None between two events: it was cancelled, as where gradients add up.
+                done = self.stepped[
+                    bisect_left(self.stepped, at) : bisect_left(self.stepped, later)
+                ]
+                inside += done[-1] - at if done else 0.0
+            previous = event.event, at
+        return median(found) if found else float("nan")
+
+    def _forward(self, start: float, end: float) -> float:
+        """Seconds of all forwards that began between two times."""
+        spans = self.forward[
+            bisect_left(self.forward, (start,)) : bisect_left(self.forward, (end,))
+        ]
+        return sum(done - began for began, done in spans)
+
+    def by_event(self) -> dict[str, tuple[int, float]]:
+        """Of each hook or event how often it came, and the seconds from it to the next."""
+        found: dict[str, tuple[int, float]] = {}
+        for (event, at), (_, later) in pairwise(zip(self.events, self.times, strict=True)):
+            name = f"{event.stage} {event.event}"
+            count, seconds = found.get(name, (0, 0.0))
+            found[name] = count + 1, seconds + later - at
+        return found
+
+
+def write_diary(run: Path, diary: Diary, record: Record | None) -> None:
+    """Write trace.json, and record.pt where every number was kept."""
+    with written_whole(run / "trace.json") as part:
+        part.write_text(json.dumps(asdict(diary)))
+    if record is not None:
+        save_whole(asdict(record), run / "record.pt")
+
+
+def read_diary(run: Path) -> Diary:
+    """When everything was in a run."""
+    content = json.loads((run / "trace.json").read_text())
+    content["events"] = [Traced(*event) for event in content["events"]]
+    content["forward"] = [(began, done) for began, done in content["forward"]]
+    return Diary(**content)
+
+
+def read_record(run: Path) -> Record:
+    """Every number of a run."""
+    return Record(**torch.load(run / "record.pt", weights_only=True))

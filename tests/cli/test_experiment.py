@@ -1,0 +1,123 @@
+"""Experiment files are read as plain data of a bounded size, and their mistakes are located."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from twinloop.cli import main
+from twinloop.cli.experiment import MAX_DEPTH, MAX_VALUES, checked_name, read_experiment
+from twinloop.errors import UserError
+
+MLP = Path(__file__).parents[2] / "experiments" / "mlp.yaml"
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+"""Nine to the eleventh values, in twelve lines."""
+
+WRONG = {
+    "no text": (b"experiment: \xff", r": byte 12 is no text in UTF-8"),
+    "no YAML": (b"experiment: mlp\nmodel: [1, 2\n", r", line 3: no YAML that can be read: .+"),
+    "two files in one": (b"a: 1\n---\nb: 2\n", r", line 2: no YAML that can be read: .+"),
+    "a tag": (b"a: !!python/name:os.mkdir\n", r", line 1: no YAML that can be read: .+"),
+    "no such date": (b"a: 2000-13-01\n", r": no YAML that can be read: month must be .+"),
+    "a key that is a list": (b"? [a]\n: 1\n", r", line 1: no YAML that can be read: .+"),
+    "empty": (b"", r": no experiment; see experiments/ .+"),
+    "a list": (b"[1, 2]", r": no experiment; see experiments/ .+"),
+    "laughs": (LAUGHS.encode(), rf": over {MAX_VALUES:,} values or {MAX_DEPTH} levels.+"),
+    "deep": (b"a: " + b"[" * 100_000, rf": over {MAX_VALUES:,} values or {MAX_DEPTH} levels.+"),
+    "itself": (b"a: &a {b: *a}\n", r": \*a is within itself"),
+    "large": (b"a: " + b"x" * 1_000_000, r": over 1,000,000 bytes.+"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_no_experiment_is_refused_at_once(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_bytes(content)
+    start = time.perf_counter()
+    with pytest.raises(UserError) as caught:
+        read_experiment(path)
+    assert re.fullmatch(re.escape(str(path)) + message, str(caught.value)), caught.value
+    assert time.perf_counter() - start < 2
+
+
+def test_the_parts_that_an_experiment_names_are_bounded_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data.yaml").write_text(f"{LAUGHS}source: digits\n")
+    for data in (tmp_path / "data.yaml", f"{{x: {'[' * 60}{']' * 60}}}"):
+        assert main(["fit", "--config", str(MLP), "--data", str(data)]) == 2
+        assert capsys.readouterr().err.startswith("error: a value: over 10,000 values or 50 levels")
+
+
+def test_aliases_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text("a: &a [1, 2]\nb: [*a, *a]\n")
+    assert read_experiment(path) == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}/nowhere.yaml: No such file"):
+        read_experiment(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("command", ["fit", "summary"])
+def test_a_mistake_is_where_it_was_made(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(MLP.read_text().replace("batch_size: 256", "batch_size: many"))
+    assert main([command, f"--config={wrong}", "--data.source", "digits"]) == 2
+    expected = '"data.batch_size": Expected a int. got many\n'
+    assert capsys.readouterr().err == f"error: {wrong}: {expected}"
+    assert main([command, "--config", str(MLP), "--data.batch_size", "many"]) == 2
+    assert capsys.readouterr().err == f"error: {expected}"
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+@pytest.mark.parametrize("command", ["fit", "summary"])
+def test_a_seed_that_cannot_be_is_told_in_one_line(
+    command: str, seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--config", str(MLP), "--data.source", "digits", "--seed_everything", seed]
+    assert main([command, *options]) == 2
+    limits = "it must be from 0 to 4,294,967,295"
+    expected = f"error: seed_everything is {seed} ({MLP}); {limits}\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("loop", ["lightning", "homemade"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.optimizer.lr=-1", "model.optimizer: ValueError: Invalid learning rate: -1"),
+        ("--model.network.hidden=-1", ".*mlp.yaml: cannot be made: ValueError: .*negative"),
+        ("--trainer.max_epochs=-2", "trainer: `max_epochs` must be a non-negative integer"),
+    ],
+)
+def test_what_a_class_refuses_is_told_in_one_line(
+    option: str, message: str, loop: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--data.source", "digits", "--trainer.fast_dev_run", "1", "--loop", loop]
+    assert main(["fit", "--config", str(MLP), *short, option]) == 2
+    assert re.match(rf"error: {message}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp", "lesson-classifier", "7", "Größe 2 [x]", "a..b", "x" * 100]
+)
+def test_a_name_may_be_nearly_anything(name: str) -> None:
+    assert checked_name(name, "mlp.yaml") == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", ".x", "../x", "/x", "a/b", "a\\b", "-x", "a\nb", "a\tb", "x" * 101, 7, None]
+)
+def test_a_name_that_leads_elsewhere_is_refused(name: object) -> None:
+    message = re.escape(f"mlp.yaml: experiment is {name!r}, which is no name; ")
+    with pytest.raises(UserError, match=message):
+        checked_name(name, "mlp.yaml")

@@ -1,0 +1,155 @@
+"""An experiment of one's own, and its test, run as soon as they are written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from twinloop.cli import main
+
+ROOT = Path(__file__).parents[2]
+MLP = "experiments/mlp.yaml"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one experiment and the settings of pytest, and the current one."""
+    folder = tmp_path / "checkout"
+    for name in (MLP, "pyproject.toml", "tests/conftest.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text((ROOT / name).read_text())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def files(folder: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("like", [(), ("--like", MLP)], ids=["template", "copy"])
+def test_what_is_written_runs(
+    like: tuple[str, ...], checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(checkout)
+    assert main(["new", "My-idea-2", *like]) == 0
+    written, test, following = capsys.readouterr().out.splitlines()
+    assert (written, test) == ("experiments/My-idea-2.yaml", "tests/test_My_idea_2.py")
+    assert files(checkout).keys() - before.keys() == {checkout / written, checkout / test}
+    lint = [sys.executable, "-m", "ruff", "check", "--no-cache", test]
+    assert subprocess.run(lint, check=False).returncode == 0
+    command = following.removeprefix("now type: .venv/bin/python -m twinloop ").split()
+    assert command == ["fit", "--config", written]
+    short = ["--data.source", "digits", "--trainer.max_epochs", "1"]
+    assert main([*command, *short, "--trainer.limit_train_batches", "2"]) == 0
+    assert Path("lightning_logs/My-idea-2/version_0-digits/results.json").is_file()
+
+
+@pytest.mark.usefixtures("checkout")
+def test_the_header_has_everything_and_claims_nothing() -> None:
+    for name, like in (("one", []), ("other", ["--like", MLP])):
+        assert main(["new", name, *like]) == 0
+        lines = Path(f"experiments/{name}.yaml").read_text().splitlines()
+        header = [re.match(r"# (\w+): +(\S.*)", line) for line in lines if line.startswith("#")]
+        found = {match[1]: match[2] for match in header if match}
+        assert list(found) == ["Goal", "Command", "Machine", "Time", "Result"]
+        assert found["Command"].endswith(f"--config experiments/{name}.yaml")
+        assert {found[key] for key in ("Machine", "Time", "Result")} == {"not measured yet"}
+        assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_copy_differs_in_its_name_only() -> None:
+    assert main(["new", "wide", "--like", MLP]) == 0
+    copied, original = (
+        yaml.safe_load(Path(f"experiments/{name}.yaml").read_text()) for name in ("wide", "mlp")
+    )
+    assert copied == original | {"experiment": "wide"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize("like", [(), ("--like", MLP)], ids=["template", "copy"])
+def test_the_test_that_is_written_passes_and_can_fail(like: tuple[str, ...]) -> None:
+    assert main(["new", "my-idea", *like]) == 0
+    path = Path("tests/test_my_idea.py")
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", str(path)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = run()
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+    seed = '"--seed_everything", str(len(loop)), "--loop", loop,'
+    path.write_text(path.read_text().replace('"--loop", loop,', seed))
+    assert "1 failed" in run().stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["../mine"], "new: '../mine' is no name; use letters, digits and dashes"),
+        (["-mine"], "new: '-mine' is no name"),
+        (["été"], "new: 'été' is no name"),
+        (["mine\n"], r"new: 'mine\\n' is no name"),
+        (["mlp"], "new: experiments/mlp.yaml is there already; choose another name"),
+        (["a" * 300], "new: a name of 300 letters is too long; use up to 100"),
+        (["cli"], "new: tests/test_cli.py is there already"),
+        (["mine", "--like", "no.yaml"], "--like: cannot read no.yaml: No such file or directory"),
+        (["mine", "--like", "tests"], "--like: cannot read tests: Is a directory"),
+        (["mine", "--like", "list.yaml"], "--like: list.yaml is no experiment: it has no line"),
+        (["mine", "--like", "picture"], "--like: cannot read picture: it is no text"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_and_nothing_is_written(
+    args: list[str], message: str, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkout / "tests" / "test_cli.py").write_text("")
+    (checkout / "list.yaml").write_text("- 1\n")
+    (checkout / "picture").write_bytes(b"\xff\xd8")
+    before = {path: path.stat().st_size for path in checkout.rglob("*")}
+    assert main(["new", *(["--", args[0]] if args[0].startswith("-") else args)]) == 2
+    error = capsys.readouterr().err
+    assert re.match(f"error: {message}", error)
+    assert error.count("\n") == 1
+    assert before == {path: path.stat().st_size for path in checkout.rglob("*")}
+
+
+def test_outside_of_a_checkout_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "mine"]) == 2
+    assert "has no folder experiments; go to a checkout's top" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "the following arguments are required: name"),
+        (["one", "two"], "unrecognized arguments: two"),
+        (["--like"], "argument --like: expected one argument"),
+        (["7"], "YAML would not read '7' as a name; add a letter"),
+        (["null"], "YAML would not read 'null' as a name; add a letter"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_line(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(Path())
+    assert main(["new", *args]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]+\n", error), error
+    assert message in error
+    assert files(Path()) == before

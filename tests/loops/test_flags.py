@@ -1,0 +1,358 @@
+"""The Trainer's flags: what no loop can have, and what the Learner has a counterpart for."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateFinder,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
+from torch.optim import SGD
+
+from twinloop.cli import main
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
+from twinloop.loops.checks import OURS, check_flags, check_run, overridden_hooks
+from twinloop.loops.flags import (
+    HANDLED,
+    SWITCHED_OFF,
+    TRAINER_DEFAULTS,
+    WITHOUT_EFFECT,
+    Flags,
+)
+from twinloop.models import MLP
+from twinloop.tasks import Classification, OneCycle, Plateau
+from twinloop.tasks.schedule import Schedule
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+OTHER_VALUES: dict[str, Any] = {
+    "min_epochs": 2,
+    "min_steps": 5,
+    "max_time": "00:00:01:00",
+    "limit_predict_batches": 1,
+    "benchmark": True,
+    "use_distributed_sampler": False,
+    "profiler": "simple",
+    "plugins": [],
+    "sync_batchnorm": True,
+    "reload_dataloaders_every_n_epochs": 1,
+    "enable_autolog_hparams": False,
+    "model_registry": "name",
+    # Said to be off they are no more than the homemade loop does.
+    "num_sanity_val_steps": 2,
+    "enable_model_summary": True,
+}
+"""A value that is not the default, for every flag that has no counterpart."""
+
+
+def test_every_flag_of_the_trainer_is_handled_or_refused() -> None:
+    flags = set(inspect.signature(Trainer).parameters)
+    assert flags == {*HANDLED, *WITHOUT_EFFECT, *OURS, *OTHER_VALUES}
+
+
+@pytest.mark.parametrize(("name", "value"), OTHER_VALUES.items(), ids=OTHER_VALUES.keys())
+def test_a_flag_without_counterpart_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"trainer\.{name}: .*accumulate_grad_batches"):
+        Flags.of({name: value})
+
+
+@pytest.mark.parametrize("name", SWITCHED_OFF)
+@pytest.mark.parametrize("value", [False, 0, None])
+def test_what_the_homemade_loop_does_not_do_may_be_off(name: str, value: Any) -> None:
+    Flags.of({name: value})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"precision": "transformer-engine"}, "trainer.precision"),
+        ({"accelerator": "tpu", "callbacks": []}, "trainer.accelerator is 'tpu'"),
+        ({"devices": 2}, "torchrun --nproc_per_node 2"),
+        ({"num_nodes": 2}, "torchrun --nnodes 2"),
+        ({"strategy": "fsdp"}, "trainer.strategy is 'fsdp'"),
+        ({"val_check_interval": "00:00:00:05"}, "trainer.val_check_interval is a time"),
+        ({"callbacks": ModelCheckpoint()}, "ModelCheckpoint; it has those of EarlyStopping and"),
+    ],
+)
+def test_a_value_without_counterpart_is_refused(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _ = Flags.of(flags).device
+
+
+def test_a_flag_is_refused_on_the_command_line_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(EXPERIMENTS / "mlp.yaml")
+    options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]
+    command = ["fit", "--config", config, *options, "--loop", "homemade"]
+    assert main([*command, "--trainer.benchmark", "true"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: trainer.benchmark: the homemade loop has no counterpart")
+    assert error.count("\n") == 1
+    # Nothing of the run that did not begin is left.
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    (
+        {"logger": False},
+        "trainer.logger cannot be set, since every run logs to TensorBoard in its own folder; "
+        "unset it",
+    ),
+    ({"logger": []}, "trainer.logger cannot be set"),
+    ({"barebones": True}, "trainer.barebones cannot be set, since a run leaves checkpoints, logs"),
+    ({"enable_checkpointing": False}, "trainer.enable_checkpointing cannot be set, since every"),
+    ({"max_epochs": 0}, "trainer.max_epochs is 0, so there is nothing to train; raise it"),
+    ({"max_steps": 0}, "trainer.max_steps is 0, so there is nothing to train; raise it"),
+    ({"limit_train_batches": 0}, "trainer.limit_train_batches is 0, so there is nothing to train"),
+    ({"limit_train_batches": 0.0}, "trainer.limit_train_batches is 0, so there is nothing"),
+    ({"limit_test_batches": 0}, "trainer.limit_test_batches is 0, so there is nothing to report"),
+    ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches is 0; it must be at least 1"),
+    ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch is 0; it must be at least 1"),
+    ({"gradient_clip_val": -0.5}, "trainer.gradient_clip_val is -0.5; it must be at least 0"),
+    ({"log_every_n_steps": -1}, "trainer.log_every_n_steps is -1; it must be at least 0"),
+    ({"val_check_interval": 0}, "trainer.val_check_interval is 0; it must be more"),
+    ({"val_check_interval": 0.0}, "trainer.val_check_interval is 0; it must be more"),
+    (
+        {"precision": "16-mixed", "accelerator": "cpu"},
+        "trainer.precision is 16-mixed, which needs a GPU; bf16-mixed does not",
+    ),
+    ({"precision": 16, "accelerator": "cpu"}, "trainer.precision is 16-mixed, which needs a GPU"),
+    (
+        {"callbacks": [StochasticWeightAveraging(0.1)]},
+        "trainer.callbacks: StochasticWeightAveraging makes its average after the last checkpoint "
+        "and validation; use EMAWeightAveraging, whose average is validated and saved",
+    ),
+    (
+        {"callbacks": LearningRateFinder()},
+        "trainer.callbacks: LearningRateFinder sets an attribute lr of the task, and a task's rate "
+        "is its optimizer's; search with twinloop.learner.callbacks.lr_find, and set "
+        "model.optimizer.lr",
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), IMPOSSIBLE, ids=lambda value: str(value)[:30])
+def test_what_no_loop_can_have_is_refused(flags: dict[str, Any], message: str) -> None:
+    for check in (check_flags, Flags.of):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+            check(flags)
+
+
+def test_the_flags_that_are_fine_are_not_refused() -> None:
+    check_flags({})
+    check_flags(TRAINER_DEFAULTS)
+    check_flags({"logger": None, "barebones": False, "enable_checkpointing": True})
+    check_flags({"max_epochs": -1, "max_steps": -1, "limit_train_batches": None})
+    check_flags({"gradient_clip_val": 0, "log_every_n_steps": 0, "check_val_every_n_epoch": None})
+    check_flags({"precision": "bf16-mixed", "accelerator": "cpu", "callbacks": EarlyStopping("x")})
+
+
+def run_with(
+    data: ImageDataModule,
+    schedule: Schedule | None = None,
+    kind: type[Classification] = Classification,
+    **flags: Any,
+) -> None:
+    """Check a run of 22 batches of train and 2 of val."""
+    task = kind(MLP, lambda weights: SGD(weights, 0.1), data.spec, schedule)
+    check_run(TRAINER_DEFAULTS | flags, task, data)
+
+
+def early(monitor: str = "val/loss", **options: Any) -> dict[str, Any]:
+    return {"callbacks": [EarlyStopping(monitor, **options)]}
+
+
+LATE = (
+    "model.schedule watches val/loss from the first epoch on, which is not validated; see "
+    "trainer.check_val_every_n_epoch, trainer.limit_val_batches and data.val_size"
+)
+UNKNOWN = "trainer.callbacks: EarlyStopping watches 'val/acc', which is not measured; there are: "
+NEVER: list[tuple[Schedule | None, dict[str, Any], str]] = [
+    (
+        None,
+        {"limit_train_batches": 0.01},
+        "trainer.limit_train_batches is 0.01, and 0.01 of 22 batches is less than one; raise it",
+    ),
+    (
+        None,
+        {"limit_val_batches": 0.1},
+        "trainer.limit_val_batches is 0.1, and 0.1 of 2 batches is less than one; raise it",
+    ),
+    (
+        None,
+        {"val_check_interval": 23},
+        "trainer.val_check_interval is 23, and an epoch has 22 batches; lower it, or set "
+        "trainer.check_val_every_n_epoch to null to count the batches of all epochs",
+    ),
+    (None, {"val_check_interval": 6, "limit_train_batches": 5}, "is 6, and an epoch has 5 batches"),
+    (Plateau(), {"limit_val_batches": 0}, LATE),
+    (Plateau(), {"check_val_every_n_epoch": 2}, LATE),
+    (Plateau(), {"check_val_every_n_epoch": None, "val_check_interval": 23}, LATE),
+    (
+        None,
+        early("val/acc"),
+        f"{UNKNOWN}train/loss, train/accuracy, val/loss, val/accuracy",
+    ),
+    (
+        None,
+        early("val/loss") | {"limit_val_batches": 0},
+        "EarlyStopping watches 'val/loss', which is not measured; there are: train/loss, train/acc",
+    ),
+    (
+        None,
+        early(check_on_train_epoch_end=True) | {"check_val_every_n_epoch": 2},
+        "EarlyStopping watches 'val/loss', which is not measured yet at the end of the first "
+        "epoch, where it is checked; set check_on_train_epoch_end to false, or strict to false",
+    ),
+    (
+        None,
+        early("train/loss", check_on_train_epoch_end=False),
+        "EarlyStopping watches 'train/loss', which is not measured yet at the first validation, "
+        "where it is checked; set check_on_train_epoch_end to true, or strict to false",
+    ),
+    (None, early("train/loss") | {"val_check_interval": 5}, "not measured yet at the first valid"),
+]
+
+
+@pytest.mark.parametrize(("schedule", "flags", "message"), NEVER, ids=lambda v: str(v)[:40])
+def test_what_never_comes_is_refused(
+    schedule: Schedule | None, flags: dict[str, Any], message: str, digits: ImageDataModule
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        run_with(digits, schedule, **flags)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "flags"),
+    [
+        (None, {}),
+        (None, {"limit_train_batches": 0.05, "limit_val_batches": 0.5}),
+        (None, {"limit_val_batches": 0.0, "val_check_interval": 23}),
+        (None, {"val_check_interval": 22}),
+        (None, {"val_check_interval": 23, "check_val_every_n_epoch": None}),
+        (None, {"val_check_interval": 0.5, "check_val_every_n_epoch": 2}),
+        (Plateau(), {"check_val_every_n_epoch": None, "val_check_interval": 22}),
+        (Plateau(), {"val_check_interval": 5}),
+        (OneCycle(), {"limit_val_batches": 0}),
+        (None, early("val/acc", strict=False)),
+        (None, early("train/loss", check_on_train_epoch_end=False, strict=False)),
+        (None, early("train/loss") | {"limit_val_batches": 0}),
+        (None, early("train/loss") | {"check_val_every_n_epoch": 2}),
+        (None, early("val/loss") | {"check_val_every_n_epoch": 2}),
+        (None, early("val/loss") | {"val_check_interval": 5}),
+        (None, early("val/loss") | {"check_val_every_n_epoch": None, "val_check_interval": 30}),
+        (Plateau(), early("val/acc") | {"fast_dev_run": True}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_comes_is_not_refused(
+    schedule: Schedule | None, flags: dict[str, Any], digits: ImageDataModule
+) -> None:
+    run_with(digits, schedule, **flags)
+
+
+def test_a_task_that_may_log_more_is_not_asked_for_its_metrics(digits: ImageDataModule) -> None:
+    class LogsMore(Classification):
+        def on_validation_epoch_end(self) -> None:
+            super().on_validation_epoch_end()
+            self.log("val/acc", 0.0)
+
+    run_with(digits, kind=LogsMore, **early("val/acc"))
+
+
+def test_without_val_only_train_is_measured() -> None:
+    data = ImageDataModule("digits", val_size=0)
+    with pytest.raises(UserError, match=r"there are: train/loss, train/accuracy$"):
+        run_with(data, **early("val/loss"))
+    with pytest.raises(UserError, match="which is not validated"):
+        run_with(data, Plateau())
+    run_with(data, None, limit_val_batches=0.001)
+
+
+def average(**options: Any) -> EMAWeightAveraging:
+    return EMAWeightAveraging(decay=0.9, **options)
+
+
+class Own(EarlyStopping):
+    """One of a user's own, which may do anything."""
+
+
+@pytest.mark.parametrize(
+    ("callback", "name"),
+    [
+        (EarlyStopping("val/loss", verbose=True), "verbose of EarlyStopping"),
+        (EarlyStopping("val/loss", log_rank_zero_only=True), "log_rank_zero_only of EarlyStopping"),
+        (average(device="meta"), "device of EMAWeightAveraging"),
+        (average(multi_avg_fn=print), "multi_avg_fn of EMAWeightAveraging"),
+        (Own("val/loss"), "Own; it has those of EarlyStopping and EMAWeightAveraging"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_option_of_a_callback_without_counterpart_is_refused(callback: Any, name: str) -> None:
+    message = f"trainer.callbacks: the homemade loop has no counterpart for {name}"
+    with pytest.raises(UserError, match=re.escape(message)):
+        Flags.of({"accelerator": "cpu", "callbacks": [EarlyStopping("train/loss"), callback]})
+
+
+def test_the_options_of_a_callback_with_a_counterpart_are_not_refused() -> None:
+    everything: dict[str, Any] = {
+        **{"min_delta": 0.1, "patience": 1, "mode": "max", "strict": False, "check_finite": False},
+        **{"stopping_threshold": 1.0, "divergence_threshold": 0.0},
+    }
+    stop = EarlyStopping("val/loss", check_on_train_epoch_end=True, **everything)
+    more = {"update_every_n_steps": 2, "update_starting_at_step": 3, "update_starting_at_epoch": 1}
+    mean = average(device="cpu", use_buffers=False, **more)
+    given = {"accelerator": "cpu", "callbacks": [stop, mean, average()]}
+    assert Flags.of(given)["callbacks"] == [stop, mean, *given["callbacks"][2:]]
+
+
+def test_flags_have_the_trainers_defaults_and_meanings() -> None:
+    def found(*names: str, **given: Any) -> list[Any]:
+        flags = Flags.of(given)
+        return [flags[name] for name in names]
+
+    limits = ("limit_train_batches", "limit_val_batches")
+    assert found("max_epochs", "max_steps", *limits) == [1000, -1, 1.0, 1.0]
+    assert found("max_epochs", "max_steps", max_steps=7) == [-1, 7]
+    assert found("max_epochs", max_steps=7, max_epochs=2) == [2]
+    assert found(*limits, overfit_batches=3, limit_val_batches=5) == [3, 3]
+    short = found(*limits, "max_steps", "max_epochs", fast_dev_run=2, max_epochs=9, max_steps=5)
+    assert short == [2, 2, 2, 1]
+    more = ("val_check_interval", "check_val_every_n_epoch", "overfit_batches")
+    given = {"val_check_interval": 7, "check_val_every_n_epoch": 3, "overfit_batches": 4}
+    assert found(*more, fast_dev_run=True, **given) == [1.0, 1, 0.0]
+    assert Flags.of({"accelerator": "cpu"}).device == torch.device("cpu")
+
+
+def test_a_hook_of_a_tasks_own_is_found_on_its_class_and_on_itself(
+    digits: ImageDataModule,
+) -> None:
+    class Hooked(Classification):
+        def on_train_batch_start(self, *_: Any) -> None: ...
+
+        def configure_gradient_clipping(self, *_: Any, **__: Any) -> None: ...
+
+        def configure_optimizers(self) -> Any: ...
+
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None: ...
+
+        def loss(self, *_: Any) -> Any: ...
+
+    def made(kind: type[Classification]) -> Classification:
+        return kind(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
+
+    assert overridden_hooks(made(Classification)) == []
+    task = made(Hooked)
+    assert overridden_hooks(task) == ["configure_gradient_clipping", "on_train_batch_start"]
+    task.on_before_zero_grad = lambda _: None  # type: ignore[assignment, method-assign]
+    assert overridden_hooks(task)[1:] == ["on_before_zero_grad", "on_train_batch_start"]

@@ -1,0 +1,307 @@
+"""What a Trainer does with a task, its data and the flags, the Learner does too."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from torch.optim import LBFGS, SGD, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+
+from twinloop.cli import main
+from twinloop.comparison.parity import LOOPS, Loop
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
+from twinloop.loops.homemade import build_learner
+from twinloop.models import MLP
+from twinloop.tasks import Classification
+from twinloop.tasks.task import ImageBatch
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def read_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def read_tags(run: Path) -> dict[str, list[str]]:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return {kind: sorted(tags) for kind, tags in events.Tags().items() if isinstance(tags, list)}
+
+
+@pytest.mark.parametrize("experiment", ["autoencoder", "classifier"])
+def test_both_loops_leave_the_same_folder(experiment: str, tmp_path: Path) -> None:
+    for loop in ("lightning", "homemade"):
+        config = str(EXPERIMENTS / f"{experiment}.yaml")
+        options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]
+        short = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "5"]
+        short += ["--trainer.accumulate_grad_batches", "2", "--trainer.log_every_n_steps", "2"]
+        assert main(["fit", "--config", config, *options, *short, "--loop", loop]) == 0
+    one, other = sorted((tmp_path / "lightning_logs" / experiment).iterdir())
+
+    def files(run: Path) -> set[str]:
+        found = {path.relative_to(run) for path in run.rglob("*") if path.is_file()}
+        return {str(path) for path in found if "tfevents" not in path.name}
+
+    assert files(one) == files(other)
+    assert read_tags(one) == read_tags(other)
+    scalars = read_scalars(one)
+    assert scalars == read_scalars(other)
+    assert scalars["lr-AdamW"]
+    a, b = (json.loads((run / "results.json").read_text()) for run in (one, other))
+    assert (a["loop"], b["loop"]) == ("lightning", "homemade")
+    for results in (a, b):
+        assert results.pop("trained_by") == [results.pop("loop")]
+        del results["seconds"]
+        for row in results["history"]:
+            del row["seconds"]
+    assert a == b
+
+
+def test_fast_dev_run_leaves_nothing(tmp_path: Path) -> None:
+    config = str(EXPERIMENTS / "mlp.yaml")
+    options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]
+    for loop in ("lightning", "homemade"):
+        command = ["fit", "--config", config, *options, "--loop", loop]
+        assert main([*command, "--trainer.fast_dev_run", "true"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_learner_is_built_without_touching_the_generator(digits: ImageDataModule) -> None:
+    task = Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
+    before = torch.get_rng_state()
+    build_learner(task, digits, {"max_epochs": 1})
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def trained(
+    loop: Loop, kind: type[Classification], optimizer: Any = SGD, **flags: Any
+) -> Classification:
+    """A task after two epochs of three batches of digits."""
+    torch.manual_seed(0)
+    data = ImageDataModule("digits", batch_size=64)
+    task = kind(MLP, lambda weights: optimizer(weights, lr=0.1), data.spec)
+    few: dict[str, Any] = {"accelerator": "cpu", "max_epochs": 2, "limit_train_batches": 3} | flags
+    if loop == "homemade":
+        learner = build_learner(task, data, few)
+        learner.fit(learner.n_epochs, valid=False)
+        return task
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    Trainer(**few, **quiet, num_sanity_val_steps=0).fit(task, datamodule=data)
+    return task
+
+
+def assert_same_in_both_loops(kind: type[Classification], **flags: Any) -> None:
+    one, other = (trained(loop, kind, **flags).state_dict() for loop in LOOPS)
+    plain = trained("homemade", Classification).state_dict()
+    for name, weight in one.items():
+        assert torch.equal(weight, other[name]), name
+    # What the task has of its own has changed something.
+    assert any(not torch.equal(weight, plain[name]) for name, weight in one.items())
+
+
+def halve(optimizer: Optimizer) -> StepLR:
+    return StepLR(optimizer, step_size=1, gamma=0.5)
+
+
+OPTIMIZERS: dict[str, Callable[[Optimizer], Any]] = {
+    "an optimiser": lambda opt: opt,
+    "a mapping": lambda opt: {"optimizer": opt},
+    "a list": lambda opt: [opt],
+    "a pair of lists": lambda opt: ([opt], [halve(opt)]),
+    "a scheduler": lambda opt: {"optimizer": opt, "lr_scheduler": halve(opt)},
+    "a scheduler by step": lambda opt: {
+        "optimizer": opt,
+        "lr_scheduler": {"scheduler": halve(opt), "interval": "step"},
+    },
+    "lists with one by step": lambda opt: (
+        [opt],
+        [{"scheduler": halve(opt), "interval": "step"}],
+    ),
+    "a plateau": lambda opt: {
+        "optimizer": opt,
+        "lr_scheduler": ReduceLROnPlateau(opt, mode="max", patience=0),
+        "monitor": "val/loss",
+    },
+}
+
+
+@pytest.mark.parametrize("answer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_what_a_task_gives_for_its_optimiser_is_the_same_in_both_loops(
+    answer: Callable[[Optimizer], Any],
+) -> None:
+    class Own(Classification):
+        def configure_optimizers(self) -> Any:
+            return answer(SGD(self.network.parameters(), 0.2, momentum=0.9))
+
+    assert_same_in_both_loops(Own)
+
+
+def two(task: Classification) -> tuple[Optimizer, Optimizer]:
+    first, second = (SGD(task.network.parameters(), 0.1) for _ in range(2))
+    return first, second
+
+
+NOT_OURS: dict[str, tuple[Callable[[Classification], Any], str]] = {
+    "two optimisers": (two, "configure_optimizers gives 2 optimisers and 0 schedulers; the home"),
+    "two schedulers": (
+        lambda task: ([opt := two(task)[0]], [halve(opt), halve(opt)]),
+        "configure_optimizers gives 1 optimisers and 2 schedulers",
+    ),
+    "every second epoch": (
+        lambda task: ([opt := two(task)[0]], [{"scheduler": halve(opt), "frequency": 2}]),
+        "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, and",
+    ),
+    "a plateau by step": (
+        lambda task: (
+            [opt := two(task)[0]],
+            [{"scheduler": ReduceLROnPlateau(opt), "interval": "step", "monitor": "train/loss"}],
+        ),
+        "and one that watches a metric every epoch; pass --loop lightning",
+    ),
+    "a closure": (
+        lambda task: LBFGS(task.network.parameters()),
+        "model.optimizer: LBFGS computes the loss several times a step by a closure",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "message"), NOT_OURS.values(), ids=NOT_OURS.keys())
+def test_an_optimiser_that_the_learner_cannot_do_with_is_refused(
+    answer: Callable[[Classification], Any], message: str
+) -> None:
+    class Own(Classification):
+        def configure_optimizers(self) -> Any:
+            return answer(self)
+
+    with pytest.raises(UserError, match=message):
+        trained("homemade", Own)
+
+
+def test_an_optimiser_that_needs_a_closure_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"model\.optimizer: LBFGS .* pass --loop lightning"):
+        trained("homemade", Classification, LBFGS)
+
+
+class OwnForward(Classification):
+    """Sees twice as much."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Twice the logits."""
+        return super().forward(x) * 2
+
+
+class OwnLoss(Classification):
+    """Learns twice as fast."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Twice the loss."""
+        return super().loss(output, target) * 2
+
+
+class OwnInputs(Classification):
+    """Sees the negative."""
+
+    def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """Black for white."""
+        images, labels = super().inputs_and_targets(batch)
+        return 1 - images, labels
+
+
+class ByTime(Classification):
+    """Learns faster and faster."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """More with each epoch and step, as they are counted by whatever trains it."""
+        assert self.trainer.max_epochs == 2
+        assert self.trainer.training is self.training
+        assert self.trainer.validating is not self.training
+        assert not self.trainer.sanity_checking
+        return super().loss(output, target) * (1 + self.current_epoch + self.global_step / 8)
+
+
+@pytest.mark.parametrize("kind", [OwnForward, OwnLoss, OwnInputs, ByTime])
+def test_what_a_task_overrides_is_the_same_in_both_loops(kind: type[Classification]) -> None:
+    assert_same_in_both_loops(kind)
+
+
+def test_what_a_task_counts_by_itself_is_the_same_in_both_loops() -> None:
+    class Own(Classification):
+        def count(self, stage: str, output: Tensor, target: Tensor, loss: Tensor) -> None:
+            super().count(stage, output, (target + 1) % 10, loss)
+
+        def compute(self, stage: str) -> dict[str, Tensor]:
+            return super().compute(stage) | {f"{stage}/one": torch.tensor(1.0)}
+
+    one, other = (trained(loop, Own).last_metrics for loop in LOOPS)
+    assert one.keys() == other.keys() > {"train/accuracy", "val/confusion"}
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("name", ["num_training_batches", "logger", "strategy"])
+def test_a_task_that_asks_for_more_of_its_trainer_is_told(name: str) -> None:
+    class Asks(Classification):
+        def loss(self, output: Tensor, target: Tensor) -> Tensor:
+            getattr(self.trainer, name)
+            return super().loss(output, target)
+
+    message = (
+        f"the task asks for trainer.{name}, which the homemade loop has not; pass --loop lightning"
+    )
+    with pytest.raises(UserError, match=message) as caught:
+        trained("homemade", Asks)
+    assert "\n" not in str(caught.value)
+
+
+def hooked(name: str) -> type[Classification]:
+    """A task that has the hook `name` of its own, and fails in it."""
+
+    def hook(*_: Any, **__: Any) -> None:
+        raise AssertionError(name)
+
+    return type("Hooked", (Classification,), {name: hook})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("training_step", "validation_step", "on_train_batch_start", "on_before_optimizer_step"),
+        *("configure_gradient_clipping", "optimizer_step", "lr_scheduler_step", "backward"),
+        *("on_validation_epoch_end", "transfer_batch_to_device", "configure_model"),
+    ],
+)
+def test_a_hook_that_only_a_trainer_calls_is_refused_by_name(name: str) -> None:
+    message = f"Hooked overrides {name}, which the homemade loop does not call; override inputs_and"
+    with pytest.raises(UserError, match=message):
+        trained("homemade", hooked(name))
+
+
+def test_a_hook_of_a_task_itself_and_optimising_by_hand_are_refused() -> None:
+    class OnItself(Classification):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.on_train_batch_start = print  # type: ignore[assignment]
+
+    class ByHand(Classification):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.automatic_optimization = False
+
+    with pytest.raises(UserError, match="OnItself overrides on_train_batch_start, which the"):
+        trained("homemade", OnItself)
+    with pytest.raises(UserError, match=r"ByHand optimises by hand \(automatic_optimization is"):
+        trained("homemade", ByHand)
