@@ -17,7 +17,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all faults fuzz lint clean
+.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -64,8 +64,10 @@ tensorboard: $(STAMP) ## look at the runs in a browser
 test: $(STAMP) ## the fast tests: no network, no data set
 	.venv/bin/python -m pytest --numprocesses auto
 
-test-all: $(BENCH_STAMP) ## all tests; DATA=FOLDER turns on those that train on the real data
-	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "not gpu"
+test-all: test test-slow ## all tests; DATA=FOLDER turns on those that train on the real data
+
+test-slow: $(BENCH_STAMP) ## the tests that `make test` leaves out: slow, pages, SLURM, real data
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "(slow or data or browser or slurm) and not gpu"
 
 faults: $(STAMP) ## hurt COUNT=160 runs at moments that SEED=0 decides, see tests/faults.json
 	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
