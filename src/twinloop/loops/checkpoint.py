@@ -105,7 +105,7 @@ class LightningForm(Callback):
             "lr_schedulers": [cb.state_dict() for cb in learn.cbs if isinstance(cb, SchedCB)],
         }
         for cb in learn.cbs:
-            self._pack_callback(cb, learn, checkpoint)
+            _pack_callback(cb, checkpoint)
         if self.task.hparams:
             checkpoint[self.task.CHECKPOINT_HYPER_PARAMS_NAME] = self.task._hparams_name
             checkpoint[self.task.CHECKPOINT_HYPER_PARAMS_KEY] = dict(self.task.hparams)
@@ -125,7 +125,7 @@ class LightningForm(Callback):
         for scheduler, state in zip(schedulers, checkpoint["lr_schedulers"], strict=True):
             scheduler.load_state_dict(state)
         for cb in learn.cbs:
-            self._unpack_callback(cb, checkpoint)
+            _unpack_callback(cb, checkpoint)
         learn.dls.train.position = checkpoint["ImageDataModule"]["train"]["position"]
         self.task.on_load_checkpoint(checkpoint)
         validation = loop["epoch_loop.val_loop.batch_progress"]["current"]
@@ -206,46 +206,48 @@ class LightningForm(Callback):
             total = learn.epoch
         return {"total": _counted(total, total), "current": _counted(current, current)}
 
-    def _pack_callback(self, cb: Callback, learn: Learner, checkpoint: dict[str, Any]) -> None:
-        """Add what a callback's counterpart would have added."""
-        states = checkpoint["callbacks"]
-        if isinstance(cb, cbs.EarlyStoppingCB):
-            states[_early_stopping_key(cb)] = cb.state_dict()
-        elif isinstance(cb, cbs.AverageCB):
-            mean = cb.state_dict()
-            states["EMAWeightAveraging"] = {"latest_update_step": mean["latest_update_step"]}
-            checkpoint["current_model_state"] = checkpoint["state_dict"]
-            named = mean["average"].items()
-            checkpoint["state_dict"] = {
-                name.removeprefix("module."): value
-                for name, value in named
-                if name.startswith("module.")
-            }
-            checkpoint["averaging_state"] = {
-                name: value for name, value in named if not name.startswith("module.")
-            }
-        elif isinstance(cb, cbs.MixedPrecisionCB):
-            if cb.scaler:
-                checkpoint["MixedPrecision"] = cb.state_dict()
-        elif not isinstance(cb, SchedCB) and (state := cb.state_dict()):
-            states[type(cb).__name__.removesuffix("CB")] = state
 
-    def _unpack_callback(self, cb: Callback, checkpoint: dict[str, Any]) -> None:
-        """Take back what the callback or its counterpart has added."""
-        states = checkpoint["callbacks"]
-        if isinstance(cb, cbs.EarlyStoppingCB):
-            cb.load_state_dict(states[_early_stopping_key(cb)])
-        elif isinstance(cb, cbs.AverageCB):
-            mean = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
-            cb.load_state_dict(
-                states["EMAWeightAveraging"] | {"average": mean | checkpoint["averaging_state"]}
-            )
-        elif isinstance(cb, cbs.MixedPrecisionCB):
-            cb.load_state_dict(checkpoint.get("MixedPrecision", {}))
-        elif not isinstance(cb, SchedCB):
-            name = type(cb).__name__.removesuffix("CB")
-            if name in states:
-                cb.load_state_dict(states[name])
+def _pack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
+    """Add what a callback's counterpart would have added."""
+    states = checkpoint["callbacks"]
+    if isinstance(cb, cbs.EarlyStoppingCB):
+        states[_early_stopping_key(cb)] = cb.state_dict()
+    elif isinstance(cb, cbs.AverageCB):
+        mean = cb.state_dict()
+        states["EMAWeightAveraging"] = {"latest_update_step": mean["latest_update_step"]}
+        checkpoint["current_model_state"] = checkpoint["state_dict"]
+        named = mean["average"].items()
+        checkpoint["state_dict"] = {
+            name.removeprefix("module."): value
+            for name, value in named
+            if name.startswith("module.")
+        }
+        checkpoint["averaging_state"] = {
+            name: value for name, value in named if not name.startswith("module.")
+        }
+    elif isinstance(cb, cbs.MixedPrecisionCB):
+        if cb.scaler:
+            checkpoint["MixedPrecision"] = cb.state_dict()
+    elif not isinstance(cb, SchedCB) and (state := cb.state_dict()):
+        states[type(cb).__name__.removesuffix("CB")] = state
+
+
+def _unpack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
+    """Take back what the callback or its counterpart has added."""
+    states = checkpoint["callbacks"]
+    if isinstance(cb, cbs.EarlyStoppingCB):
+        cb.load_state_dict(states[_early_stopping_key(cb)])
+    elif isinstance(cb, cbs.AverageCB):
+        mean = {f"module.{name}": value for name, value in checkpoint["state_dict"].items()}
+        cb.load_state_dict(
+            states["EMAWeightAveraging"] | {"average": mean | checkpoint["averaging_state"]}
+        )
+    elif isinstance(cb, cbs.MixedPrecisionCB):
+        cb.load_state_dict(checkpoint.get("MixedPrecision", {}))
+    elif not isinstance(cb, SchedCB):
+        name = type(cb).__name__.removesuffix("CB")
+        if name in states:
+            cb.load_state_dict(states[name])
 
 
 @cache

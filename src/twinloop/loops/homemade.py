@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.core.optimizer import (
     _configure_optimizers,
     _configure_schedulers_automatic_opt,
@@ -31,7 +30,13 @@ from twinloop.learner import Callback, DataLoaders, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callbacks.limits import limited
 from twinloop.loops.checkpoint import LightningForm
-from twinloop.loops.checks import callbacks_of, check_run, checks_at_epoch_end, overridden_hooks
+from twinloop.loops.checks import check_run, overridden_hooks
+from twinloop.loops.counterparts import (
+    counterparts,
+    precision_callbacks,
+    scheduler_callback,
+    step_callbacks,
+)
 from twinloop.loops.flags import Flags
 from twinloop.loops.record import RecorderCB
 from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
@@ -42,8 +47,6 @@ from twinloop.processes import join, world_size
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.run import Run
 from twinloop.tasks import Task
-
-DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def train(
@@ -131,24 +134,13 @@ def build_learner(
     wanted = flags if isinstance(flags, Flags) else Flags.of(flags)
     check_task(task)
     check_run(wanted.values, task, data, world_size())
-    data.device = wanted.device
-    if wanted["deterministic"]:
-        if data.device.type == "cuda":  # read when the first matrix is multiplied there
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=wanted["deterministic"] == "warn")
+    _prepare_device(data, wanted)
     train = data.train_batches(overfit=wanted["overfit_batches"] > 0)
     valid = data.val_dataloader()
     limits = {name: wanted[f"limit_{name}_batches"] for name in ("train", "val")}
     batches = limited(len(train), limits["train"])
-    epochs = wanted["max_epochs"]
-    steps = math.ceil(batches / wanted["accumulate_grad_batches"]) * epochs
-    if epochs == -1:
-        steps = math.inf
-    if wanted["max_steps"] != -1:
-        steps = min(steps, wanted["max_steps"])
-
     # A LightningModule keeps only a weak reference to what trains it; the Learner keeps it alive.
-    trainer = LearnerAsTrainer(wanted, steps)
+    trainer = LearnerAsTrainer(wanted, _steps(wanted, batches))
     task.trainer = trainer  # type: ignore[assignment]
     # The scheduler belongs to its optimiser, and so is made together with it.
     optimizer, scheduler = _optimizer_and_scheduler(task)
@@ -161,22 +153,35 @@ def build_learner(
         cbs.ValidateCB(
             wanted["check_val_every_n_epoch"], _interval(wanted["val_check_interval"], batches)
         ),
-        *_precision(wanted["precision"], data.device),
-        *([_scheduler_callback(scheduler)] if scheduler else []),
-        *_counterparts(wanted),
-        *_limits_of_steps(wanted),
+        *precision_callbacks(wanted["precision"], data.device),
+        *([scheduler_callback(scheduler)] if scheduler else []),
+        *counterparts(wanted),
+        *step_callbacks(wanted),
         *extra,
     ]
-    learner = Learner(
-        task,
-        DataLoaders(train, valid if limited(len(valid), limits["val"]) else ()),
-        loss_func=task.loss,
-        cbs=callbacks,
-    )
+    loaders = DataLoaders(train, valid if limited(len(valid), limits["val"]) else ())
+    learner = Learner(task, loaders, loss_func=task.loss, cbs=callbacks)
     trainer.learn = weakref.proxy(learner)
     learner.opt = optimizer
-    learner.n_epochs = sys.maxsize if epochs == -1 else epochs
+    learner.n_epochs = sys.maxsize if wanted["max_epochs"] == -1 else wanted["max_epochs"]
     return learner
+
+
+def _prepare_device(data: ImageDataModule, flags: Flags) -> None:
+    """Bring the batches to the device of the flags, deterministic if they say so."""
+    data.device = flags.device
+    if flags["deterministic"]:
+        if data.device.type == "cuda":  # read when the first matrix is multiplied there
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=flags["deterministic"] == "warn")
+
+
+def _steps(flags: Flags, batches: int) -> float:
+    """The optimiser's steps of a whole run with epochs of `batches`; infinite without an end."""
+    epochs = math.inf if flags["max_epochs"] == -1 else flags["max_epochs"]
+    steps: float = math.ceil(batches / flags["accumulate_grad_batches"]) * epochs
+    limit: int = flags["max_steps"]
+    return steps if limit == -1 else min(steps, limit)
 
 
 def check_task(task: Task) -> None:
@@ -220,7 +225,9 @@ def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig |
             "by a closure, which the homemade loop has no counterpart for; pass --loop lightning"
         )
     config = configs[0] if configs else None
-    if config and (config.frequency != 1 or (config.reduce_on_plateau and not _by_epoch(config))):
+    if config and (
+        config.frequency != 1 or (config.reduce_on_plateau and config.interval != "epoch")
+    ):
         raise UserError(
             "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, "
             "and one that watches a metric every epoch; pass --loop lightning"
@@ -228,78 +235,8 @@ def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig |
     return optimizer, config
 
 
-def _by_epoch(config: LRSchedulerConfig) -> bool:
-    return config.interval == "epoch"
-
-
 def _interval(interval: float | None, batches: int) -> int | None:
     """`val_check_interval` in batches: a float is a share of the epoch."""
     if interval is None or isinstance(interval, int):
         return interval
     return max(1, int(batches * interval))
-
-
-def _precision(precision: str | int | None, device: torch.device) -> list[Callback]:
-    """Who does the five verbs, in which types."""
-    bits, _, kind = str(precision or "32-true").partition("-")
-    if bits == "32":
-        return [cbs.TrainCB()]
-    # Without a kind Lightning takes 64 for true and the others for mixed.
-    if kind == "true" or (bits == "64" and not kind):
-        return [cbs.TrainCB(), cbs.TruePrecisionCB(DTYPES[bits])]
-    return [cbs.MixedPrecisionCB(DTYPES[bits], device.type)]
-
-
-def _scheduler_callback(config: LRSchedulerConfig) -> Callback:
-    """A scheduler that Lightning would step, as the callback that steps it."""
-    scheduler: Any = config.scheduler
-    if config.reduce_on_plateau:
-        return cbs.PlateauSchedCB(lambda _: scheduler, str(config.monitor))
-    kind = cbs.EpochSchedCB if _by_epoch(config) else cbs.BatchSchedCB
-    return kind(lambda _: scheduler)
-
-
-def _counterparts(flags: Flags) -> list[Callback]:
-    """The Learner's callbacks for those of an experiment file; a short run is never stopped."""
-    found: list[Callback] = []
-    for callback in callbacks_of(flags.values):
-        if isinstance(callback, EarlyStopping) and not flags["fast_dev_run"]:
-            found.append(
-                cbs.EarlyStoppingCB(
-                    callback.monitor,
-                    callback.mode,
-                    callback.patience,
-                    abs(callback.min_delta),
-                    strict=callback.strict,
-                    check_finite=callback.check_finite,
-                    stopping_threshold=callback.stopping_threshold,
-                    divergence_threshold=callback.divergence_threshold,
-                    when="epoch" if checks_at_epoch_end(callback, flags.values) else "validation",
-                )
-            )
-        elif isinstance(callback, EMAWeightAveraging):
-            found.append(
-                cbs.AverageCB(
-                    callback._kwargs["avg_fn"],
-                    use_buffers=callback._use_buffers,
-                    should_update=callback.should_update,
-                )
-            )
-    return found
-
-
-def _limits_of_steps(flags: Flags) -> list[Callback]:
-    """The callbacks for flags about steps: how many batches, how large, how many, in how many."""
-    found: list[Callback] = []
-    if flags["accumulate_grad_batches"] > 1:
-        found.append(cbs.AccumulateCB(flags["accumulate_grad_batches"]))
-    if flags["gradient_clip_val"]:
-        algorithm = flags["gradient_clip_algorithm"] or "norm"
-        found.append(cbs.GradientClipCB(flags["gradient_clip_val"], str(algorithm)))
-    if flags["max_steps"] != -1:
-        found.append(cbs.LimitStepsCB(flags["max_steps"]))
-    if flags["detect_anomaly"]:
-        found.append(cbs.AnomalyCB())
-    if world_size() > 1:
-        found.append(cbs.DistributedCB())
-    return found
