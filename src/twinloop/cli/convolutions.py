@@ -4,6 +4,7 @@ It brings data and networks, of which `twinloop.convolution` knows nothing.
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -55,27 +56,15 @@ def main(args: list[str]) -> int:
             f"{experiment.name} classifies nothing; pass the --config of a "
             "classifier, as experiments/lesson-classifier.yaml"
         )
-    try:
-        stages_of(task.network, torch.zeros(data.spec.image_shape))
-    except ValueError as error:
-        raise UserError(f"model.network: {error}") from error
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output: cannot make the folder {folder}: {error.strerror}") from error
+    _check(task.network, data, folder)
     untrained = copy.deepcopy(task.network)
     source = _weigh(experiment)
     network = task.network.eval().cpu()
     images, labels = _val(data)
     names = data.spec.class_names
     accuracy = _accuracy(network, images, labels)
-    there = labels.bincount().nonzero().flatten()  # a small val may lack some
-    places = torch.linspace(0, len(there) - 1, min(GARMENTS, len(there))).long()
-    classes: list[int] = there[places].tolist()
-    shown = images[torch.stack([(labels == label).nonzero()[0, 0] for label in classes])]
-    sections = page.sections(
-        shown, [names[label] for label in classes], images[:MANY], untrained, network
-    )
+    shown, captions = _one_of_each_class(images, labels, names)
+    sections = page.sections(shown, captions, images[:MANY], untrained, network)
     for section in sections:
         save(section.figure, folder / f"{section.name}.png")
     page.write(
@@ -94,6 +83,29 @@ def main(args: list[str]) -> int:
     print(f"figures: {', '.join(f'{section.name}.png' for section in sections)}")
     print(f"convolutions.html, convolutions.xlsx and the figures: {folder}")
     return 0
+
+
+def _check(network: nn.Module, data: ImageDataModule, folder: Path) -> None:
+    """Make the folder, before anything is trained for pages that cannot be made."""
+    try:
+        stages_of(network, torch.zeros(data.spec.image_shape))
+    except ValueError as error:
+        raise UserError(f"model.network: {error}") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _one_of_each_class(
+    images: Tensor, labels: Tensor, names: Sequence[str]
+) -> tuple[Tensor, list[str]]:
+    """The first image of a few classes, spread over all that there are, and their names."""
+    there = labels.bincount().nonzero().flatten()  # a small val may lack some
+    places = torch.linspace(0, len(there) - 1, min(GARMENTS, len(there))).long()
+    classes: list[int] = there[places].tolist()
+    shown = images[torch.stack([(labels == label).nonzero()[0, 0] for label in classes])]
+    return shown, [names[label] for label in classes]
 
 
 def _weigh(experiment: Experiment) -> str:

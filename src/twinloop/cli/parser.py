@@ -25,6 +25,43 @@ STAND_IN = """
 KEYWORDS = ("last", "best")
 """Checkpoints of the latest run that `--ckpt_path` knows by name."""
 
+OPTIONS: dict[str, tuple[Any, str | None, str]] = {
+    "--loop": (
+        Literal["lightning", "homemade"],
+        "lightning",
+        "Who trains: Lightning's Trainer or the homemade Learner, to the same weights.",
+    ),
+    "--compile": (
+        Literal["no", "default", "reduce-overhead", "max-autotune"],
+        "no",
+        "Let torch.compile make kernels for the network, in this mode.",
+    ),
+    "--ckpt_path": (
+        Path | None,
+        None,
+        "A checkpoint, or `last` or `best` of the latest run: fit resumes from it, other commands "
+        "use its weights.",
+    ),
+    # torchrun would take --run for one of its own options.
+    "--run_folder --run": (
+        Path | None,
+        None,
+        "Where to keep the run; unset, a new folder, and a resumed run's own.",
+    ),
+    "--weights": (
+        Path | None,
+        None,
+        "Begin a new run with the weights of this checkpoint, or the best of this run, as far as "
+        "they fit.",
+    ),
+    "--record": (
+        Literal["no", "times", "all"],
+        "no",
+        "Keep when everything was, or that and every number, for a comparison.",
+    ),
+}
+"""What every command takes, since a run's config.yaml has it: type, default, help."""
+
 
 class Experiment(LightningCLI):
     """An experiment: its data, its task and the flags of the Trainer.
@@ -64,42 +101,8 @@ class Experiment(LightningCLI):
         parser.add_argument(
             "--experiment", type=str, required=True, help="Runs are kept under this name."
         )
-        parser.add_argument(
-            "--loop",
-            type=Literal["lightning", "homemade"],
-            default="lightning",
-            help="Who trains: Lightning's Trainer or the homemade Learner, to the same weights.",
-        )
-        parser.add_argument(
-            "--compile",
-            type=Literal["no", "default", "reduce-overhead", "max-autotune"],
-            default="no",
-            help="Let torch.compile make kernels for the network, in this mode.",
-        )
-        parser.add_argument(
-            "--ckpt_path",
-            type=Path | None,
-            help="A checkpoint, or `last` or `best` of the latest run: fit resumes from it, other "
-            "commands use its weights.",
-        )
-        # torchrun would take --run for one of its own options.
-        parser.add_argument(
-            *("--run_folder", "--run"),
-            type=Path | None,
-            help="Where to keep the run; unset, a new folder, and a resumed run's own.",
-        )
-        parser.add_argument(
-            "--weights",
-            type=Path | None,
-            help="Begin a new run with the weights of this checkpoint, or the best of this run, "
-            "as far as they fit.",
-        )
-        parser.add_argument(
-            "--record",
-            type=Literal["no", "times", "all"],
-            default="no",
-            help="Keep when everything was, or that and every number, for a comparison.",
-        )
+        for option, (kind, default, text) in OPTIONS.items():
+            parser.add_argument(*option.split(), type=kind, default=default, help=text)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments(
             "data", "model.init_args.spec", compute_fn=self._spec, apply_on="instantiate"

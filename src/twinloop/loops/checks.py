@@ -118,8 +118,18 @@ def check_run(
             "it, or set trainer.check_val_every_n_epoch to null to count the batches of all epochs"
         )
     # What a task of one's own logs by itself is not known here.
-    if overridden_hooks(task):
-        return
+    if not overridden_hooks(task):
+        _check_monitors(trainer, task, batches, validates=validates)
+
+
+def _check_monitors(
+    trainer: Mapping[str, Any], task: Task, batches: int, *, validates: bool
+) -> None:
+    """Refuse a schedule or an EarlyStopping whose metric is not there when it is first asked for.
+
+    Raises:
+        UserError: names it.
+    """
     first = _first_validation(trainer, batches) if validates else math.inf
     watched = getattr(task.schedule, "monitor", None)
     if watched and watched.startswith("val/") and first > 0:
