@@ -4,6 +4,7 @@ import re
 from argparse import ArgumentError
 
 import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from twinloop.errors import LONGEST, Parser, UserError, explain, told_as_mistake, visible
 
@@ -54,6 +55,11 @@ def test_a_value_of_any_length_on_the_command_line_is_cut() -> None:
 def test_an_error_of_any_type_is_told_as_a_mistake() -> None:
     with pytest.raises(UserError, match=r"^model: KeyError: 'a'$"), told_as_mistake("model"):
         raise KeyError("a")
+    with (
+        pytest.raises(UserError, match=r"^mlp.yaml: trainer: no such thing$"),
+        told_as_mistake("mlp.yaml"),
+    ):
+        raise MisconfigurationException("no such thing")
     with pytest.raises(UserError, match=r"^as it was$"), told_as_mistake("model"):
         raise UserError("as it was")
     with pytest.raises(KeyboardInterrupt), told_as_mistake("model"):

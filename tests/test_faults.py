@@ -52,7 +52,7 @@ TWO = [
     (TORCHRUN, "homemade", "Ctrl-C", 1, "every 2 batches"),
     (TORCHRUN, "homemade", "SIGKILL", 0, "twice an epoch"),
     (LAUNCHED, "lightning", "SIGTERM", 0, "every 2nd epoch"),
-    (LAUNCHED, "lightning", "Ctrl-C", 0, "after each epoch"),
+    (LAUNCHED, "lightning", "Ctrl-C twice", 0, "after each epoch"),
     (LAUNCHED, "lightning", "SIGKILL", 1, "every 2 batches"),
 ]
 """Who starts two processes, whose loop it is, what signals, which process, and validation when."""

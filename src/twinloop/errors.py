@@ -54,9 +54,11 @@ def told_as_mistake(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if explain(error) is not None:
+        reason = explain(error)
+        if reason is not None and not _is_misconfiguration(error):
             raise
-        raise UserError(f"{what}: {type(error).__name__}: {_shorten(str(error))}") from error
+        reason = reason or f"{type(error).__name__}: {_shorten(str(error))}"
+        raise UserError(f"{what}: {reason}") from error
 
 
 def visible(text: str) -> str:
@@ -75,7 +77,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
         where = error.filename or "the run folder"
         return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's for a wrong argument
+    if _is_misconfiguration(error):
         return f"trainer: {_shorten(str(error))}"
     if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on"):
         return f"trainer.callbacks: {_shorten(str(error))}"
@@ -87,6 +89,11 @@ def _explain(error: BaseException) -> str | None:
             "or the loss; nothing of it was saved; --debug shows where in the forward it was called"
         )
     return None
+
+
+def _is_misconfiguration(error: BaseException) -> bool:
+    """Whether it is Lightning's error for an invalid argument, which knows of no file."""
+    return type(error).__name__ == "MisconfigurationException"
 
 
 def _shorten(message: str) -> str:

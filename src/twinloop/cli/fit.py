@@ -13,7 +13,7 @@ from twinloop.loops import homemade, lightning
 from twinloop.loops.checks import check_flags, check_run
 from twinloop.loops.flags import Flags, check_callbacks
 from twinloop.loops.homemade import check_task
-from twinloop.processes import is_first, world_size
+from twinloop.processes import is_first, peer_lost, world_size
 from twinloop.runs import results
 from twinloop.runs.board import RunLogger
 from twinloop.runs.checkpoint import check_fits, going_on, read_checkpoint
@@ -24,7 +24,7 @@ from twinloop.runs.record import Record
 from twinloop.runs.run import Run, run_folder
 from twinloop.runs.saver import Saver
 from twinloop.runs.settings import check_data, check_settings, load_weights
-from twinloop.runs.stop import Stopped, StopSignals
+from twinloop.runs.stop import Stopped, StoppedAtOnce, StopSignals
 
 LOOPS = {"lightning": lightning.train, "homemade": homemade.train}
 
@@ -140,7 +140,13 @@ def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
         task.compile(mode=experiment.config.compile)
     timing = run.diary.timing(task.network) if run and run.diary else nullcontext()
     with run.signals if run else nullcontext(), timing, going_on(resume):
-        LOOPS[loop](task, data, experiment.flags, run, resume)
+        try:
+            LOOPS[loop](task, data, experiment.flags, run, resume)
+        except Exception as error:
+            # Another process has stopped at once, as this one was asked to.
+            if run and run.signals.received and peer_lost(error):
+                raise StoppedAtOnce(run.signals.received) from error
+            raise
 
 
 def conclude(experiment: Experiment, run: Run, trainer: Trainer, resume: Path | None) -> None:
