@@ -67,6 +67,14 @@ def test_one_image_that_cannot_be_trained_on_is_told_and_nothing_has_changed(
         assert torch.equal(value, before[name]), name
 
 
+def test_batches_of_one_image_are_told_wherever_the_run_ends() -> None:
+    data = of(1)
+    message = "data.batch_size is 1: a batch has 1 image, and the network cannot train on one"
+    with pytest.raises(UserError, match=message) as caught:
+        check_last_batch(classifier(data), data, limit=2)
+    assert str(caught.value).endswith("); pass --data.batch_size 2")
+
+
 @pytest.mark.parametrize(
     ("batch_size", "options"),
     [

@@ -147,3 +147,13 @@ def test_a_negative_noise_is_refused() -> None:
 
 def test_the_best_has_the_smallest_error() -> None:
     assert (Reconstruction.monitor, Reconstruction.mode) == ("val/mse", "min")
+
+
+@pytest.mark.parametrize(("side", "measured"), [(5, False), (6, True)])
+def test_ssim_is_left_out_of_images_that_its_window_reaches_across(
+    side: int, measured: bool
+) -> None:
+    trained = task(SPEC._replace(image_shape=(1, 16, side)))
+    images = torch.rand(2, 1, 16, side)
+    trained.count("test", images, images, torch.zeros(()))
+    assert ("test/ssim" in trained.compute("test")) is measured

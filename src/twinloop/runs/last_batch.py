@@ -39,15 +39,17 @@ def check_last_batch(
     images = math.ceil(len(data.rows["train"]) / processes)
     batches = math.ceil(images / data.batch_size)
     reached = min(limited(batches, 1.0 if limit is None else limit), max_batches)
-    if images - (batches - 1) * data.batch_size != 1 or reached < batches:
+    last = images - (batches - 1) * data.batch_size
+    if data.batch_size > 1 and (last != 1 or reached < batches):
         return
     error = _error(task, data, 1)
     if error is None or _error(task, data, 2) is not None:
         return  # what fails on any batch is no matter of this one
     reason = visible(f"{type(error).__name__}: {error}".splitlines()[0])
+    which = f"the last batch of an epoch, number {batches:,}," if data.batch_size > 1 else "a batch"
     raise UserError(
-        f"data.batch_size is {data.batch_size}: the last batch of an epoch, number {batches:,}, "
-        f"has 1 image, and the network cannot train on one ({reason}); "
+        f"data.batch_size is {data.batch_size}: {which} has 1 image, and the network cannot train "
+        f"on one ({reason}); "
         f"{_advice(images, data.batch_size)}"
     ) from error
 
