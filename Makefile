@@ -11,17 +11,17 @@ STAMP := .venv/installed
 BENCH_STAMP := .venv/installed-for-bench
 
 export DATA
-# RESUME=1 goes on with the latest run of the same experiment and data; LOOP=homemade trains by
-# the Learner.
+# RESUME=1 resumes the latest run of the same experiment and data; LOOP=homemade trains by the
+# Learner.
 fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(RESUME),--ckpt_path last) \
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
 .PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint clean
 
-help: ## print this list
+help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
-	@echo "  with DATA=FOLDER, DATA=owner/name (the Hub) or DATA=digits; RESUME=1 goes on with the last run,"
+	@echo "  with DATA=FOLDER, DATA=owner/name (the Hub) or DATA=digits; RESUME=1 resumes the latest run,"
 	@echo "  and LOOP=homemade trains by the Learner in place of Lightning's Trainer"
 
 $(STAMP): requirements.txt pyproject.toml
@@ -46,33 +46,33 @@ train-classifier: $(STAMP) ## train the classifier, 1 to 4 minutes on 2 cores
 train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
 	@$(call fit,mlp)
 
-compare: $(STAMP) ## both loops on EXPERIMENT=lesson-classifier, side by side
+compare: $(STAMP) ## train EXPERIMENT=lesson-classifier in both loops and compare the results
 	@$(RUN) compare --config experiments/$(EXPERIMENT).yaml --data.source "$(DATA)" --seeds $(SEEDS) \
 	    $(if $(RESUME),--resume)
 
-# Layers this small gain nothing from a second thread, and lose much where others want it too.
-convolutions: $(STAMP) ## convolutions by hand: figures, a page and a workbook that compute
+# Layers this small gain nothing from a second thread, and lose much where other programs need it.
+convolutions: $(STAMP) ## convolutions by hand: figures, an interactive page, a workbook of formulas
 	@OMP_NUM_THREADS=1 $(RUN) convolutions --config experiments/lesson-classifier.yaml --data.source "$(DATA)" \
 	    --data.batch_size 128 --trainer.max_epochs 40 --trainer.max_steps 860
 
-bench: $(BENCH_STAMP) ## what it costs beside what else there is; PARTS=loops for one part
+bench: $(BENCH_STAMP) ## benchmarks beside other frameworks; PARTS=loops for one part
 	@.venv/bin/python -m benchmarks $(PARTS) --data "$(DATA)" $(if $(ROUNDS),--rounds $(ROUNDS))
 
-tensorboard: $(STAMP) ## look at the runs in a browser
+tensorboard: $(STAMP) ## show the runs in a browser
 	.venv/bin/tensorboard --logdir $(LOGS) --host localhost
 
 test: $(STAMP) ## the fast tests: no network, no data set
 	.venv/bin/python -m pytest --numprocesses auto
 
-test-all: test test-slow ## all tests; DATA=FOLDER turns on those that train on the real data
+test-all: test test-slow ## all tests; DATA=FOLDER adds training on the real data
 
 test-slow: $(BENCH_STAMP) ## the tests that `make test` leaves out: slow, pages, SLURM, real data
 	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "(slow or data or browser or slurm) and not gpu"
 
-faults: $(STAMP) ## hurt COUNT=160 runs at moments that SEED=0 decides, see tests/faults.json
+faults: $(STAMP) ## fault injection into COUNT=160 runs, at points drawn from SEED=0
 	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
 
-fuzz: $(STAMP) ## thousands of broken and hostile files
+fuzz: $(STAMP) ## thousands of invalid and hostile files, to docs/fuzz.json
 	.venv/bin/python -m tests.fuzzing --inputs 200 --output docs/fuzz.json
 
 lint: $(STAMP) ## check style and types
@@ -80,6 +80,6 @@ lint: $(STAMP) ## check style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-clean: ## remove .venv and caches of tools; runs in lightning_logs stay
+clean: ## remove .venv and tool caches; keep the runs in lightning_logs
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

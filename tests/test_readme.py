@@ -1,4 +1,4 @@
-"""Every command in the README does what it says there."""
+"""Every command and link of the README and of docs/ works as stated there."""
 
 import os
 import re
@@ -14,17 +14,28 @@ import pytest
 import torch
 from PIL import Image
 
+from twinloop.cli import main
+from twinloop.comparison.parity import experiments, table
+
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+DOCS = ("commands", "data", "runs", "results", "convolutions", "proof", "own-experiments")
+"""The pages of docs/, in the order in which the README links to them."""
+PAGES = {
+    path: (ROOT / path).read_text()
+    for path in ("README.md", *(f"docs/{name}.md" for name in DOCS), "CONTRIBUTING.md")
+}
+LINKED = PAGES | {"benchmarks/README.md": (ROOT / "benchmarks/README.md").read_text()}
+"""Pages whose links are followed."""
 COMMANDS = list(
     dict.fromkeys(
         line.partition("#")[0].strip()
-        for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+        for text in PAGES.values()
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
         for line in block.splitlines()
     )
 )
-MODULES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", README, re.DOTALL))
-"""Its Python, by the name of the file that each block begins with."""
+MODULES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", "".join(PAGES.values()), re.DOTALL))
+"""The Python of the pages, by the name of the file that each block begins with."""
 CLASSIFIER = "-m twinloop fit --config experiments/classifier.yaml"
 ELSEWHERE = {
     f".venv/bin/python {CLASSIFIER} --trainer.accelerator gpu "
@@ -34,13 +45,14 @@ ELSEWHERE = {
     f"srun --nodes 2 --ntasks-per-node 4 --gpus-per-node 4 .venv/bin/python {CLASSIFIER} "
     "--trainer.num_nodes 2 --trainer.devices 4 --trainer.strategy ddp": "SLURM, eight GPUs",
 }
-"""What cannot run here, and what it needs."""
+"""Commands that cannot run here, and what they need; their options are parsed."""
 CALLING_THESE_TESTS = ("make test", "make test-all", "make lint")
 """What .ci/run calls: checked by running, but not from inside itself."""
 STAYING = "make tensorboard"
 PARITY = ".venv/bin/python -m twinloop parity"
 LONG = ("make faults", "make fuzz", "make bench", PARITY)
 """Too long for this test; test_faults.py, fuzzing/, benchmarks/ and test_parity.py run them."""
+NOT_RUN = (*CALLING_THESE_TESTS, *ELSEWHERE, STAYING, *LONG)
 
 
 @pytest.fixture(scope="module")
@@ -55,28 +67,71 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy / ".venv").symlink_to(sys.prefix)
     for name, text in MODULES.items():
         (copy / f"{name}.py").write_text(text)
-    (copy / "my-pictures").mkdir()
-    Image.new("RGB", (50, 40), (30, 90, 200)).save(copy / "my-pictures" / "one.png")
+    (copy / "my-images").mkdir()
+    Image.new("RGB", (50, 40), (30, 90, 200)).save(copy / "my-images" / "one.png")
     return copy
 
 
-def test_all_commands_are_found() -> None:
-    assert len(COMMANDS) >= 12
+def anchors(text: str) -> set[str]:
+    """The names by which links reach the headings of a page."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)  # a comment of shell is no heading
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_all_pages_and_commands_are_found() -> None:
+    assert {f"docs/{path.name}" for path in ROOT.glob("docs/*.md")} <= set(PAGES)
+    linked = re.findall(r"\]\(docs/([\w-]+)\.md\)", PAGES["README.md"])
+    assert tuple(dict.fromkeys(linked)) == DOCS
+    assert len(PAGES["README.md"].splitlines()) <= 200
+    assert len(COMMANDS) >= 35
     assert COMMANDS[:2] == ["make train-ae", "make test"]
-    assert {*CALLING_THESE_TESTS, *ELSEWHERE, STAYING, *LONG} <= set(COMMANDS)
+    assert set(NOT_RUN) <= set(COMMANDS)
     assert list(MODULES) == ["my_model", "my_data", "my_callback", "my_experiment"]
-    assert README.count("```python") == len(MODULES)
+    assert sum(text.count("```python") for text in PAGES.values()) == len(MODULES)
 
 
-def test_every_link_leads_somewhere() -> None:
-    headings = re.findall(r"^## (.*)$", README, re.MULTILINE)
-    anchors = {"#" + heading.lower().replace(" ", "-") for heading in headings}
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(links) >= 16
-    assert not [link for link in links if link not in anchors and not (ROOT / link).exists()]
+@pytest.mark.parametrize("page", LINKED)
+def test_every_link_leads_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", LINKED[page])
+    for link in (link for link in links if not link.startswith("https://")):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_path_of_the_file_tree_exists() -> None:
+    tree = re.findall(r"```\n(experiments/.*?)```", PAGES["README.md"], re.DOTALL)[0]
+    paths, package = [], ""
+    for line in tree.splitlines():
+        if re.match(r"\S+/$", line):
+            package = line
+            continue
+        inside = package if line.startswith("  ") else ""
+        paths += [inside + name for name in line.strip().split("  ")[0].split(", ")]
+    assert len(paths) >= 12
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_table_of_the_proof_is_the_one_that_the_command_prints() -> None:
+    exact = table({(row, value): "exact" for row, value, *_ in experiments()})
+    assert f"\n\n{exact}\n\n" in PAGES["docs/proof.md"]
+
+
+@pytest.mark.parametrize("command", ELSEWHERE)
+def test_commands_for_other_machines_are_parsed(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        main([*command.partition("-m twinloop ")[2].split(), "--print_config"])
+    assert ended.value.code in (None, 0)
+    assert "\nexperiment: classifier\n" in capsys.readouterr().out
+
+
+def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in MODULES.items():
@@ -95,14 +150,14 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_every_command_runs_in_the_order_of_the_readme(checkout: Path) -> None:
+def test_every_command_runs_in_the_order_of_the_pages(checkout: Path) -> None:
     # Other tests run beside these commands: threads would wait for each other.
     environment = os.environ | {"DATA": "digits", "OMP_NUM_THREADS": "1"}
-    # What the make that runs these tests was called with is not for those in the README.
+    # What the make that runs these tests was called with is not for those of the pages.
     for name in ("RESUME", "LOOP", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
         environment.pop(name, None)
     for command in COMMANDS:
-        if command not in (*CALLING_THESE_TESTS, *ELSEWHERE, STAYING, *LONG):
+        if command not in NOT_RUN:
             done = subprocess.run(
                 ["bash", "-c", command],
                 cwd=checkout,
@@ -115,7 +170,7 @@ def test_every_command_runs_in_the_order_of_the_readme(checkout: Path) -> None:
             assert not done.stderr, f"{command}\n{done.stderr}"
     logs = checkout / "lightning_logs"
     assert (logs / "autoencoder" / "version_0-digits" / "results.json").is_file()
-    predictions = sorted(logs.glob("mlp/*/predictions/my-pictures/predictions.csv"))
+    predictions = sorted(logs.glob("mlp/*/predictions/my-images/predictions.csv"))
     assert len(predictions) == 1
 
 
@@ -155,5 +210,5 @@ def test_make_alone_prints_every_target() -> None:
     targets = re.findall(r"^  make ([a-z-]+) ", printed, re.MULTILINE)
     assert set(targets) >= {
         *("train-ae", "train-classifier", "train-mlp", "tensorboard"),
-        *("test", "test-all", "lint", "clean"),
+        *("test", "test-all", "test-slow", "lint", "clean"),
     }

@@ -27,7 +27,6 @@ from twinloop.comparison.parity import (
     inexact,
     pairs,
     settings_of,
-    table,
 )
 from twinloop.data.augment import Augmentation
 from twinloop.data.datamodule import ImageDataModule
@@ -296,8 +295,3 @@ def test_a_gpu_is_exact_with_deterministic_algorithms(
 ) -> None:
     flags = trainer(accelerator="gpu", precision=precision, deterministic=True)
     assert_as_expected(settings_of(BASE | {"model": model}, flags), tmp_path, "same")
-
-
-def test_the_table_of_the_readme_is_the_one_that_is_proven_here() -> None:
-    exact = table({(row, value): "exact" for row, value, *_ in experiments()})
-    assert exact in (Path(__file__).parents[2] / "README.md").read_text()
