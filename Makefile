@@ -73,7 +73,7 @@ faults: $(STAMP) ## fault injection into COUNT=160 runs, at points drawn from SE
 	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
 
 fuzz: $(STAMP) ## thousands of invalid and hostile files, to docs/fuzz.json
-	.venv/bin/python -m tests.fuzzing --inputs 200 --output docs/fuzz.json
+	.venv/bin/python -m tests.fuzzing --inputs 240 --output docs/fuzz.json
 
 lint: $(STAMP) ## check style and types
 	.venv/bin/ruff check .

@@ -58,6 +58,9 @@ TWO = [
 """Who starts two processes, whose loop it is, what signals, which process, and validation when."""
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     """A run of the homemade loop that nobody hurts, and the cache of decoded digits."""
@@ -80,7 +83,6 @@ def test_a_run_that_is_hurt_ends_as_one_that_is_not(
     hurt(whole, Moment(phase, call, SIGNALS[name]), tmp_path / "run", loop)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(HURT)))
 def test_in_every_phase_and_by_every_signal(number: int, whole: Whole, tmp_path: Path) -> None:
     phase, name = HURT[number]
@@ -90,7 +92,6 @@ def test_in_every_phase_and_by_every_signal(number: int, whole: Whole, tmp_path:
     hurt(whole, Moment(phase, call, SIGNALS[name]), tmp_path / "run", loop)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("start", "loop", "name", "rank", "validation"), TWO)
 def test_two_processes_that_are_hurt_end_as_if_they_were_not(
@@ -203,7 +204,6 @@ def test_two_processes_never_train_in_one_folder(whole: Whole, tmp_path: Path) -
     assert re.fullmatch(r"error: another process trains in [^\n]+\n", ended.printed)
 
 
-@pytest.mark.slow
 def test_eight_runs_at_once_decode_once_and_have_folders_of_their_own(
     whole: Whole, tmp_path: Path
 ) -> None:
@@ -234,7 +234,6 @@ def compare(root: Path, *options: str) -> list[str]:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_comparison_that_was_stopped_is_resumed(number: signal.Signals, tmp_path: Path) -> None:
     with (tmp_path / "printed").open("w") as output:

@@ -113,6 +113,7 @@ def test_an_autoencoder_run_compares_its_codes_with_pca(tmp_path: Path) -> None:
     assert (run / "reconstructions.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_every_weight(tmp_path: Path) -> None:
     logs = tmp_path / "lightning_logs" / "denoising-autoencoder"
     for seed in ("42", "42", "43"):
@@ -239,6 +240,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(
     assert "network.layers" in error
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_in_one_line_and_loses_nothing(tmp_path: Path) -> None:
     assert fit("mlp", tmp_path, "--model.schedule", "null") == 0
     last = tmp_path / "lightning_logs" / "mlp" / "version_0-digits" / "checkpoints" / "last.ckpt"

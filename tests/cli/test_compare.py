@@ -115,6 +115,7 @@ def test_runs_of_each_axis_are_identical(
     assert "seed 1: identical: " in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_runs_that_leave_nothing_are_not_compared(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +193,7 @@ def test_seeds_that_cannot_be_are_told(
     assert message in error
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_what_is_finished_stays(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

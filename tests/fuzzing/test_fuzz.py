@@ -15,6 +15,8 @@ from tests.fuzzing.experiments import EXPERIMENT
 from tests.fuzzing.fuzz import KINDS, fuzz
 from tests.fuzzing.sandbox import SHORT, Case, Sandbox, fault, run_alone
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
@@ -25,21 +27,12 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_few_inputs_of_each_kind(kind: str, sandbox: Sandbox) -> None:
-    found = fuzz(kind, 3, sandbox)
-    assert not found["faults"], "\n".join(found["faults"])
-    assert found["inputs"] == 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
 def test_many_inputs_of_each_kind(kind: str, sandbox: Sandbox) -> None:
-    found = fuzz(kind, 40, sandbox, first=1)
+    found = fuzz(kind, 15, sandbox, first=1)
     assert not found["faults"], "\n".join(found["faults"])
-    assert found["inputs"] >= min(40, 4)  # hypothesis stops where it has seen all there is
+    assert found["inputs"] >= 4  # hypothesis stops where it has seen all there is
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs_of_each_kind_in_a_process_of_its_own(kind: str, sandbox: Sandbox) -> None:
     found = fuzz(kind, 2, sandbox, first=3, run=run_alone)

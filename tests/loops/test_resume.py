@@ -120,6 +120,7 @@ def test_either_loop_goes_on_after_sigterm(
     assert json.loads(results.read_text())["trained_by"] == history["trained_by"]
 
 
+@pytest.mark.slow
 def test_lightning_goes_on_in_an_epoch_also_without_a_schedule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_lightning_goes_on_in_an_epoch_also_without_a_schedule(
     assert_equal(other["state_dict"], one["state_dict"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_sigterm_waits_for_the_step_of_accumulated_batches(
     loop: Loop,
@@ -164,6 +166,7 @@ def test_a_plateau_schedule_sees_an_epoch_that_was_cut_in_two(
     assert last(tmp_path)["lr_schedulers"][0]["last_epoch"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_plateau_schedule_is_shown_the_epoch_that_a_checkpoint_was_saved_at(
     loop: Loop, tmp_path: Path
