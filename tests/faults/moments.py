@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -140,7 +141,8 @@ class Moment:
         """Send the signals one after the other, for two at once may come as one."""
         for number, name in enumerate(self.signals):
             time.sleep(BETWEEN * bool(number))
-            send(name)
+            with suppress(ProcessLookupError):  # the one before has ended it
+                send(name)
 
     def arm(self, sent: Path, send: Send) -> None:
         """Wait for the moment in this process, and keep in the file `sent` when it was."""

@@ -34,13 +34,14 @@ def reading(content: bytes, sound: Path, draw: Draw, sandbox: Sandbox) -> Case:
 
     There is a run of the experiment in any case, whose best or last checkpoint may be the one.
     """
+    # A draw may end the input, so before anything is made.
+    command = draw(st.sampled_from(COMMANDS))
+    place = "elsewhere" if command == "compare" else draw(st.sampled_from(PLACES))
     run = Path("lightning_logs", "mlp", "version_0-tiny", "checkpoints")
     (sandbox.work / run).mkdir(parents=True)
     shutil.copy(sound.parent.with_name("config.yaml"), sandbox.work / run.parent)
     for name in ("best.ckpt", "last.ckpt"):
         shutil.copy(sound, sandbox.work / run / name)
-    command = draw(st.sampled_from(COMMANDS))
-    place = "elsewhere" if command == "compare" else draw(st.sampled_from(PLACES))
     path = sandbox.new("last.ckpt") if place == "elsewhere" else run / f"{place}.ckpt"
     (sandbox.work / path).write_bytes(content)
     data = ["--config", MLP, *TINY]
