@@ -9,7 +9,7 @@ import lightning
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from twinloop.learner import Callback, Learner
+from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callbacks.schedule import SchedCB
 from twinloop.runs.callbacks import RandomState
@@ -27,7 +27,7 @@ class LightningForm(Callback):
         accumulate: Batches to a step.
     """
 
-    precedes = ("SaveCheckpointsCB", "SaveAndStopCB")
+    order = Order.PREPARE
 
     def __init__(self, task: Task, accumulate: int = 1) -> None:
         self.task = task

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
-from twinloop.learner import Callback, Learner
+from twinloop.learner import Callback, Learner, Order
 
 
 @dataclass
@@ -66,11 +66,7 @@ class Recorder(Checkpoint):
 class RecorderCB(Callback):
     """Keeps a Learner's record."""
 
-    follows = (
-        *("DeviceCB", "TruePrecisionCB", "MixedPrecisionCB", "AverageCB", "ResumeCB"),
-        *("AccumulateCB", "MetricsCB"),
-    )
-    precedes = ("GradientClipCB", "ValidateCB")
+    order = Order.CLIP - 1
 
     def __init__(self, record: Record) -> None:
         self.record = record

@@ -11,7 +11,7 @@ from twinloop.comparison.flags import Flags
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.files import save_whole
-from twinloop.learner import Callback, Learner
+from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callback import CancelEpochException
 from twinloop.processes import is_first, world_size
@@ -25,8 +25,7 @@ from twinloop.tasks import Task
 class KeepHistoryCB(Callback):
     """Keeps the run's history: see `History`."""
 
-    follows = ("MetricsCB",)
-    precedes = ("SaveCheckpointsCB",)
+    order = cbs.MetricsCB.order + 1
 
     def __init__(self, history: History) -> None:
         self.history = history
@@ -59,9 +58,6 @@ class KeepHistoryCB(Callback):
 class EpochProgressCB(cbs.ProgressCB):
     """The bars of `ProgressCB`, and for each epoch a line of the history's row."""
 
-    follows = ("KeepHistoryCB",)
-    precedes = ("SaveCheckpointsCB",)
-
     def __init__(self, history: History, bar: bool | None = None) -> None:
         super().__init__(bar)
         self.history = history
@@ -75,8 +71,7 @@ class EpochProgressCB(cbs.ProgressCB):
 class SaveCheckpointsCB(Callback):
     """Saves what the run keeps: see `Saver`. All processes pack, and the first one writes."""
 
-    follows = ("MetricsCB", "EarlyStoppingCB", "TensorBoardCB", "AverageCB")
-    precedes = ("PlateauSchedCB",)  # in Lightning too an epoch is saved before it sees its metric
+    order = Order.SAVE
 
     def __init__(self, saver: Saver, form: LightningForm) -> None:
         self.saver, self.form = saver, form
@@ -114,7 +109,7 @@ class SaveCheckpointsCB(Callback):
 class SaveBestCB(Callback):
     """Saves a validation that is the best so far, once the Learner is back in train."""
 
-    follows = ("ValidateCB", "LimitStepsCB")
+    order = Order.STOP + 1
 
     def __init__(self, saver: SaveCheckpointsCB) -> None:
         self.saver = saver
@@ -138,8 +133,7 @@ class SaveBestCB(Callback):
 class BoardCB(Callback):
     """What TensorBoard shows besides scalars: graph, hyperparameters, histograms, pictures."""
 
-    follows = ("MetricsCB", "AverageCB", "ResumeCB", "DeviceCB", "TruePrecisionCB")
-    precedes = ("DistributedCB",)
+    order = Order.RESUME + 1
 
     def __init__(
         self, writer: SummaryWriter, task: Task, data: ImageDataModule, config: dict[str, Any]
@@ -160,7 +154,7 @@ class BoardCB(Callback):
 class SaveAndStopCB(Callback):
     """Saves and stops after the batch in which a signal came, as `twinloop.runs.stop` does."""
 
-    follows = ("SaveCheckpointsCB", "SaveBestCB", "ValidateCB", "AverageCB")
+    order = SaveBestCB.order + 1
 
     def __init__(self, signals: StopSignals, saver: SaveCheckpointsCB, form: LightningForm) -> None:
         self.signals, self.saver, self.form = signals, saver, form

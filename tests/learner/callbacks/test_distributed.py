@@ -81,7 +81,7 @@ def test_alone_it_trains_as_without_it() -> None:
 @pytest.mark.usefixtures("_group")
 def test_processes_talk_only_in_a_batch_that_ends_in_a_step() -> None:
     class Look(Callback):
-        follows = ("DistributedCB",)
+        order = DistributedCB.order + 1
 
         def before_batch(self, learn: Learner) -> None:
             if learn.training:
