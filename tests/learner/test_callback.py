@@ -1,13 +1,14 @@
 """Events, the order of callbacks, and what a mistake in a callback says."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from tests.learner.learners import ONES, Raises, assert_equal, scalar, weights
 from twinloop.learner import (
     Callback,
     CancelBatchException,
@@ -16,22 +17,19 @@ from twinloop.learner import (
     CancelStepException,
     DataLoaders,
     Learner,
-    TrainLearner,
     callbacks,
 )
 from twinloop.learner.callback import CANCELS, EVENTS, LOOPS, sort_callbacks, with_cbs
 from twinloop.learner.callbacks import GradientClipCB, MetricsCB, MixedPrecisionCB, TrainCB
 
-Batches = list[tuple[Tensor, Tensor]]
-
-
-def batches(n: int = 2) -> Batches:
-    return [(torch.ones(2, 1), torch.ones(2, 1))] * n
-
 
 def learner(*cbs: Callback) -> Learner:
-    dls = DataLoaders(batches(), batches())
+    dls = DataLoaders([ONES, ONES], [ONES, ONES])
     return Learner(nn.Linear(1, 1), dls, nn.functional.mse_loss, cbs=cbs)
+
+
+def at(epoch: int, num: int) -> Callable[[Learner], bool]:
+    return lambda learn: (learn.epoch, learn.num) == (epoch, num)
 
 
 # --- with_cbs -----------------------------------------------------------------------------------
@@ -95,18 +93,6 @@ def test_anything_else_passes_through_after_cleanup(loop: str, error: type[BaseE
 # --- in a fit -----------------------------------------------------------------------------------
 
 
-class Raises(Callback):
-    """Raises at one place in a fit."""
-
-    def __init__(self, event: str, error: BaseException, epoch: int = 0, num: int = 0) -> None:
-        self.error, self.at = error, (epoch, num)
-        setattr(self, event, self._raise)
-
-    def _raise(self, learn: Learner) -> None:
-        if (learn.epoch, learn.num) == self.at:
-            raise self.error
-
-
 class Says(Callback):
     """Says which events came of the loops."""
 
@@ -131,11 +117,8 @@ class Says(Callback):
     ],
 )
 def test_a_cancel_in_a_fit(event: str, cancel: type[Exception], left_out: set[str]) -> None:
-    says = Says()
-    learn = TrainLearner(
-        nn.Linear(1, 1), DataLoaders(batches(1), ()), nn.functional.mse_loss, cbs=[says]
-    )
-    learn.fit(1, valid=False, cbs=[Raises(event, cancel())])
+    learn = scalar(says := Says(), train=1)
+    learn.fit(1, valid=False, cbs=[Raises(event, cancel(), at(0, 0))])
     assert not left_out & set(says.said)
     # Whatever was begun was cleaned up, and only that.
     for loop in LOOPS:
@@ -146,7 +129,7 @@ def test_a_cancel_in_a_fit(event: str, cancel: type[Exception], left_out: set[st
 
 
 def test_a_cancelled_batch_is_not_trained_on_and_the_next_one_is() -> None:
-    learn = learner(TrainCB(), Raises("before_batch", CancelBatchException(), num=0))
+    learn = learner(TrainCB(), Raises("before_batch", CancelBatchException(), at(0, 0)))
     learn.fit(2)
     assert learn.steps == 3
 
@@ -156,10 +139,10 @@ def test_a_cancelled_batch_is_not_trained_on_and_the_next_one_is() -> None:
 
 def test_a_verb_that_nobody_implements_is_an_error() -> None:
     learn = learner(type("Others", (TrainCB,), {"step": None})())
-    before = [weight.clone() for weight in learn.model.parameters()]
+    before = weights(learn)
     with pytest.raises(TypeError, match=r"nobody implements 'step': add a TrainCB"):
         learn.fit(1)
-    assert all(map(torch.equal, before, learn.model.parameters()))
+    assert_equal(weights(learn), before)
     with pytest.raises(AttributeError, match="Learner has no attribute 'predict'"):
         learner().one_batch()
     with pytest.raises(AttributeError, match="Learner has no attribute 'predcit'"):
@@ -169,9 +152,8 @@ def test_a_verb_that_nobody_implements_is_an_error() -> None:
 def test_two_owners_of_a_verb_are_an_error() -> None:
     with pytest.raises(TypeError, match="MixedPrecisionCB, TrainCB all implement 'predict'"):
         learner(TrainCB(), MixedPrecisionCB()).fit(1)
-    dls = DataLoaders(batches(), batches())
     with pytest.raises(TypeError, match="TrainLearner, TrainCB all implement 'predict'"):
-        TrainLearner(nn.Linear(1, 1), dls, cbs=[TrainCB()]).fit(1)
+        scalar(TrainCB()).fit(1)
 
 
 def test_callbacks_of_one_fit_are_checked_and_gone_after_it() -> None:
@@ -191,18 +173,15 @@ def test_a_subclass_replaces_one_verb() -> None:
             learn.loss = 0 * learn.preds.sum()
 
     learn = learner(Zero())
-    before = [weight.clone() for weight in learn.model.parameters()]
+    before = weights(learn)
     learn.fit(1)
     assert learn.steps == 2
-    assert all(map(torch.equal, before, learn.model.parameters()))
+    assert_equal(weights(learn), before)
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest"), [("after_bacth", "after_batch"), ("cleanup_fti", "cleanup_fit")]
-)
-def test_a_misspelled_event_is_an_error_that_names_the_nearest(name: str, nearest: str) -> None:
-    misspelled = type("Misspelled", (Callback,), {name: Callback.state_dict})()
-    message = rf"^Misspelled\.{name} is no event; did you mean '{nearest}'\?$"
+def test_a_misspelled_event_is_an_error_that_names_the_nearest() -> None:
+    misspelled = type("Misspelled", (Callback,), {"after_bacth": Callback.state_dict})()
+    message = r"^Misspelled\.after_bacth is no event; did you mean 'after_batch'\?$"
     with pytest.raises(TypeError, match=message):
         learner(TrainCB(), misspelled)
     with pytest.raises(TypeError, match=message):
@@ -264,19 +243,15 @@ def test_the_summary_says_what_each_callback_implements_in_order() -> None:
 # --- errors -------------------------------------------------------------------------------------
 
 
-def notes(error: BaseException) -> list[str]:
-    return getattr(error, "__notes__", [])
-
-
 @pytest.mark.parametrize(
     ("event", "num"), [("before_epoch", 0), ("after_loss", 1), ("cleanup_step", 1)]
 )
 def test_an_error_says_where_it_was(event: str, num: int) -> None:
-    learn = learner(TrainCB(), Raises(event, error := ZeroDivisionError(), epoch=1, num=num))
+    learn = learner(TrainCB(), Raises(event, error := ZeroDivisionError(), at(1, num)))
     with pytest.raises(ZeroDivisionError) as caught:
         learn.fit(3)
     assert caught.value is error
-    assert notes(error) == [f"in Raises.{event}, epoch 1, batch {num}"]
+    assert error.__notes__ == [f"in Raises.{event}, epoch 1, batch {num}"]
 
 
 def test_an_error_in_one_of_the_five_verbs_says_where_it_was() -> None:
@@ -284,20 +259,13 @@ def test_an_error_in_one_of_the_five_verbs_says_where_it_was() -> None:
     learn.dls.train[1] = (torch.ones(2, 3), torch.ones(2, 1))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
         learn.fit(1)
-    assert notes(caught.value) == ["in TrainCB.predict, epoch 0, batch 1"]
-
-
-def test_a_cancel_gets_no_note() -> None:
-    cancel = CancelFitException()
-    learner(TrainCB(), Raises("after_batch", cancel)).fit(1)
-    assert notes(cancel) == []
+    assert caught.value.__notes__ == ["in TrainCB.predict, epoch 0, batch 1"]
 
 
 @pytest.mark.parametrize(("loop", "epoch", "num"), [("batch", 0, 0), ("fit", 1, 2)])
 def test_every_cleanup_runs_also_when_one_raises(loop: str, epoch: int, num: int) -> None:
-    first, second = (
-        Raises(f"cleanup_{loop}", error, epoch, num) for error in (ValueError("first"), KeyError())
-    )
+    errors = ValueError("first"), KeyError("second")
+    first, second = (Raises(f"cleanup_{loop}", error, at(epoch, num)) for error in errors)
     learn = learner(TrainCB(), before := Says(), first, second, after := Says())
     with pytest.raises(ValueError, match="first"):
         learn.fit(1)

@@ -100,14 +100,6 @@ def test_it_is_asked_after_each_step_and_each_epoch(inside: bool) -> None:
     assert {weight(learn), *watch.val} == {0}  # a copy of the weights before the first step
 
 
-def test_only_some_steps_are_averaged() -> None:
-    average = AverageCB(0.5, should_update=lambda step, _: step is not None and step % 2 == 0)
-    learn = learner(average)
-    learn.fit(2)
-    assert weight(learn) == (WEIGHTS[0] + WEIGHTS[2]) / 2
-    assert average.seen == 3
-
-
 def test_only_epochs_are_averaged() -> None:
     average = AverageCB(0.5, should_update=lambda _, epoch: epoch is not None)
     learn = learner(average, watch := Watch())

@@ -112,14 +112,6 @@ def test_a_plateau_does_not_know_of_the_epoch_that_was_saved(tmp_path: Path) -> 
     assert cbs[1].state_dict()["last_epoch"] == 1
 
 
-def test_a_run_that_is_done_does_no_more() -> None:
-    done = learner()
-    done.fit(2)
-    learn = learner()
-    learn.fit(2, cbs=[ResumeCB(pack_state(done))])
-    assert learn.steps == done.steps == 6
-
-
 def test_it_may_begin_in_an_epoch() -> None:
     class Batches(Callback):
         def __init__(self) -> None:
@@ -157,9 +149,8 @@ def test_each_callback_gets_its_own_state_back_among_others_and_two_of_a_kind() 
 @pytest.mark.parametrize(
     ("mode", "scores", "best"),
     [
-        ("min", [3.0, 2.0, 4.0, 2.5], 2),
+        ("min", [3.0, 2.0, 4.0, 2.0], 2),  # the first of those that are as good
         ("max", [3.0, 2.0, 4.0, 2.5], 3),
-        ("max", [1.0, 1.0, 1.0], 1),  # the first of those that are as good
         ("max", [torch.nan, 1.0, torch.nan], 2),
         ("min", [torch.nan, torch.nan], None),
     ],
@@ -177,11 +168,6 @@ def test_the_best_and_the_last_epoch(
         assert saver.best == scores[best - 1]
 
 
-def test_without_a_metric_only_the_last_is_kept(tmp_path: Path) -> None:
-    learner(CheckpointCB(tmp_path, None)).fit(2)
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
-
-
 def test_the_best_is_remembered_after_a_resume(tmp_path: Path) -> None:
     scores = [1.0, 2.0, 3.0]
     learner(CheckpointCB(tmp_path, "val/score"), Values(val_score=scores)).fit(1)
@@ -193,6 +179,7 @@ def test_the_best_is_remembered_after_a_resume(tmp_path: Path) -> None:
 
 def test_an_own_way_to_pack(tmp_path: Path) -> None:
     learner(CheckpointCB(tmp_path, None, pack=lambda learn: {"at": learn.epoch})).fit(2)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]  # without a metric no best
     assert torch.load(tmp_path / "last.ckpt") == {"at": 1}
 
 
@@ -213,14 +200,3 @@ def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
     assert saved.keys() == {"epoch", "steps", "model", "opt", "callbacks", "random"}
     names = {"AverageCB", "BatchSchedCB", "EarlyStoppingCB", "CheckpointCB"}
     assert saved["callbacks"].keys() == names
-
-
-def test_what_was_packed_is_unpacked() -> None:
-    one, other = learner(), learner(seed=2)
-    for learn in (one, other):
-        learn.fit(1)
-    state = pack_state(one)
-    assert unpack_state(other, state) == 0
-    assert other.epoch == 2  # packed after the fit, of one epoch, had moved on
-    other.epoch -= 1
-    assert_equal(pack_state(other), state)
