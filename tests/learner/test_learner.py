@@ -82,18 +82,6 @@ def test_momentum_learner_is_sgd_with_momentum_to_the_bit() -> None:
         assert torch.equal(parameter.grad, 0.85 * reference.opt.state[other]["momentum_buffer"])
 
 
-def test_momentum_by_hand() -> None:
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    # The loss is the prediction itself, whose gradient is 1: v = 1, 1.5, 1.75.
-    ones: list[Batch] = [(torch.ones(1, 1), torch.zeros(1))] * 3
-    learn = MomentumLearner(
-        model, DataLoaders(ones, ()), lambda preds, _: preds.sum(), lr=1.0, momentum=0.5
-    )
-    learn.fit(1, valid=False)
-    assert model.weight.item() == -(1 + 1.5 + 1.75)
-
-
 def test_the_rate_is_the_first_fits_until_there_is_a_new_optimiser() -> None:
     learn = TrainLearner(network(), dls(), lr=0.5)
     learn.fit(1)

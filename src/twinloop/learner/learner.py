@@ -164,23 +164,18 @@ class TrainLearner(Learner):
     """A Learner that implements the five verbs itself, as `TrainCB` does."""
 
     def predict(self) -> None:
-        """Set `preds` from the first part of the batch."""
         self.preds = self.model(self.batch[0])
 
     def get_loss(self) -> None:
-        """Set `loss` from `preds` and the second part of the batch."""
         self.loss = self.loss_func(self.preds, self.batch[1])
 
     def backward(self) -> None:
-        """Add the gradients of `loss` to those of the parameters."""
         self.loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Update the parameters."""
         self.opt.step()
 
     def zero_grad(self) -> None:
-        """Reset the gradients."""
         self.opt.zero_grad()
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from tests.learner.learners import Values, scalar
 from twinloop.errors import UserError
@@ -63,20 +63,6 @@ def test_by_the_epoch_it_steps_before_validation() -> None:
     found = rates(ValidateCB(every_n_batches=1), EpochSchedCB(halve), valid=False)
     assert found.val == [8, 8, 4, 4, 4, 2]
     assert found.train == [8, 8, 8, 4, 4, 4]
-
-
-def test_one_cycle_is_torchs() -> None:
-    one_cycle = partial(OneCycleLR, max_lr=1.0, total_steps=6)
-    model = nn.Linear(1, 1)
-    opt = torch.optim.SGD(model.parameters(), 8.0)
-    sched = OneCycleLR(opt, max_lr=1.0, total_steps=6)
-    expected = []
-    for _ in range(6):
-        expected.append(opt.param_groups[0]["lr"])
-        opt.step()
-        sched.step()
-    assert rates(BatchSchedCB(one_cycle)).train == expected
-    assert len(set(expected)) == 6
 
 
 @pytest.mark.parametrize(

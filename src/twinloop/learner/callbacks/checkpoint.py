@@ -81,7 +81,6 @@ class CheckpointCB(Callback):
         return {} if self.best is None else {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best value so far."""
         self.best = state.get("best")
 
 

@@ -112,7 +112,6 @@ class EarlyStoppingCB(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best value so far and the number of checks since."""
         self.waited = state["wait_count"]
         self.stopped_epoch = state["stopped_epoch"]
         self.best = state["best_score"]

@@ -27,7 +27,6 @@ class SchedCB(Callback):
         self.sched: Any = self.sched_func(learn.opt)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the scheduler."""
         state: dict[str, Any] = self.sched.state_dict()
         return state
 
