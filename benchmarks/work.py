@@ -163,7 +163,7 @@ class CollatePair:
     def __init__(self, is_autoencoder: bool) -> None:
         self.columns = ("image", "image") if is_autoencoder else ("image", "label")
 
-    def __call__(self, rows: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:  # noqa: D102
+    def __call__(self, rows: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
         batch = torch.utils.data.default_collate(rows)
         return batch[self.columns[0]], batch[self.columns[1]]
 

@@ -48,7 +48,7 @@ def loss_of(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 class Log(nn.Module):
     """The logarithm, which is not finite for what is not positive."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return x.log()
 
 

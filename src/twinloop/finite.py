@@ -1,8 +1,7 @@
-"""A loss or a weight that is not finite: a run ends, and one line says where that began.
+"""Losses and weights that are not finite: the run ends, and the error says where it began.
 
-Both loops ask after each backward and before the optimiser's step, so that no weight is made of
-such a loss; and again before a checkpoint is written, since a finite loss can have a gradient that
-is not.
+Both loops check the loss before the optimiser's step, so that it never reaches a weight, and the
+weights before a checkpoint is written, since a finite loss can have a gradient that is not finite.
 """
 
 import math
@@ -17,7 +16,7 @@ from torch import Tensor, distributed, nn
 from twinloop.errors import UserError
 
 SHOWN = 8
-"""How many rows of a batch the line names."""
+"""The most rows of a batch that the message names."""
 ADVICE = (
     "nothing of it was saved; start again with a lower learning rate (--model.optimizer.lr), or "
     "see the operation with --trainer.detect_anomaly true"
@@ -25,38 +24,38 @@ ADVICE = (
 
 
 class NotFiniteError(UserError):
-    """A loss or a weight is NaN or infinite; all rows of the batch are in a note."""
+    """A loss or a weight is NaN or infinite; a note names all rows of the batch."""
 
 
 class LossCheck:
-    """Whether the loss of a batch is finite, in this process and in all that train together.
+    """A check whether the loss of a batch is finite in all processes that train together.
 
-    The answer of a GPU is on its way while the GPU does what comes next, so asking for it later
-    does not stop the GPU.
+    The result is copied from a GPU asynchronously, so that reading it one batch later does not
+    stall the GPU.
     """
 
     def __init__(self, loss: Tensor) -> None:
         self.loss = loss.detach()
         answer = self.loss
         if distributed.is_available() and distributed.is_initialized():
-            answer = 0 * answer.float()  # NaN where it was not finite, and so is the sum
+            answer = 0 * answer.float()  # NaN where it is not finite, and then the sum is NaN too
             distributed.all_reduce(answer)
         self._answer = answer.to("cpu", non_blocking=True)
         self._arrival = torch.cuda.current_stream().record_event() if answer.is_cuda else None
 
     def passed(self) -> bool:
-        """Whether it is finite in all processes."""
+        """Wait for the result: whether the loss is finite in all processes."""
         if self._arrival is not None:
             self._arrival.synchronize()
         return math.isfinite(self._answer)
 
     def error(self, where: str, rows: Tensor | None, find: Callable[[], str]) -> NotFiniteError:
-        """The line for a check that has not passed, the same in all processes.
+        """The error of a check that has failed, the same in all processes.
 
         Args:
             where: Epoch, batch and step, by `place`.
-            rows: The rows of the train split that the batch has, `[B]`, if they are known.
-            find: What `first_not_finite` says; called where this process's loss is not finite.
+            rows: The batch's rows of the train split, `[B]`, if they are known.
+            find: Calls `first_not_finite`, in a process whose own loss is not finite.
         """
         told: tuple[str, str] | None = None
         if not math.isfinite(self.loss):
@@ -73,22 +72,24 @@ class LossCheck:
 
 
 def place(stage: str, epoch: int, batch: int, steps: int) -> str:
-    """Where a run is in words: all three are counted from 0, and `steps` were done."""
+    """The position of a run in words; `epoch` and `batch` are counted from 0, `steps` are done."""
     step = f"step {steps + 1}" if stage == "train" else f"after step {steps}"
     return f"epoch {epoch + 1}, batch {batch + 1} of {stage} ({step})"
 
 
 def random_state() -> list[Tensor]:
-    """The generator of the CPU, and that of the GPU where one is in use."""
+    """The states of the CPU's generator, and of the GPU's where one is in use."""
     gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return [torch.get_rng_state(), *gpu]
 
 
 def first_not_finite(model: nn.Module, forward: Callable[[], Tensor], random: list[Tensor]) -> str:
-    """Say in which module of `model` a loss went wrong first, by computing it once more.
+    """Name the first module of `model` that is not finite, by computing the batch once more.
 
-    `forward` gives the loss of the batch, `random` the generators as they were before it; they are
-    afterwards as they are now.
+    Args:
+        model: The module whose submodules are watched.
+        forward: Computes the loss of the batch.
+        random: The `random_state` before the batch. The present state is restored afterwards.
     """
     found: list[str] = []
 
@@ -108,7 +109,7 @@ def first_not_finite(model: nn.Module, forward: Callable[[], Tensor], random: li
         module.register_forward_hook(partial(look, name)) for name, module in model.named_modules()
     ]
     try:
-        with torch.no_grad(), _drawing_from(random):
+        with torch.no_grad(), _restored_random(random):
             loss = forward()
     finally:
         for handle in handles:
@@ -121,10 +122,10 @@ def first_not_finite(model: nn.Module, forward: Callable[[], Tensor], random: li
 
 
 def check_weights(state: Mapping[str, Tensor], steps: int) -> None:
-    """Make sure that the weights and buffers of a checkpoint after so many steps are finite.
+    """Make sure that all weights and buffers after so many steps are finite.
 
     Raises:
-        NotFiniteError: the first that is not.
+        NotFiniteError: names the first that is not.
     """
     for name, value in state.items():
         if not value.isfinite().all():
@@ -132,7 +133,7 @@ def check_weights(state: Mapping[str, Tensor], steps: int) -> None:
 
 
 @contextmanager
-def _drawing_from(random: list[Tensor]) -> Iterator[None]:
+def _restored_random(random: list[Tensor]) -> Iterator[None]:
     cpu, *gpus = random
     with torch.random.fork_rng([torch.cuda.current_device()] if gpus else []):
         torch.set_rng_state(cpu)
@@ -154,7 +155,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether every tensor in `value` is; parts that are no tensors do not count."""
+    """Whether every tensor in `value` is finite; other parts are ignored."""
     if isinstance(value, Tensor):
         return bool(value.isfinite().all())
     if isinstance(value, Mapping):

@@ -16,7 +16,7 @@ class Branches(nn.Module):
         self.conv = nn.Conv2d(2, 2, 3, padding=1)
         self.act = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         out: Tensor = x + self.act(self.conv(self.conv(x)))
         return out
 

@@ -162,7 +162,7 @@ class Residual(nn.Module):
         self.conv = nn.Conv2d(1, 1, 3, padding=2, dilation=2)
         self.pool = nn.MaxPool2d(3, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.pool(F.relu(x + self.conv(x)))
         return out
 

@@ -13,18 +13,12 @@ LABELS = torch.tensor([0, 2, 2, 1])  # right, wrong, right, wrong
 
 @pytest.mark.parametrize(
     ("batches", "mean"),
-    [
-        ([(2.0, 1)], 2.0),
-        ([(1.0, 1), (4.0, 2)], 3.0),
-        ([(1.0, 3), (2.0, 3), (6.0, 1)], 15 / 7),
-        ([(5.0, 0), (1.0, 2)], 1.0),
-    ],
+    [([(1.0, 3), (2.0, 3), (6.0, 1)], 15 / 7), ([(5.0, 0), (1.0, 2)], 1.0)],
 )
-@pytest.mark.parametrize("kind", [Metric, Loss])
-def test_each_batch_weighs_as_much_as_it_has_examples(
-    kind: type[Metric], batches: list[tuple[float, int]], mean: float
+def test_each_batch_is_weighted_by_its_samples(
+    batches: list[tuple[float, int]], mean: float
 ) -> None:
-    metric = kind()
+    metric = Loss()
     for value, n in batches:
         metric.add(torch.tensor(value), n=n)
     assert metric.value == metric.compute() == torch.tensor(mean)
@@ -34,13 +28,8 @@ def test_each_batch_weighs_as_much_as_it_has_examples(
     assert metric.value == 7
 
 
-def test_before_the_first_batch_there_is_no_number() -> None:
-    assert Metric().value.isnan()
-    assert Accuracy().compute().isnan()
-
-
 @pytest.mark.parametrize(("targets", "n"), [(None, 1), (torch.zeros(3), 3)])
-def test_without_a_number_of_examples_the_targets_are_counted(
+def test_without_a_number_of_samples_the_targets_are_counted(
     targets: Tensor | None, n: int
 ) -> None:
     metric = Metric()

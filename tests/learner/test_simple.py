@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.learner.learners import assert_equal
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import Accuracy, DataLoaders, Learner, SimpleLearner
 from twinloop.learner.callbacks import MetricsCB, TrainCB
@@ -58,7 +59,7 @@ def test_it_trains_the_mlp_on_digits_as_a_loop_written_by_hand(
 ) -> None:
     expected = by_hand(reference := mlp(), dls, 5)
     SimpleLearner(model := mlp(), dls, lr=LR).fit(5)
-    assert_same_weights(model, reference)
+    assert_equal(model.state_dict(), reference.state_dict())
     printed = capsys.readouterr().out.splitlines()
     stages = ["train", "valid"] * 5
     assert printed == [
@@ -74,7 +75,7 @@ def test_the_flexible_learner_ends_with_the_same_weights_and_numbers(
     SimpleLearner(simple := mlp(), dls, lr=LR).fit(3)
     metrics = MetricsCB(accuracy=Accuracy())
     Learner(flexible := mlp(), dls, lr=LR, cbs=[TrainCB(), metrics]).fit(3)
-    assert_same_weights(flexible, simple)
+    assert_equal(flexible.state_dict(), simple.state_dict())
     printed = re.findall(r"loss ([\d.]+) accuracy ([\d.]+)", capsys.readouterr().out)
     assert len(printed) == 6
     assert printed == [
@@ -82,14 +83,6 @@ def test_the_flexible_learner_ends_with_the_same_weights_and_numbers(
         for row in metrics.history
         for stage in ("train", "val")
     ]
-    expected = by_hand(mlp(), dls, 3)
-    found = [
-        (row[f"{stage}/loss"], row[f"{stage}/accuracy"])
-        for row in metrics.history
-        for stage in ("train", "val")
-    ]
-    # Sums in float32 and in float64 differ in the last bits.
-    assert torch.allclose(torch.tensor(found), torch.tensor(expected), rtol=1e-6, atol=0)
 
 
 def test_validation_neither_trains_nor_keeps_a_graph(dls: DataLoaders) -> None:
@@ -102,10 +95,3 @@ def test_validation_neither_trains_nor_keeps_a_graph(dls: DataLoaders) -> None:
 
     SimpleLearner(Watched(64, 10), dls).fit(1)
     assert modes == [(True, True)] * 10 + [(False, False)] * 2
-
-
-def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
-    a, b = one.state_dict(), other.state_dict()
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name

@@ -87,10 +87,10 @@ class Look(Checkpoint):
     def _look(self) -> None:
         self.seen.append([(t.description, t.completed, t.total) for t in self.bars.tasks])
 
-    def on_train_batch_end(self, *_: Any, **__: Any) -> None:  # noqa: D102
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         self._look()
 
-    def on_validation_batch_end(self, *args: Any, **_: Any) -> None:  # noqa: D102
+    def on_validation_batch_end(self, *args: Any, **_: Any) -> None:
         self._look()
         if args[4] == self.ends:
             raise ValueError("here")

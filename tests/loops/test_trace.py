@@ -183,8 +183,6 @@ def test_a_cancel_leaves_out_what_comes_after_and_cleans_up(
     cancel: Callable[[], Exception], expected: list[str], digits: ImageDataModule
 ) -> None:
     class Cancels(Callback):
-        follows = ("TraceCB",)
-
         def after_loss(self, learn: Learner) -> None:
             raise cancel()
 

@@ -100,7 +100,7 @@ class Untraceable(MLP):
         super().__init__(shape, classes)
         self.kind = kind
 
-    def forward(self, x: Tensor) -> Any:  # noqa: D102
+    def forward(self, x: Tensor) -> Any:
         y: Tensor = super().forward(x)
         if self.kind == "dict":
             return {"logits": y}

@@ -5,6 +5,7 @@ from twinloop.learner.callback import CancelBatchException as CancelBatchExcepti
 from twinloop.learner.callback import CancelEpochException as CancelEpochException
 from twinloop.learner.callback import CancelFitException as CancelFitException
 from twinloop.learner.callback import CancelStepException as CancelStepException
+from twinloop.learner.callback import Order as Order
 from twinloop.learner.learner import Learner as Learner
 from twinloop.learner.learner import MomentumLearner as MomentumLearner
 from twinloop.learner.learner import TrainLearner as TrainLearner

@@ -1,8 +1,8 @@
 """The Learner: `fit -> one_epoch -> one_batch`, and callbacks around each of them.
 
 What the loop does with a batch is five verbs that it does not define: predict, get_loss, backward,
-step and zero_grad. `TrainCB` answers all five in the plain way, `MixedPrecisionCB` some of them
-otherwise, and a `TrainLearner` needs neither.
+step and zero_grad. `TrainCB` implements all five, `MixedPrecisionCB` replaces some of them, and a
+`TrainLearner` needs neither.
 
 >>> from twinloop.learner.callbacks import MetricsCB
 >>> model = nn.Linear(2, 2, bias=False)
@@ -16,44 +16,89 @@ otherwise, and a `TrainLearner` needs neither.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinloop.learner.callback import Callback, HasCallbacks, with_cbs
+from twinloop.learner.callback import (
+    EVENTS,
+    VERBS,
+    Callback,
+    call,
+    check_verbs,
+    run_cbs,
+    sort_callbacks,
+    with_cbs,
+)
 from twinloop.learner.simple import DataLoaders
 
-LossFunc = Callable[[Tensor, Tensor], Tensor]
-"""`(preds, yb) -> one number`, the mean over the batch."""
-OptFunc = Callable[..., torch.optim.Optimizer]
-"""Makes an optimiser of parameters and a learning rate, for the first fit.
-
-Later fits go on with it, whatever `lr` is by then: its `param_groups` have the rate, and where
-`opt` is set to None a fit makes a new one.
-"""
 Cbs = Sequence[Callback]
 
 
 @dataclass(eq=False)
-class Learner(HasCallbacks):
-    """Trains `model: xb -> preds`; everything but the bare loop is a callback's."""
+class Learner:
+    """Trains a model; everything but the bare loop is a callback's.
+
+    Args:
+        model: `xb -> preds`.
+        dls: Batches `(xb, yb)` of train and of valid.
+        loss_func: `(preds, yb) -> scalar`, the mean over the batch.
+        lr: The learning rate of the optimiser when it is made.
+        cbs: The callbacks of every fit.
+        opt_func: Makes an optimiser of parameters and `lr`, in a fit that finds `opt` unset; later
+            fits continue with it.
+    """
 
     model: nn.Module
     dls: DataLoaders
-    loss_func: LossFunc = F.cross_entropy
+    loss_func: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     lr: float = 0.1
     cbs: Cbs = ()
-    opt_func: OptFunc = torch.optim.SGD
+    opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
+
+    def __post_init__(self) -> None:
+        self.cbs = sort_callbacks(self.cbs)
+        self.opt: Any = None
+        self.metrics: dict[str, Tensor] = {}  # the latest of each name
+        self.passes: tuple[bool, ...] = (True, False)  # the values of `training` in an epoch
+        self.training = True  # whether this pass goes through train, or through valid
+        self.dl: Any  # the loader of this pass
+        self.batch: Any  # (xb, yb)
+        self.preds: Tensor
+        self.loss: Tensor
+        self.epoch = self.n_epochs = self.num = self.n_batches = 0  # at batch `num` of `n_batches`
+        self.steps = 0  # of the optimiser, in all fits
+        self.stopping = False  # set by a callback to end epoch and fit after this batch
+
+    @property
+    def stage(self) -> str:
+        """'train' or 'val': what this pass goes through."""
+        return "train" if self.training else "val"
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether this pass is the epoch's last, after which all its metrics are known."""
+        return self.training == self.passes[-1]
 
     def fit(self, n_epochs: int = 1, train: bool = True, valid: bool = True, cbs: Cbs = ()) -> None:
-        """Go through train, then valid, `n_epochs` times; with `cbs` for this fit only."""
-        with self.with_more(cbs):
+        """Go `n_epochs` times through train, then valid, with further `cbs` for this fit only.
+
+        Raises:
+            TypeError: a verb that nobody implements or two do, or a method named like an event.
+        """
+        own, self.cbs = self.cbs, sort_callbacks([*self.cbs, *cbs])
+        try:
+            check_verbs(self)
             self.opt = self.opt or self.opt_func(self.model.parameters(), self.lr)
             self.epoch, self.n_epochs, self.stopping = 0, n_epochs, False
             self.passes = (True,) * train + (False,) * valid
             self._fit()
+        finally:
+            self.cbs = own
 
     @with_cbs("fit")
     def _fit(self) -> None:
@@ -73,7 +118,7 @@ class Learner(HasCallbacks):
 
     @with_cbs("epoch")
     def _one_epoch(self) -> None:
-        batches = islice(self.dl, self.num, None)  # is never asked for a batch too many
+        batches = islice(self.dl, self.num, None)  # loads no batch that is not used
         while self.num < self.n_batches and not (self.training and self.stopping):
             self.batch = next(batches)
             self.one_batch()
@@ -81,7 +126,7 @@ class Learner(HasCallbacks):
 
     @with_cbs("batch")
     def one_batch(self) -> None:
-        """Do the five verbs; for valid only the first two."""
+        """Apply the five verbs to `batch`; for valid only the first two."""
         self.predict()
         self.callback("after_predict")
         self.get_loss()
@@ -97,42 +142,54 @@ class Learner(HasCallbacks):
         self.zero_grad()
         self.steps += 1
 
+    def callback(self, event: str) -> None:
+        """Call the method `event` of every callback that has one."""
+        run_cbs(self.cbs, event, self)
+
+    def __getattr__(self, name: str) -> Any:  # only for what Python does not find elsewhere
+        for cb in self.cbs if name in VERBS else ():
+            if hasattr(cb, name):
+                return partial(call, cb, name, self)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def summary(self) -> str:
+        """One line per callback in the order of calls: its class, and what it implements."""
+        names = [type(cb).__name__ for cb in self.cbs]
+        has = [", ".join(n for n in (*EVENTS, *VERBS) if hasattr(cb, n)) for cb in self.cbs]
+        width = max(map(len, names), default=0)
+        return "\n".join(f"{name:{width}}  {what}" for name, what in zip(names, has, strict=True))
+
 
 class TrainLearner(Learner):
-    """A Learner that does the five verbs itself, in the plain way."""
+    """A Learner that implements the five verbs itself, as `TrainCB` does."""
 
     def predict(self) -> None:
-        """`preds` from the first part of the batch."""
         self.preds = self.model(self.batch[0])
 
     def get_loss(self) -> None:
-        """`loss` from `preds` and the second part of the batch."""
         self.loss = self.loss_func(self.preds, self.batch[1])
 
     def backward(self) -> None:
-        """Add the gradients of `loss` to the parameters."""
         self.loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Move the parameters by the optimiser's rule."""
         self.opt.step()
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
         self.opt.zero_grad()
 
 
 @dataclass(eq=False)
 class MomentumLearner(TrainLearner):
-    """Keeps `momentum` of the gradient from step to step, where others forget it.
+    """Keeps a share `momentum` of each gradient for the next step instead of resetting it.
 
-    With plain SGD that is SGD with momentum (Polyak 1964): g <- momentum * g + gradient.
+    With plain SGD this is SGD with momentum (Polyak 1964): g <- momentum * g + gradient.
     """
 
     momentum: float = 0.85
 
     def zero_grad(self) -> None:
-        """Keep a part of the gradients; the next backward adds to it."""
+        """Scale the gradients down; the next backward adds to them."""
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad *= self.momentum

@@ -1,13 +1,13 @@
-"""Metrics by the lesson's interface; any torchmetrics metric works in their place."""
+"""Metrics with the lesson's interface; any torchmetrics metric works in their place."""
 
 import torch
 from torch import Tensor
 
 
 class Metric:
-    """The mean of a number over an epoch, each batch weighted by its size.
+    """The mean of a value over an epoch, each batch weighted by its size.
 
-    `update`, `compute` and `reset` are what torchmetrics calls the same things.
+    `update`, `compute` and `reset` have the names of torchmetrics.
 
     >>> mean = Metric()
     >>> mean.add(torch.tensor(1.0), n=1)
@@ -20,45 +20,45 @@ class Metric:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was added."""
+        """Begin a new mean."""
         self.total: Tensor = torch.tensor(0.0)
         self.n = 0
 
     def add(self, inps: Tensor, targs: Tensor | None = None, n: int | None = None) -> None:
-        """Add a batch of `n` examples; as many as `targs` has, if `n` is not given."""
+        """Add a batch of `n` samples: as many as `targs` has, or 1 without, unless given."""
         n = n if n is not None else 1 if targs is None else len(targs)
-        # Summed where the numbers are: reading one would make a GPU wait at every batch.
-        # Multiplied as it is summed, or a loss in bfloat16 would be rounded in between.
+        # Summed on its device: reading a value would make the CPU wait for a GPU at every batch.
+        # Multiplied in the same operation, or a loss in bfloat16 would be rounded in between.
         value = self.calc(inps, targs).detach()
         self.total = torch.add(self.total.to(value.device), value, alpha=n)
         self.n += n
 
     def calc(self, inps: Tensor, targs: Tensor | None) -> Tensor:
-        """The number of one batch, a mean over it."""
+        """The value of one batch, a mean over it."""
         return inps
 
     @property
     def value(self) -> Tensor:
-        """The mean so far; not a number before the first batch."""
+        """The mean so far; NaN before the first batch."""
         return self.total / self.n if self.n else torch.tensor(torch.nan)
 
     def update(self, preds: Tensor, targets: Tensor) -> None:
-        """`add`, by torchmetrics' name."""
+        """Add a batch."""
         self.add(preds, targets)
 
     def compute(self) -> Tensor:
-        """`value`, by torchmetrics' name."""
+        """The mean so far."""
         return self.value
 
 
 class Accuracy(Metric):
-    """The share of rows whose largest logit is the label's: `[B, classes]`, `[B]` -> one number."""
+    """The share of rows whose largest logit is the label's."""
 
     def calc(self, inps: Tensor, targs: Tensor | None) -> Tensor:
-        """The share in one batch."""
+        """The accuracy of one batch: logits `[B, classes]`, labels `[B]` -> scalar."""
         assert targs is not None
         return inps.argmax(dim=1).eq(targs).float().mean()
 
 
 class Loss(Metric):
-    """The mean loss; `MetricsCB` adds each batch's loss in place of predictions."""
+    """The mean loss; what is added is the loss of a batch in place of predictions."""

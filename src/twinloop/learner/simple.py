@@ -1,9 +1,9 @@
 """The lesson's first Learner, on one screen: fit -> one_epoch -> one_batch, and nothing else.
 
-Read it before `twinloop.learner.learner`. That one grew from this one in three steps: what to do
-with a batch moved into five verbs that others may answer (`predict`, `get_loss`, `backward`,
-`step`, `zero_grad`), what to count moved into metrics, and whatever else a run wants moved into
-callbacks that are called before and after each of the three loops.
+Read it before `twinloop.learner.learner`, which grew from this one in three steps: what is done
+with a batch became five verbs that others may implement (`predict`, `get_loss`, `backward`, `step`,
+`zero_grad`), what is measured became metrics, and whatever else a run needs became callbacks, which
+are called before and after each of the three loops.
 
 >>> model = nn.Linear(2, 2, bias=False)
 >>> model.weight.data = torch.zeros(2, 2)
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 
 class DataLoaders(NamedTuple):
-    """Batches `(xb, yb)` to train on, and others to see how well it went. Both have a length."""
+    """Batches `(xb, yb)` for training and for validation; both have a length."""
 
     train: Any
     valid: Any
@@ -35,7 +35,7 @@ class SimpleLearner:
     Args:
         model: `xb -> logits [B, classes]`.
         dls: The batches of train and valid.
-        loss_func: `(logits, yb) -> one number`, the mean over the batch.
+        loss_func: `(logits, yb) -> scalar`, the mean over the batch.
         lr: The learning rate.
         opt_func: Makes an optimiser of parameters and a learning rate.
     """
@@ -52,7 +52,7 @@ class SimpleLearner:
         self.lr, self.opt_func = lr, opt_func
 
     def fit(self, n_epochs: int) -> None:
-        """Train for `n_epochs`, and validate after each."""
+        """Train for `n_epochs`, validating after each."""
         self.opt = self.opt_func(self.model.parameters(), self.lr)
         for self.epoch in range(n_epochs):
             self.one_epoch(True)
@@ -72,7 +72,7 @@ class SimpleLearner:
         print(f"epoch {self.epoch} {stage} loss {loss:.3f} accuracy {sum(self.hits) / n:.3f}")
 
     def one_batch(self) -> None:
-        """Predict, see how far off that is, and in training take a step."""
+        """Predict, compute loss and accuracy, and in training take a step."""
         xb, yb = self.batch
         preds = self.model(xb)
         loss = self.loss_func(preds, yb)

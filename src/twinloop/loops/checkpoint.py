@@ -11,7 +11,7 @@ from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from twinloop.learner import Callback, Learner
+from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callbacks.schedule import SchedCB
 from twinloop.tasks import Task
@@ -59,7 +59,7 @@ class LightningForm(Callback):
         accumulate: Batches to a step.
     """
 
-    precedes = ("SaveCheckpointsCB", "SaveAndStopCB")
+    order = Order.PREPARE
 
     def __init__(self, task: Task, accumulate: int = 1) -> None:
         self.task = task

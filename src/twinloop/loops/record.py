@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import Optimizer
 
-from twinloop.learner import Callback, Learner
+from twinloop.learner import Callback, Learner, Order
 from twinloop.runs.record import Record, copied, flat, gradient, logged
 
 
@@ -47,11 +47,7 @@ class Recorder(Checkpoint):
 class RecorderCB(Callback):
     """Keeps a Learner's record."""
 
-    follows = (
-        *("DeviceCB", "TruePrecisionCB", "MixedPrecisionCB", "AverageCB", "ResumeCB"),
-        *("AccumulateCB", "MetricsCB"),
-    )
-    precedes = ("GradientClipCB", "ValidateCB")
+    order = Order.CLIP - 1
 
     def __init__(self, record: Record) -> None:
         self.record = record

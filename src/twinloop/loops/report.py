@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.learner import Callback, Learner
+from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.progress import Bars, epoch_of
 from twinloop.runs import board
@@ -53,8 +53,7 @@ class KeepHistory(Checkpoint):
 class KeepHistoryCB(Callback):
     """Keeps the run's history: see `History`."""
 
-    follows = ("MetricsCB",)
-    precedes = ("SaveCheckpointsCB",)
+    order = cbs.MetricsCB.order + 1
 
     def __init__(self, history: History) -> None:
         self.history = history
@@ -142,9 +141,6 @@ class EpochProgress(Checkpoint):
 class EpochProgressCB(cbs.ProgressCB):
     """The bars of `ProgressCB`, and for each epoch a line of the history's row."""
 
-    follows = ("KeepHistoryCB",)
-    precedes = ("SaveCheckpointsCB",)
-
     def __init__(self, history: History, bar: bool | None = None) -> None:
         super().__init__(bar)
         self.history = history
@@ -180,8 +176,7 @@ class Board(Checkpoint):
 class BoardCB(Callback):
     """What TensorBoard shows besides scalars: graph, hyperparameters, histograms, pictures."""
 
-    follows = ("MetricsCB", "AverageCB", "ResumeCB", "DeviceCB", "TruePrecisionCB")
-    precedes = ("DistributedCB",)
+    order = Order.RESUME + 1
 
     def __init__(
         self, writer: SummaryWriter, task: Task, data: ImageDataModule, config: dict[str, Any]

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from twinloop.files import save_whole
-from twinloop.learner import Callback, Learner
+from twinloop.learner import Callback, Learner, Order
 from twinloop.loops.checkpoint import LightningForm
 from twinloop.processes import is_first
 from twinloop.runs.saver import Saver
@@ -56,8 +56,7 @@ class SaveCheckpoints(Checkpoint):
 class SaveCheckpointsCB(Callback):
     """Saves what the run keeps: see `Saver`. All processes pack, and the first one writes."""
 
-    follows = ("MetricsCB", "EarlyStoppingCB", "TensorBoardCB", "AverageCB")
-    precedes = ("PlateauSchedCB",)  # in Lightning too an epoch is saved before it sees its metric
+    order = Order.SAVE
 
     def __init__(self, saver: Saver, form: LightningForm) -> None:
         self.saver, self.form = saver, form
@@ -95,7 +94,7 @@ class SaveCheckpointsCB(Callback):
 class SaveBestCB(Callback):
     """Saves a validation that is the best so far, once the Learner is back in train."""
 
-    follows = ("ValidateCB", "LimitStepsCB")
+    order = Order.STOP + 1
 
     def __init__(self, saver: SaveCheckpointsCB) -> None:
         self.saver = saver

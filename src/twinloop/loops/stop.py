@@ -11,7 +11,7 @@ from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callback import CancelEpochException
 from twinloop.loops.checkpoint import LightningForm
-from twinloop.loops.save import SaveCheckpointsCB
+from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
 from twinloop.processes import world_size
 from twinloop.runs.stop import Stopped, StopSignals
 
@@ -85,7 +85,7 @@ class SaveAndStop(Checkpoint):
 class SaveAndStopCB(Callback):
     """Saves and stops after the batch in which a signal came, as `twinloop.runs.stop` does."""
 
-    follows = ("SaveCheckpointsCB", "SaveBestCB", "ValidateCB", "AverageCB")
+    order = SaveBestCB.order + 1
 
     def __init__(self, signals: StopSignals, saver: SaveCheckpointsCB, form: LightningForm) -> None:
         self.signals, self.saver, self.form = signals, saver, form

@@ -62,7 +62,7 @@ class LearnerAsTrainer:
 class TaskCB(Callback):
     """A batch of the data module as what goes into the network and what should come out."""
 
-    follows = ("DeviceCB", "TruePrecisionCB")
+    order = cbs.TruePrecisionCB.order + 1
 
     def __init__(self, task: Task, data: ImageDataModule, trainer: LearnerAsTrainer) -> None:
         self.task, self.data, self.trainer = task, data, trainer

@@ -1,7 +1,5 @@
 """Several batches to a step."""
 
-from collections.abc import Sequence
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,16 +26,10 @@ def network() -> nn.Linear:
 
 @pytest.mark.parametrize(
     ("n", "windows"),
-    [
-        (1, [[0], [1], [2], [3], [4]]),
-        (2, [[0, 1], [2, 3], [4]]),
-        (3, [[0, 1, 2], [3, 4]]),
-        (5, [[0, 1, 2, 3, 4]]),
-        (7, [[0, 1, 2, 3, 4]]),
-    ],
+    [(1, [[0], [1], [2], [3], [4]]), (2, [[0, 1], [2, 3], [4]]), (7, [[0, 1, 2, 3, 4]])],
 )
 def test_a_window_is_one_big_batch_and_the_last_one_is_divided_by_n_too(
-    n: int, windows: Sequence[Sequence[int]]
+    n: int, windows: list[list[int]]
 ) -> None:
     data, model, reference = batches(5), network(), network()
     learn = TrainLearner(model, DataLoaders(data, []), F.mse_loss, LR, [AccumulateCB(n)])

@@ -1,4 +1,4 @@
-"""The mean of the weights on the way."""
+"""The moving average of the weights."""
 
 import contextlib
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.learner.learners import Raises
 from twinloop.learner import (
     Callback,
     CancelEpochException,
@@ -29,7 +30,6 @@ class Watch(Callback):
         self.val: list[float] = []
 
     def after_predict(self, learn: Learner) -> None:
-        """The prediction is the weight."""
         (self.train if learn.training else self.val).append(learn.preds.item())
 
 
@@ -69,26 +69,18 @@ def test_the_average_may_be_any_function() -> None:
     assert weight(learn) == sum(WEIGHTS) / 4
 
 
-def test_buffers_are_averaged_too() -> None:
+@pytest.mark.parametrize(
+    ("use_buffers", "mean", "tracked"),
+    [(True, 3, 1), (False, 4, 2)],  # an average of 1.5 batches is 1 in whole numbers
+)
+def test_buffers_are_averaged_or_copied(use_buffers: bool, mean: int, tracked: int) -> None:
     model = nn.BatchNorm1d(1, momentum=1.0)  # running_mean is the mean of the last batch
     batches = [(torch.tensor([[m - 1.0], [m + 1.0]]), torch.zeros(1)) for m in (2.0, 4.0)]
-    cbs = [AverageCB(0.5)]
+    cbs = [AverageCB(0.5, use_buffers=use_buffers)]
     TrainLearner(model, DataLoaders(batches, []), lambda p, _: p.sum(), cbs=cbs).fit(1)
-    assert model.running_mean is not None
-    assert model.running_mean.item() == 3
-    assert model.num_batches_tracked is not None
-    assert model.num_batches_tracked.item() == 1  # 1.5, in whole numbers
-
-
-def test_buffers_may_be_those_of_the_model() -> None:
-    model = nn.BatchNorm1d(1, momentum=1.0)
-    batches = [(torch.tensor([[m - 1.0], [m + 1.0]]), torch.zeros(1)) for m in (2.0, 4.0)]
-    cbs = [AverageCB(0.5, use_buffers=False)]
-    TrainLearner(model, DataLoaders(batches, []), lambda p, _: p.sum(), cbs=cbs).fit(1)
-    assert model.running_mean is not None
-    assert model.running_mean.item() == 4
-    assert model.num_batches_tracked is not None
-    assert model.num_batches_tracked.item() == 2
+    buffers = model.state_dict()
+    assert buffers["running_mean"].item() == mean
+    assert buffers["num_batches_tracked"].item() == tracked
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["after the epoch", "inside the epoch"])
@@ -108,56 +100,45 @@ def test_it_is_asked_after_each_step_and_each_epoch(inside: bool) -> None:
     assert {weight(learn), *watch.val} == {0}  # a copy of the weights before the first step
 
 
-def test_only_some_steps_are_averaged() -> None:
-    average = AverageCB(0.5, should_update=lambda step, _: step is not None and step % 2 == 0)
-    learn = learner(average)
-    learn.fit(2)
-    assert weight(learn) == (WEIGHTS[0] + WEIGHTS[2]) / 2
-    assert average.seen == 3
-
-
 def test_only_epochs_are_averaged() -> None:
-    learn = learner(AverageCB(0.5, should_update=lambda _, epoch: epoch is not None), Watch())
+    average = AverageCB(0.5, should_update=lambda _, epoch: epoch is not None)
+    learn = learner(average, watch := Watch())
     learn.fit(2)
-    assert learn.cbs[-1].val == [0, WEIGHTS[1]]  # type: ignore[attr-defined]
+    assert watch.val == [0, WEIGHTS[1]]
     assert weight(learn) == (WEIGHTS[1] + WEIGHTS[3]) / 2
 
 
-class Ends(Callback):
-    """Ends valid before or after its weights were exchanged."""
-
-    def __init__(self, event: str, error: Exception) -> None:
-        self.error = error
-        setattr(self, event, self._raise)
-
-    def _raise(self, learn: Learner) -> None:
-        if not learn.training:
-            raise self.error
-
-
 @pytest.mark.parametrize("inside", [False, True])
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("event", ["before_epoch", "after_predict"])
-@pytest.mark.parametrize("error", [CancelFitException(), ValueError()])
+@pytest.mark.parametrize(
+    ("event", "error", "order"),
+    [
+        ("before_epoch", ValueError(), AverageCB.order - 1),
+        ("before_epoch", CancelFitException(), AverageCB.order + 1),
+        ("after_predict", ValueError(), 0),
+    ],
+)
 def test_the_weights_are_the_models_own_again_however_valid_ends(
-    error: Exception, event: str, first: bool, inside: bool
+    event: str, error: Exception, order: int, inside: bool
 ) -> None:
-    cbs: list[Callback] = [AverageCB(0.5), Ends(event, error)]
-    learn = learner(*(cbs[::-1] if first else cbs), *([ValidateCB()] if inside else []))
+    ends = Raises(event, error, lambda learn: not learn.training, order)
+    learn = learner(average := AverageCB(0.5), ends, *([ValidateCB()] if inside else []))
     with contextlib.suppress(ValueError):
         learn.fit(2, valid=not inside)
     assert weight(learn) == WEIGHTS[1]
-    assert cbs[0].average.module.weight.item() == MEANS[1]  # type: ignore[attr-defined]
+    assert next(average.average.parameters()).item() == MEANS[1]
 
 
-def test_train_goes_on_with_the_weights_after_a_cancelled_validation() -> None:
-    learn = learner(Ends("before_epoch", CancelEpochException()), AverageCB(0.5), Watch())
+@pytest.mark.parametrize("order", [AverageCB.order - 1, AverageCB.order + 1])
+def test_train_continues_with_the_weights_after_a_cancelled_validation(order: int) -> None:
+    no_valid = CancelEpochException()
+    cancel = Raises("before_epoch", no_valid, lambda learn: not learn.training, order)
+    learn = learner(cancel, AverageCB(0.5), watch := Watch())
     learn.fit(2)
-    assert learn.cbs[-1].train == [0, *WEIGHTS[:3]]  # type: ignore[attr-defined]
+    assert watch.train == [0, *WEIGHTS[:3]]
     assert weight(learn) == MEANS[3]
 
 
-def test_an_average_goes_on_where_it_was() -> None:
+def test_an_average_is_resumed() -> None:
     first = AverageCB(0.5)
     learner(first).fit(1)
     learn = learner(second := AverageCB(0.5))

@@ -1,4 +1,4 @@
-"""Gradients of 3 and 4 have a norm of 5."""
+"""Gradients of -3 and 4 have a norm of 5."""
 
 import pytest
 import torch
@@ -21,29 +21,20 @@ def stepped(inputs: list[list[float]], *cbs: Callback) -> Tensor:
 @pytest.mark.parametrize(
     ("limit", "algorithm", "expected"),
     [
-        (1.0, "norm", [0.6, 0.8]),
-        (2.5, "norm", [1.5, 2.0]),
-        (5.5, "norm", [3.0, 4.0]),
-        (3.5, "value", [3.0, 3.5]),
-        (1, "value", [1.0, 1.0]),
-        (4.0, "value", [3.0, 4.0]),
+        (2.5, "norm", [-1.5, 2.0]),
+        (5.5, "norm", [-3.0, 4.0]),
+        (3.5, "value", [-3.0, 3.5]),
+        (1, "value", [-1.0, 1.0]),
     ],
 )
 def test_by_norm_and_by_value(limit: float, algorithm: str, expected: list[float]) -> None:
-    found = stepped([[3.0, 4.0]], GradientClipCB(limit, algorithm))
+    found = stepped([[-3.0, 4.0]], GradientClipCB(limit, algorithm))
     # torch divides by the norm and one millionth.
     assert torch.allclose(found, torch.tensor(expected), rtol=1e-6, atol=0)
 
 
-def test_a_negative_number_is_cut_on_its_own_side() -> None:
-    found = stepped([[-3.0, 0.5]], GradientClipCB(1.0, "value"))
-    assert torch.equal(found, torch.tensor([-1.0, 0.5]))
-
-
-@pytest.mark.parametrize("clip_first", [True, False])
-def test_a_window_is_clipped_once_as_a_whole(clip_first: bool) -> None:
-    cbs: list[Callback] = [GradientClipCB(1.0), AccumulateCB(2)]
-    found = stepped([[6.0, 0.0], [0.0, 8.0]], *(cbs if clip_first else cbs[::-1]))
+def test_a_window_is_clipped_once_as_a_whole() -> None:
+    found = stepped([[6.0, 0.0], [0.0, 8.0]], GradientClipCB(1.0), AccumulateCB(2))
     assert torch.allclose(found, torch.tensor([0.6, 0.8]), rtol=1e-6, atol=0)
 
 

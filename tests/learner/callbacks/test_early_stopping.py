@@ -1,4 +1,4 @@
-"""When a metric has not become better for long enough."""
+"""The epoch after which a fit is stopped, and why."""
 
 from math import inf, nan
 from typing import Any
@@ -6,34 +6,16 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from torch import nn
 
+from tests.learner.learners import Values, scalar
 from twinloop.errors import UserError
-from twinloop.learner import Callback, DataLoaders, Learner, TrainLearner
-from twinloop.learner.callbacks import EarlyStoppingCB, MetricsCB, ValidateCB
+from twinloop.learner.callbacks import EarlyStoppingCB, ValidateCB
 from twinloop.learner.callbacks.early_stopping import Reason, When
 
 
-class Numbers(MetricsCB):
-    """Has one number after another for metrics, in train and in valid."""
-
-    def __init__(self, **numbers: list[float]) -> None:
-        super().__init__()
-        self.numbers = numbers
-
-    def after_epoch(self, learn: Learner) -> None:
-        """The epoch's number."""
-        for name, numbers in self.numbers.items():
-            if name.startswith(learn.stage):
-                learn.metrics[name.replace("_", "/", 1)] = torch.tensor(numbers[learn.epoch])
-
-
 def epochs(stop: EarlyStoppingCB, **numbers: list[float]) -> int:
-    """After how many epochs a fit ends that would have as many as there are numbers."""
-    batch = (torch.ones(1, 1), torch.ones(1, 1))
-    dls = DataLoaders([batch], [batch])
-    cbs: list[Callback] = [stop, Numbers(**numbers)]
-    learn = TrainLearner(nn.Linear(1, 1), dls, nn.functional.mse_loss, cbs=cbs)
+    """The epochs of a fit that would have as many as there are numbers."""
+    learn = scalar(stop, Values(**numbers))
     learn.fit(len(next(iter(numbers.values()))))
     return learn.epoch
 
@@ -41,16 +23,12 @@ def epochs(stop: EarlyStoppingCB, **numbers: list[float]) -> int:
 @pytest.mark.parametrize(
     ("losses", "patience", "min_delta", "expected"),
     [
-        ([5, 4, 3, 2, 1], 1, 0, 5),
         ([5, 4, 4, 3, 3], 1, 0, 3),  # as good is no better
         ([5, 6, 4, 6, 5, 4, 3], 3, 0, 6),
         ([5, 6, 4, 6, 5, 3, 3], 3, 0, 7),
         ([5, 4.5, 4.25, 4, 3], 1, 0.5, 2),  # better by min_delta exactly is not enough
-        ([5, 4.25, 3.5, 3.25, 1], 1, 0.5, 4),
         ([5, 4.75, 4.375, 4, 3], 2, 0.5, 5),  # compared with the best, not with the last
-        ([1, 1, 1, 1], 3, 0, 4),
         ([5, nan, 4, 3], 3, 0, 2),
-        ([inf, 4, 3], 3, 0, 1),
         ([5, -inf, 3], 3, 0, 2),
     ],
 )
@@ -64,13 +42,13 @@ def test_patience_and_min_delta(
     assert epochs(stop("max"), val_loss=[-loss for loss in losses]) == expected
 
 
-def test_a_train_metric_is_looked_at_after_train() -> None:
+def test_a_metric_of_train_is_checked_after_train() -> None:
     stop = EarlyStoppingCB("train/accuracy", "max", patience=1)
     assert epochs(stop, train_accuracy=[1, 2, 2, 3], val_accuracy=[4, 3, 2, 1]) == 3
     assert stop.stopped_epoch == 2
 
 
-def test_it_goes_on_waiting_after_a_resume() -> None:
+def test_a_resumed_run_continues_to_count() -> None:
     first = EarlyStoppingCB(patience=3)
     assert epochs(first, val_loss=[2, 3, 3]) == 3
     assert first.state_dict() == {
@@ -84,9 +62,6 @@ def test_it_goes_on_waiting_after_a_resume() -> None:
     second.load_state_dict(first.state_dict())
     assert epochs(second, val_loss=[2.5, 1, 1, 1]) == 1
     assert second.reason is Reason.PATIENCE
-    third = EarlyStoppingCB()
-    third.load_state_dict(second.state_dict())
-    assert third.state_dict() == second.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -98,23 +73,16 @@ def test_it_goes_on_waiting_after_a_resume() -> None:
         ({"stopping_threshold": 0, "divergence_threshold": 9}, [5, 4, 3], 3, Reason.NONE),
         ({"divergence_threshold": 6}, [inf, 1], 1, Reason.NOT_FINITE),
         ({"divergence_threshold": 6, "check_finite": False}, [inf, 1], 1, Reason.DIVERGENCE),
-        ({"check_finite": False}, [5, nan, 4, -inf, 3], 5, Reason.NONE),
         ({"check_finite": False, "patience": 2}, [5, nan, nan, 1], 3, Reason.PATIENCE),
         ({"patience": 0}, [5, 4, 3, 3, 1], 4, Reason.PATIENCE),
     ],
 )
-def test_thresholds_and_what_is_not_finite(
+def test_thresholds_and_values_that_are_not_finite(
     options: dict[str, Any], losses: list[float], expected: int, reason: Reason
 ) -> None:
     stop = EarlyStoppingCB("val/loss", **options)
     assert epochs(stop, val_loss=losses) == expected
     assert (stop.reason, stop.stopped_epoch) == (reason, expected - 1 if reason else 0)
-    mirrored = {
-        name: -value if name.endswith("threshold") else value for name, value in options.items()
-    }
-    stop = EarlyStoppingCB("val/loss", "max", **mirrored)
-    assert epochs(stop, val_loss=[-loss for loss in losses]) == expected
-    assert stop.reason is reason
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -144,7 +112,7 @@ def test_lightnings_early_stopping_decides_the_same(options: dict[str, Any], mod
                 break
 
 
-def test_a_metric_that_is_missing_is_no_check_where_that_is_said() -> None:
+def test_a_metric_that_is_missing_is_not_checked_unless_strict() -> None:
     stop = EarlyStoppingCB("val/accuracy", patience=1, strict=False)
     assert epochs(stop, val_loss=[1, 1, 1]) == 3
     assert stop.waited == 0
@@ -163,16 +131,9 @@ def test_a_metric_that_is_missing_is_no_check_where_that_is_said() -> None:
 )
 def test_when_it_checks(when: When, monitor: str, checks: int) -> None:
     stop = EarlyStoppingCB(monitor, patience=99, strict=False, when=when)
-    batch = (torch.ones(1, 1), torch.ones(1, 1))
-    numbers = Numbers(val_loss=[1, 1], train_loss=[1, 1])
-    cbs: list[Callback] = [stop, numbers, ValidateCB(every_n_batches=1)]
-    dls = DataLoaders([batch] * 3, [batch])
-    TrainLearner(nn.Linear(1, 1), dls, nn.functional.mse_loss, cbs=cbs).fit(2, valid=False)
+    values = Values(val_loss=[1, 1], train_loss=[1, 1])
+    scalar(stop, values, ValidateCB(every_n_batches=1)).fit(2, valid=False)
     assert 1 + stop.waited == checks  # the first is better than nothing
-
-
-def test_a_metric_of_any_name_may_be_looked_at_after_an_epoch() -> None:
-    assert EarlyStoppingCB("f1", when="epoch").monitor == "f1"
 
 
 @pytest.mark.parametrize(
@@ -185,6 +146,7 @@ def test_a_metric_of_any_name_may_be_looked_at_after_an_epoch() -> None:
 def test_what_would_never_stop_is_refused(monitor: str, mode: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EarlyStoppingCB(monitor, mode)
+    assert EarlyStoppingCB("f1", when="epoch").monitor == "f1"  # any name at the end of an epoch
 
 
 def test_a_metric_that_is_not_there_is_an_error() -> None:

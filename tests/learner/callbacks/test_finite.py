@@ -1,4 +1,4 @@
-"""A loss that is no number ends the fit before the step, and only there."""
+"""A loss that is not finite ends the fit before the step, and only there."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.learner.learners import assert_equal, weights
 from twinloop.finite import NotFiniteError
 from twinloop.learner import (
     Callback,
@@ -31,10 +32,6 @@ def rows(loader: list[Any], num: int) -> Tensor:
     return torch.arange(len(loader[num][0])) + 10 * num
 
 
-def weights(learn: Learner) -> list[Tensor]:
-    return [weight.detach().clone() for weight in learn.model.parameters()]
-
-
 def test_the_fit_ends_with_the_weights_of_the_last_good_step() -> None:
     good = learner([GOOD, GOOD], [])
     good.fit(1, valid=False)
@@ -49,13 +46,8 @@ def test_the_fit_ends_with_the_weights_of_the_last_good_step() -> None:
         "rows: [20, 21]",
         "in FiniteLossCB.after_backward, epoch 0, batch 2",
     ]
-    assert all(map(torch.equal, weights(learn), weights(good)))
+    assert_equal(weights(learn), weights(good))
     assert learn.steps == 2
-
-
-def test_without_rows_the_batch_is_named() -> None:
-    with pytest.raises(NotFiniteError, match=r"batch 1 of train \(step 1\); first not"):
-        learner([BAD], [], FiniteLossCB()).fit(1, valid=False)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
@@ -71,12 +63,12 @@ def test_validation_ends_it_too_in_any_of_its_batches(bad: int) -> None:
 
 def test_a_window_ends_before_its_step() -> None:
     learn = learner([GOOD, GOOD, BAD, GOOD], [], FiniteLossCB(), AccumulateCB(2))
-    with pytest.raises(NotFiniteError, match=r"batch 3 of train \(step 2\)"):
+    with pytest.raises(NotFiniteError, match=r"batch 3 of train \(step 2\); first not"):
         learn.fit(1, valid=False)
     assert learn.steps == 1
 
 
-def test_a_batch_or_a_validation_that_was_cancelled_is_not_asked_for() -> None:
+def test_a_cancelled_batch_or_validation_is_not_checked() -> None:
     class SkipsBad(Callback):
         def before_batch(self, learn: Learner) -> None:
             if not learn.batch[0].isfinite().all() and learn.training:
@@ -91,7 +83,7 @@ def test_a_batch_or_a_validation_that_was_cancelled_is_not_asked_for() -> None:
     assert learn.steps == 2
 
 
-def test_the_generator_goes_on_as_if_nothing_had_been_computed_twice() -> None:
+def test_computing_a_batch_once_more_leaves_the_random_state() -> None:
     states = []
     for cb in (FiniteLossCB(), Callback()):
         learn = learner([GOOD, BAD], [], cb)
@@ -104,7 +96,7 @@ def test_the_generator_goes_on_as_if_nothing_had_been_computed_twice() -> None:
     assert torch.equal(*states)
 
 
-def test_a_search_for_a_rate_may_run_away() -> None:
+def test_a_search_for_a_rate_may_diverge() -> None:
     learn = learner([GOOD] * 30, [], FiniteLossCB())
     found = lr_find(learn, start=1e10, gamma=1e10, max_mult=torch.inf)
     assert found.losses[-1] != found.losses[-1] or found.losses[-1] == torch.inf

@@ -1,4 +1,4 @@
-"""The numbers of an epoch."""
+"""The metrics of an epoch."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from tests.learner.learners import Batch, Raises, classes
 from twinloop.learner import (
     Accuracy,
     Callback,
@@ -17,13 +18,7 @@ from twinloop.learner import (
 )
 from twinloop.learner.callbacks import LimitBatchesCB, MetricsCB, ValidateCB
 
-draw = torch.Generator().manual_seed(0)
-TRAIN = [
-    (torch.randn(n, 4, generator=draw), torch.randint(3, (n,), generator=draw)) for n in (5, 5, 2)
-]
-VALID = [
-    (torch.randn(n, 4, generator=draw), torch.randint(3, (n,), generator=draw)) for n in (6, 1)
-]
+TRAIN, VALID = classes(5, 5, 2), classes(6, 1, seed=1)
 
 
 def learner(*cbs: Callback, lr: float = 0.0) -> Learner:
@@ -31,7 +26,7 @@ def learner(*cbs: Callback, lr: float = 0.0) -> Learner:
     return TrainLearner(nn.Linear(4, 3), DataLoaders(TRAIN, VALID), lr=lr, cbs=cbs)
 
 
-def whole(learn: Learner, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+def whole(learn: Learner, batches: list[Batch]) -> dict[str, float]:
     """Loss and accuracy over all rows at once."""
     xb, yb = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
     preds = learn.model(xb)
@@ -40,7 +35,7 @@ def whole(learn: Learner, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> d
 
 
 @pytest.mark.parametrize("theirs", [False, True], ids=["ours", "torchmetrics"])
-def test_an_epochs_numbers_are_those_of_all_its_rows(theirs: bool) -> None:
+def test_the_metrics_of_an_epoch_are_those_of_all_its_rows(theirs: bool) -> None:
     accuracy = MulticlassAccuracy(3, average="micro") if theirs else Accuracy()
     learn = learner(metrics := MetricsCB(accuracy=accuracy))
     learn.fit(2)
@@ -76,38 +71,24 @@ def test_validation_inside_an_epoch_leaves_those_of_train() -> None:
 
 
 def test_a_cancelled_batch_counts_if_its_loss_was_there() -> None:
-    class Skip(Callback):
-        def after_predict(self, learn: Learner) -> None:
-            if learn.num == 1:
-                raise CancelBatchException
-
-    learn = learner(MetricsCB(), Skip())
+    skip = Raises("after_predict", CancelBatchException(), lambda learn: learn.num == 1)
+    learn = learner(MetricsCB(), skip)
     learn.fit(1)
     assert learn.metrics["train/loss"].item() == pytest.approx(
         whole(learn, [TRAIN[0], TRAIN[2]])["loss"], rel=1e-6
     )
 
 
-def test_a_cancelled_pass_has_no_numbers() -> None:
-    class Stop(Callback):
-        def after_batch(self, learn: Learner) -> None:
-            if not learn.training:
-                raise CancelEpochException
-
-    learn = learner(metrics := MetricsCB(), Stop())
+def test_a_cancelled_pass_has_no_metrics() -> None:
+    stop = Raises("after_batch", CancelEpochException(), lambda learn: not learn.training)
+    learn = learner(metrics := MetricsCB(), stop)
     learn.fit(1)
     assert learn.metrics.keys() == {"train/loss"}
     assert metrics.history == []
 
 
-def test_a_pass_of_no_batches_has_no_numbers() -> None:
+def test_a_pass_of_no_batches_has_no_metrics_and_a_fit_has_its_own_history() -> None:
     learn = learner(metrics := MetricsCB(), LimitBatchesCB(val=0))
-    learn.fit(1)
-    assert [row.keys() for row in metrics.history] == [{"epoch", "train/loss"}]
-
-
-def test_a_second_fit_has_its_own_history() -> None:
-    learn = learner(metrics := MetricsCB())
-    learn.fit(2)
-    learn.fit(1)
-    assert len(metrics.history) == 1
+    for n_epochs in (2, 1):
+        learn.fit(n_epochs)
+        assert [row.keys() for row in metrics.history] == [{"epoch", "train/loss"}] * n_epochs

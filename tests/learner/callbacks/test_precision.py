@@ -1,17 +1,20 @@
-"""Which types a batch is computed in, and that nothing of them stays behind."""
+"""The types that a batch is computed in, and that they are restored after it."""
+
+import contextlib
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.learner.learners import Raises, assert_equal, classes, weights
 from twinloop.learner import (
     Callback,
     CancelBatchException,
-    CancelEpochException,
     CancelFitException,
     DataLoaders,
     Learner,
+    Order,
 )
 from twinloop.learner.callbacks import (
     AccumulateCB,
@@ -23,10 +26,7 @@ from twinloop.learner.callbacks import (
     ValidateCB,
 )
 
-draw = torch.Generator().manual_seed(0)
-DATA = [
-    (torch.randn(6, 4, generator=draw), torch.randint(3, (6,), generator=draw)) for _ in range(3)
-]
+DATA = classes(6, 6, 6)
 
 
 def network() -> nn.Module:
@@ -39,23 +39,22 @@ def learner(*cbs: Callback, model: nn.Module | None = None) -> Learner:
 
 
 class Types(Callback):
-    """Writes down in which types a batch is computed."""
-
-    follows = ("MixedPrecisionCB", "TruePrecisionCB")
+    """Writes down the types that a batch is computed in."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[torch.dtype, ...]] = []
 
     def after_predict(self, learn: Learner) -> None:
-        """What was predicted, from what."""
         self.preds = learn.batch[0].dtype, learn.preds.dtype
 
     def after_loss(self, learn: Learner) -> None:
-        """Whether this is the way out of autocast and of the default."""
-        outside = not torch.is_autocast_enabled("cpu")
-        assert outside
-        assert torch.get_default_dtype() == torch.float32
+        assert_left()
         self.seen.append((*self.preds, learn.loss.dtype))
+
+
+def assert_left() -> None:
+    assert not torch.is_autocast_enabled("cpu")
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_mixed_bfloat16_is_a_loop_written_by_hand() -> None:
@@ -71,18 +70,7 @@ def test_mixed_bfloat16_is_a_loop_written_by_hand() -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         opt.step()
         opt.zero_grad()
-    for ours, theirs in zip(learn.model.parameters(), model.parameters(), strict=True):
-        assert ours.dtype == torch.float32
-        assert torch.equal(ours, theirs)
-
-
-def test_mixed_differs_from_full_precision() -> None:
-    one, other = learner(MixedPrecisionCB()), learner(TrainCB())
-    for learn in (one, other):
-        learn.fit(1)
-    a, b = next(one.model.parameters()), next(other.model.parameters())
-    assert not torch.equal(a, b)
-    assert torch.allclose(a, b, atol=1e-2)
+    assert_equal(learn.model.state_dict(), model.state_dict())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -97,9 +85,7 @@ def test_true_precision_is_a_loop_written_by_hand(dtype: torch.dtype) -> None:
         F.cross_entropy(model(xb.to(dtype)), yb).backward()  # type: ignore[no-untyped-call]
         opt.step()
         opt.zero_grad()
-    for ours, theirs in zip(learn.model.parameters(), model.parameters(), strict=True):
-        assert ours.dtype == dtype
-        assert torch.equal(ours, theirs)
+    assert_equal(learn.model.state_dict(), model.state_dict())
 
 
 def test_what_a_model_makes_anew_has_the_true_precision_and_labels_stay_whole() -> None:
@@ -125,48 +111,27 @@ def test_what_a_model_makes_anew_has_the_true_precision_and_labels_stay_whole() 
     assert set(labels) == {torch.int64}
 
 
-class Ends(Callback):
-    """Raises at an event of the second batch."""
-
-    def __init__(self, event: str, error: BaseException) -> None:
-        self.error = error
-        setattr(self, event, self._raise)
-
-    def _raise(self, learn: Learner) -> None:
-        if learn.num == 1:
-            raise self.error
+FIRST, LAST = Order.PREPARE, Order.DEFAULT  # before precision has acted on the event, and after it
 
 
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("event", ["before_batch", "after_predict", "after_loss", "after_batch"])
 @pytest.mark.parametrize(
-    "error",
+    ("event", "error", "order"),
     [
-        CancelBatchException(),
-        CancelEpochException(),
-        CancelFitException(),
-        ValueError(),
-        KeyboardInterrupt(),
+        ("before_batch", CancelBatchException(), FIRST),
+        ("before_batch", CancelFitException(), LAST),
+        ("after_predict", ValueError(), LAST),
+        ("after_loss", KeyboardInterrupt(), FIRST),
     ],
-    ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("kind", ["mixed", "true"])
 def test_neither_autocast_nor_a_default_is_left_however_a_batch_ends(
-    kind: str, error: BaseException, event: str, first: bool
+    kind: str, event: str, error: BaseException, order: int
 ) -> None:
-    precision: list[Callback] = [MixedPrecisionCB()]
-    if kind == "true":
-        precision = [TrainCB(), TruePrecisionCB(torch.float64)]
-    ends: list[Callback] = [Ends(event, error)]
-    cbs = [*ends, *precision] if first else [*precision, *ends]
-    caught = None
-    try:
+    cbs: list[Callback] = [Raises(event, error, lambda learn: learn.num == 1, order)]
+    cbs += [TrainCB(), TruePrecisionCB(torch.float64)] if kind == "true" else [MixedPrecisionCB()]
+    with contextlib.suppress(ValueError, KeyboardInterrupt):
         learner(*cbs).fit(2)
-    except BaseException as found:
-        caught = found
-    assert caught is (error if isinstance(error, ValueError | KeyboardInterrupt) else None)
-    assert not torch.is_autocast_enabled("cpu")
-    assert torch.get_default_dtype() == torch.float32
+    assert_left()
 
 
 def test_an_error_of_the_model_leaves_neither() -> None:
@@ -174,8 +139,7 @@ def test_an_error_of_the_model_leaves_neither() -> None:
     for cbs in ([MixedPrecisionCB()], [TrainCB(), TruePrecisionCB(torch.float64)]):
         with pytest.raises(RuntimeError, match="shapes"):
             learner(*cbs, model=bad).fit(1)
-        assert not torch.is_autocast_enabled("cpu")
-        assert torch.get_default_dtype() == torch.float32
+        assert_left()
 
 
 def test_validation_inside_a_batch_leaves_the_types_as_they_are() -> None:
@@ -184,17 +148,14 @@ def test_validation_inside_a_batch_leaves_the_types_as_they_are() -> None:
     one.fit(1, valid=False)
     other = learner(*cbs[:3])
     other.fit(1)
-    assert all(map(torch.equal, one.model.parameters(), other.model.parameters()))
+    assert_equal(weights(one), weights(other))
 
 
 # --- float16, whose scaler works on a CPU too ---------------------------------------------------
 
 
-def test_float16_is_scaled_before_backward_and_down_before_anyone_looks() -> None:
+def test_float16_is_scaled_before_backward_and_down_before_other_callbacks_see_it() -> None:
     class Norms(Callback):
-        follows = ("MixedPrecisionCB",)
-        precedes = ("GradientClipCB",)
-
         def after_backward(self, learn: Learner) -> None:
             self.scaled = self.norm(learn)
 
@@ -212,7 +173,7 @@ def test_float16_is_scaled_before_backward_and_down_before_anyone_looks() -> Non
 
 def test_a_gradient_that_overflows_is_no_step_and_halves_the_scale() -> None:
     class Overflow(Callback):
-        precedes = ("MixedPrecisionCB",)
+        order = MixedPrecisionCB.order - 1
 
         def before_step(self, learn: Learner) -> None:
             weight = next(learn.model.parameters())
@@ -220,9 +181,9 @@ def test_a_gradient_that_overflows_is_no_step_and_halves_the_scale() -> None:
             weight.grad[0, 0] = torch.inf
 
     learn = learner(mixed := MixedPrecisionCB(torch.float16), Overflow())
-    before = [weight.clone() for weight in learn.model.parameters()]
+    before = weights(learn)
     learn.fit(1)
-    assert all(map(torch.equal, before, learn.model.parameters()))
+    assert_equal(weights(learn), before)
     assert mixed.scaler is not None
     assert mixed.scaler.get_scale() == 2.0**16 / 2**3
     # A checkpoint keeps the scale.

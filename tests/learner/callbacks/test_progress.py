@@ -1,5 +1,6 @@
-"""A line for each epoch, and a bar where there is a terminal."""
+"""A line for each epoch, and a bar on a terminal."""
 
+import contextlib
 import itertools
 import re
 import time
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.learner.learners import Raises
 from twinloop.learner import (
     Callback,
     CancelEpochException,
@@ -31,7 +33,7 @@ def learner(*cbs: Callback) -> Learner:
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second passes whenever somebody looks at the clock."""
+    """The clock advances by one second whenever it is read."""
     seconds = itertools.count(100.0)
     monkeypatch.setattr(time, "perf_counter", lambda: next(seconds))
 
@@ -47,20 +49,16 @@ def test_the_lines(inside: bool, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_validation_alone_has_its_own_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_line_of_validation_alone_and_without_metrics(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     learner(ProgressCB(), MetricsCB()).fit(1, train=False)
-    assert capsys.readouterr().out == "epoch 1/1  1.0 s  val/loss 25.0000\n"
-
-
-def test_without_metrics_there_is_the_time(capsys: pytest.CaptureFixture[str]) -> None:
     learner(ProgressCB()).fit(1)
-    assert capsys.readouterr().out == "epoch 1/1  1.0 s\n"
+    assert capsys.readouterr().out == "epoch 1/1  1.0 s  val/loss 25.0000\nepoch 1/1  1.0 s\n"
 
 
 def test_the_bars(capsys: pytest.CaptureFixture[str]) -> None:
     class Look(Callback):
-        follows = ("ProgressCB",)
-
         def after_batch(self, learn: Learner) -> None:
             seen.append([(t.description, t.completed, t.total) for t in progress.bars.tasks])
 
@@ -78,8 +76,6 @@ def test_the_bars(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_bar_of_valid_is_below_that_of_train() -> None:
     class Look(Callback):
-        follows = ("ProgressCB",)
-
         def after_batch(self, learn: Learner) -> None:
             if not learn.training:
                 seen.append([t.description for t in progress.bars.tasks])
@@ -90,38 +86,29 @@ def test_a_bar_of_valid_is_below_that_of_train() -> None:
     assert seen == [["epoch 1/1 train", "epoch 1/1 val"]]
 
 
-class Ends(Callback):
-    """Raises at some event of valid, or at any of the fit."""
-
-    def __init__(self, event: str, error: Exception) -> None:
-        self.error = error
-        setattr(self, event, self._raise)
-
-    def _raise(self, learn: Learner) -> None:
-        if not learn.training or not learn.n_batches:
-            raise self.error
+def in_valid(learn: Learner) -> bool:
+    return not learn.training
 
 
-@pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("event", ["before_fit", "before_epoch", "after_loss"])
-@pytest.mark.parametrize("error", [CancelFitException(), ValueError("here")])
-def test_the_terminal_is_given_back_however_a_fit_ends(
-    error: Exception, event: str, first: bool
-) -> None:
-    progress = ProgressCB(bar=True)
-    cbs: list[Callback] = [progress, Ends(event, error)]
-    learn = learner(*(cbs[::-1] if first else cbs))
-    if isinstance(error, ValueError):
-        with pytest.raises(ValueError, match="here"):
-            learn.fit(2)
-    else:
+@pytest.mark.parametrize(
+    "ends",
+    [
+        Raises("before_fit", ValueError(), order=ProgressCB.order - 1),
+        Raises("before_fit", CancelFitException()),
+        Raises("before_epoch", CancelFitException(), in_valid),
+        Raises("after_loss", ValueError(), in_valid),
+    ],
+)
+def test_the_terminal_is_given_back_however_a_fit_ends(ends: Raises) -> None:
+    learn = learner(progress := ProgressCB(bar=True), ends)
+    with contextlib.suppress(ValueError):
         learn.fit(2)
     assert not progress.bars.live.is_started
     assert progress.bars.tasks == []
 
 
 def test_a_validation_that_is_cancelled_leaves_the_bar_of_train() -> None:
-    cancel = Ends("before_epoch", CancelEpochException())
+    cancel = Raises("before_epoch", CancelEpochException(), in_valid)
     learn = learner(cancel, ValidateCB(every_n_batches=1), ProgressCB(bar=False))
     learn.fit(2, valid=False)
     assert learn.steps == 8

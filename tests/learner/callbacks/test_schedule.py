@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
+from tests.learner.learners import Values, scalar
 from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner, TrainLearner
 from twinloop.learner.callbacks import (
@@ -19,48 +20,43 @@ from twinloop.learner.callbacks import (
     ValidateCB,
 )
 
-BATCH = (torch.ones(1, 1), torch.ones(1, 1))
 halve = partial(StepLR, step_size=1, gamma=0.5)
 
 
 class Rates(Callback):
     """Writes down the rate of each step, and that of each batch of valid."""
 
+    order = BatchSchedCB.order - 1
+
     def __init__(self) -> None:
         self.train: list[float] = []
         self.val: list[float] = []
 
     def after_step(self, learn: Learner) -> None:
-        """The rate that a step has had; schedulers come after this callback."""
         self.train.append(learn.opt.param_groups[0]["lr"])
 
     def after_loss(self, learn: Learner) -> None:
-        """The rate at a validation."""
         if not learn.training:
             self.val.append(learn.opt.param_groups[0]["lr"])
 
 
 def rates(*cbs: Callback, n: int = 3, n_epochs: int = 2, valid: bool = True) -> Rates:
     found = Rates()
-    dls = DataLoaders([BATCH] * n, [BATCH])
-    learn = TrainLearner(nn.Linear(1, 1), dls, nn.functional.mse_loss, 8.0, [found, *cbs])
-    learn.fit(n_epochs, valid=valid)
+    scalar(found, *cbs, train=n, lr=8.0).fit(n_epochs, valid=valid)
     return found
 
 
-def test_by_the_batch() -> None:
+def test_by_the_step() -> None:
     assert rates(BatchSchedCB(halve)).train == [8, 4, 2, 1, 0.5, 0.25]
-
-
-def test_by_the_batch_is_by_the_step_where_batches_are_accumulated() -> None:
     assert rates(BatchSchedCB(halve), AccumulateCB(2)).train == [8, 4, 2, 1]
 
 
 def test_by_the_epoch() -> None:
     assert rates(EpochSchedCB(halve), n_epochs=3).train == [8, 8, 8, 4, 4, 4, 2, 2, 2]
+    assert rates(LimitBatchesCB(train=2), EpochSchedCB(halve)).train == [8, 8, 4, 4]
 
 
-def test_by_the_epoch_moves_before_validation() -> None:
+def test_by_the_epoch_it_steps_before_validation() -> None:
     cbs = [ValidateCB(), EpochSchedCB(halve)]
     assert rates(*cbs, valid=False).val == [4, 2]
     assert rates(EpochSchedCB(halve)).val == [4, 2]
@@ -69,51 +65,19 @@ def test_by_the_epoch_moves_before_validation() -> None:
     assert found.train == [8, 8, 8, 4, 4, 4]
 
 
-def test_the_last_batch_is_that_of_a_limited_epoch() -> None:
-    assert rates(LimitBatchesCB(train=2), EpochSchedCB(halve)).train == [8, 8, 4, 4]
-
-
-def test_one_cycle_is_torchs() -> None:
-    one_cycle = partial(OneCycleLR, max_lr=1.0, total_steps=6)
-    model = nn.Linear(1, 1)
-    opt = torch.optim.SGD(model.parameters(), 8.0)
-    sched = OneCycleLR(opt, max_lr=1.0, total_steps=6)
-    expected = []
-    for _ in range(6):
-        expected.append(opt.param_groups[0]["lr"])
-        opt.step()
-        sched.step()
-    assert rates(BatchSchedCB(one_cycle)).train == expected
-    assert len(set(expected)) == 6
-
-
-class Losses(MetricsCB):
-    """Has one number after another for val/loss."""
-
-    def __init__(self, *losses: float) -> None:
-        super().__init__()
-        self.values = losses
-
-    def after_epoch(self, learn: Learner) -> None:
-        """The epoch's number."""
-        if not learn.training:
-            learn.metrics["val/loss"] = torch.tensor(self.values[learn.epoch])
-
-
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        ([4.0, 3.0, 2.0, 1.0], [8, 8, 8, 8]),
         ([4.0, 4.0, 4.0, 4.0], [8, 8, 4, 2]),
         ([4.0, 5.0, 3.0, 4.0], [8, 8, 4, 4]),
     ],
 )
 def test_on_a_plateau(losses: list[float], expected: list[float]) -> None:
     plateau = PlateauSchedCB(partial(ReduceLROnPlateau, factor=0.5, patience=0))
-    assert rates(plateau, Losses(*losses), n=1, n_epochs=4).train == expected
+    assert rates(plateau, Values(val_loss=losses), n=1, n_epochs=4).train == expected
     # Also where validation is inside the epoch.
     plateau = PlateauSchedCB(partial(ReduceLROnPlateau, factor=0.5, patience=0))
-    cbs = [plateau, Losses(*losses), ValidateCB()]
+    cbs = [plateau, Values(val_loss=losses), ValidateCB()]
     assert rates(*cbs, n=1, n_epochs=4, valid=False).train == expected
 
 
@@ -124,7 +88,7 @@ def test_a_plateau_needs_its_metric() -> None:
 
 
 @pytest.mark.parametrize("kind", [BatchSchedCB, EpochSchedCB])
-def test_a_scheduler_goes_on_where_it_was(kind: type[BatchSchedCB | EpochSchedCB]) -> None:
+def test_a_scheduler_is_resumed(kind: type[BatchSchedCB | EpochSchedCB]) -> None:
     def linear(opt: torch.optim.Optimizer) -> LambdaLR:
         return LambdaLR(opt, lambda step: 1 / (1 + step))
 

@@ -1,4 +1,4 @@
-"""One concern a file; each says in `follows` and `precedes` which others it has to know of."""
+"""The callbacks, one concern per file; `Order` has their places."""
 
 from twinloop.learner.callbacks.accumulate import AccumulateCB as AccumulateCB
 from twinloop.learner.callbacks.activations import ActivationStatsCB as ActivationStatsCB

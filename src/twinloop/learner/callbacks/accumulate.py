@@ -1,17 +1,17 @@
-"""Large batches out of small ones."""
+"""One step for several batches."""
 
-from twinloop.learner.callback import Callback, CancelStepException
+from twinloop.learner.callback import Callback, CancelStepException, Order
 from twinloop.learner.learner import Learner
 
 
 class AccumulateCB(Callback):
     """Adds up the gradients of `n` batches before each step; Lightning: `accumulate_grad_batches`.
 
-    As in Lightning the loss is divided by `n` also where an epoch's last window has fewer
-    batches, and that window ends in a step all the same. Metrics see the undivided loss.
+    As in Lightning an epoch's last window is divided by `n` and ends in a step even where it has
+    fewer batches. Metrics see the undivided loss.
     """
 
-    follows = ("MetricsCB",)
+    order = Order.ACCUMULATE
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -22,7 +22,6 @@ class AccumulateCB(Callback):
             learn.loss = learn.loss / self.n
 
     def before_step(self, learn: Learner) -> None:
-        """No step before the window is full."""
         if not self.is_full(learn):
             raise CancelStepException
 

@@ -1,4 +1,4 @@
-"""Whether the layers are alive."""
+"""Statistics of activations, to see whether the layers are alive."""
 
 from functools import partial
 
@@ -13,13 +13,10 @@ BINS = 50
 
 
 class ActivationStatsCB(Callback):
-    """Mean, deviation and histogram of what some modules put out, for every batch of train.
+    """Mean, standard deviation and histogram of the outputs of modules, for every batch of train.
 
     Args:
-        select: Which modules to watch; all ReLUs by default.
-
-    `stats[name]` is `[batches, 2]`, means and standard deviations; `histograms[name]` counts
-    absolute values from 0 to 10 as `[batches, 50]`.
+        select: The types of the modules; all ReLUs by default.
     """
 
     def __init__(self, select: type[nn.Module] | tuple[type[nn.Module], ...] = nn.ReLU) -> None:
@@ -29,7 +26,6 @@ class ActivationStatsCB(Callback):
         self._histograms: dict[str, list[Tensor]] = {}
 
     def before_fit(self, learn: Learner) -> None:
-        """Put a hook on every module that is watched."""
         self._stats.clear()
         self._histograms.clear()
         for name, module in learn.model.named_modules():
@@ -38,19 +34,18 @@ class ActivationStatsCB(Callback):
                 self.handles.append(module.register_forward_hook(partial(self._watch, name)))
 
     def cleanup_fit(self, learn: Learner) -> None:
-        """Take the hooks off again, however the fit has ended."""
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
 
     @property
     def stats(self) -> dict[str, Tensor]:
-        """Means and standard deviations by module, `[batches, 2]`."""
+        """Mean and standard deviation by module, `[batches, 2]`."""
         return {name: torch.stack(rows) for name, rows in self._stats.items()}
 
     @property
     def histograms(self) -> dict[str, Tensor]:
-        """Counts of absolute values by module, `[batches, 50]`."""
+        """Counts of absolute values from 0 to 10 by module, `[batches, 50]`."""
         return {name: torch.stack(rows) for name, rows in self._histograms.items()}
 
     def _watch(self, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:

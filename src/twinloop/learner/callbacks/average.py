@@ -1,4 +1,4 @@
-"""The mean of the weights on the way, which is often better than the weights at its end."""
+"""A moving average of the weights, which often generalises better than the last weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.callbacks.distributed import unwrapped
 from twinloop.learner.learner import Learner
 
@@ -14,18 +14,17 @@ from twinloop.learner.learner import Learner
 class AverageCB(Callback):
     """Exponential moving average of weights and buffers; Lightning: `EMAWeightAveraging`.
 
-    Validation is done with the average (Polyak & Juditsky 1992), which the model has at the end.
+    The average (Polyak & Juditsky 1992) is what is validated, and what the model has at the end.
 
     Args:
-        average: What is kept of the average at each update, or `(mean, weight, updates) -> mean`.
-        use_buffers: Average the buffers too, where otherwise those of the model are copied.
-        should_update: `(step, None)` after each step and `(None, epoch)` after each epoch, both
-            counted from 0: whether to update then; after each step if unset.
+        average: The decay, the share of the average that an update keeps; or a function
+            `(average, weight, updates) -> average`.
+        use_buffers: Average the buffers too; else they are copied from the model.
+        should_update: Whether to update, asked with `(step, None)` after each step and with
+            `(None, epoch)` after each epoch, both counted from 0; after each step if unset.
     """
 
-    follows = ("DeviceCB",)
-    # The copy has every bit of the weights that the fit begins with.
-    precedes = ("TruePrecisionCB", "MetricsCB", "ValidateCB", "DistributedCB")
+    order = Order.AVERAGE
 
     def __init__(
         self,
@@ -40,18 +39,17 @@ class AverageCB(Callback):
         self.swapped = False
 
     def before_fit(self, learn: Learner) -> None:
-        """Begin with a copy."""
         self.average = AveragedModel(
             learn.model,
             avg_fn=self.avg_fn,
             use_buffers=self.use_buffers,
         )
         if any(weight.dtype.itemsize < 4 for weight in learn.model.parameters()):
-            self.average.float()  # small changes are lost when they are added to few bits
+            self.average.float()  # in a type of few bits small changes would be rounded away
         self.seen = learn.steps
 
     def before_epoch(self, learn: Learner) -> None:
-        """Validate the average, which has as many bits as the weights at the least."""
+        """Validate the average, which never has fewer bits than the weights."""
         if next(learn.model.parameters()).dtype == torch.float64:
             self.average.double()
         if not learn.training:
@@ -59,26 +57,24 @@ class AverageCB(Callback):
             self.swapped = True
 
     def after_batch(self, learn: Learner) -> None:
-        """Take the weights of a new step into the average."""
         stepped = learn.training and learn.steps > self.seen
         if stepped and self.should_update(learn.steps - 1, None):
             self.average.update_parameters(learn.model)
             self.seen = learn.steps
 
     def after_epoch(self, learn: Learner) -> None:
-        """Take in the weights of the epoch; a checkpoint of it has the weights themselves."""
+        """Swap back before the epoch's checkpoint, which has the weights themselves."""
         self.cleanup_epoch(learn)
         if learn.ends_epoch and self.should_update(None, learn.epoch):
             self.average.update_parameters(learn.model)
 
     def cleanup_epoch(self, learn: Learner) -> None:
-        """Train on with the weights themselves, also where validation was cut short."""
+        """Swap back even where validation was cut short."""
         if self.swapped:
             self.swap(learn)
             self.swapped = False
 
     def after_fit(self, learn: Learner) -> None:
-        """Leave the average in the model."""
         unwrapped(learn.model).load_state_dict(self.average.module.state_dict())
 
     def swap(self, learn: Learner) -> None:
@@ -95,11 +91,10 @@ class AverageCB(Callback):
                 b.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, and the step that it has seen last."""
+        """The average, and the latest step in it."""
         return {"average": self.average.state_dict(), "latest_update_step": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on averaging."""
         if any(value.dtype == torch.float64 for value in state["average"].values()):
             self.average.double()
         self.average.load_state_dict(state["average"])

@@ -1,4 +1,4 @@
-"""Save, and go on."""
+"""Checkpoints: saving them, and resuming from them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,37 +9,35 @@ import torch
 from torch import Tensor
 
 from twinloop.files import save_whole
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.callbacks.distributed import unwrapped
 from twinloop.learner.callbacks.metrics import monitored
 from twinloop.learner.learner import Learner
 
 
 class CheckpointCB(Callback):
-    """Saves `last.ckpt` after every epoch and `best.ckpt` when `monitor` was never better.
+    """Saves `last.ckpt` after every epoch, and `best.ckpt` when `monitor` is the best so far.
 
-    Lightning: `ModelCheckpoint`.
+    Lightning: `ModelCheckpoint`. Of several processes only one should have this callback.
 
     Args:
-        folder: Where to.
-        monitor: The metric that chooses the best, 'val/accuracy' say; None keeps the last only.
-        mode: 'min' or 'max', whichever is better.
-        pack: What a checkpoint has in it.
-
-    Where several processes train together, one of them should have it.
+        folder: The folder of both files.
+        monitor: The metric that decides, such as 'val/accuracy'; with None there is no best.
+        mode: 'min' or 'max': which value of the metric is better.
+        pack: Makes the contents of a checkpoint.
 
     Raises:
         ValueError: another mode.
     """
 
-    follows = ("MetricsCB", "EarlyStoppingCB", "ProgressCB", "TensorBoardCB", "AverageCB")
+    order = Order.SAVE
 
     def __init__(
         self,
         folder: Path,
         monitor: str | None = "val/loss",
         mode: str = "min",
-        pack: "Callable[[Learner], dict[str, Any]] | None" = None,
+        pack: Callable[[Learner], dict[str, Any]] | None = None,
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
@@ -58,7 +56,6 @@ class CheckpointCB(Callback):
         return self.folder / "last.ckpt"
 
     def after_epoch(self, learn: Learner) -> None:
-        """Save the epoch."""
         if not learn.ends_epoch:
             return
         value = monitored(learn, self, self.monitor).detach().cpu() if self.monitor else None
@@ -68,11 +65,11 @@ class CheckpointCB(Callback):
         self.save(learn, self.last_path)
 
     def save(self, learn: Learner, path: Path) -> None:
-        """Write what the Learner is now, whole or not at all."""
+        """Write a checkpoint of the Learner's present state atomically."""
         save_whole(self.pack(learn), path)
 
     def is_best(self, value: Tensor | None) -> bool:
-        """Whether a metric is better than each before it; never one that is no number."""
+        """Whether a value of the metric is better than all before it; NaN never is."""
         if value is None or value.isnan():
             return False
         if self.best is None:
@@ -80,45 +77,43 @@ class CheckpointCB(Callback):
         return bool(value < self.best if self.mode == "min" else value > self.best)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far."""
+        """The best value so far."""
         return {} if self.best is None else {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the best so far."""
         self.best = state.get("best")
 
 
 class ResumeCB(Callback):
-    """Goes on from a checkpoint, before anything else has begun; Lightning: `ckpt_path`.
+    """Resumes from a checkpoint; Lightning: `ckpt_path`.
 
     Args:
         checkpoint: What `CheckpointCB` has saved.
-        unpack: Puts it back in a Learner.
+        unpack: Restores it in a Learner, and returns the batch of the epoch to begin with.
     """
 
-    follows = ("SchedCB", "AverageCB", "MixedPrecisionCB", "TruePrecisionCB", "DeviceCB")
+    order = Order.RESUME
 
     def __init__(
         self,
         checkpoint: dict[str, Any],
-        unpack: "Callable[[Learner, dict[str, Any]], int] | None" = None,
+        unpack: Callable[[Learner, dict[str, Any]], int] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.unpack = unpack or unpack_state
         self.first_batch = 0
 
     def before_fit(self, learn: Learner) -> None:
-        """Put everything back as it was."""
         self.first_batch = self.unpack(learn, self.checkpoint)
 
     def before_epoch(self, learn: Learner) -> None:
-        """Leave out the batches that were trained on before."""
+        """Skip the batches that were trained on before the checkpoint."""
         if learn.training:
             learn.num, self.first_batch = self.first_batch, 0
 
 
 def pack_state(learn: Learner) -> dict[str, Any]:
-    """Everything that decides how the run goes on, between two epochs."""
+    """Everything between two epochs that decides how the run continues."""
     return {
         "epoch": learn.epoch + 1,
         "steps": learn.steps,
@@ -130,7 +125,7 @@ def pack_state(learn: Learner) -> dict[str, Any]:
 
 
 def unpack_state(learn: Learner, checkpoint: dict[str, Any]) -> int:
-    """Put back what `pack_state` has packed; returns the batch to begin with."""
+    """Restore what `pack_state` has packed, and return the batch to begin with."""
     learn.epoch, learn.steps = checkpoint["epoch"], checkpoint["steps"]
     unwrapped(learn.model).load_state_dict(checkpoint["model"])
     learn.opt.load_state_dict(checkpoint["opt"])
@@ -144,7 +139,7 @@ def unpack_state(learn: Learner, checkpoint: dict[str, Any]) -> int:
 
 
 def _keyed(learn: Learner) -> Iterator[tuple[str, Callback]]:
-    """Each callback by the name of its class, and a number if it is not the first of it."""
+    """Each callback with the name of its class, numbered if it is not the first of that class."""
     seen: Counter[str] = Counter()
     for cb in learn.cbs:
         name = type(cb).__name__

@@ -1,8 +1,8 @@
-"""No gradient larger than it should be."""
+"""Gradient clipping."""
 
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.learner import Learner
 
 
@@ -10,14 +10,14 @@ class GradientClipCB(Callback):
     """Clips before each step; Lightning: `gradient_clip_val`, `gradient_clip_algorithm`.
 
     Args:
-        limit: The largest norm of all gradients together, or the largest of their numbers.
-        algorithm: 'norm' scales all gradients by one factor; 'value' cuts each number by itself.
+        limit: The largest norm of all gradients together, or the largest absolute value.
+        algorithm: 'norm' scales all gradients by one factor; 'value' clamps each value by itself.
 
     Raises:
         ValueError: another algorithm.
     """
 
-    follows = ("AccumulateCB", "MixedPrecisionCB")
+    order = Order.CLIP
 
     def __init__(self, limit: float, algorithm: str = "norm") -> None:
         if algorithm not in ("norm", "value"):
@@ -26,7 +26,6 @@ class GradientClipCB(Callback):
         self.algorithm = algorithm
 
     def before_step(self, learn: Learner) -> None:
-        """Clip the gradients that the step is going to use."""
         parameters = [p for group in learn.opt.param_groups for p in group["params"]]
         if self.algorithm == "norm":
             clip_grad_norm_(parameters, self.limit)

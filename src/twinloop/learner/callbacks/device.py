@@ -1,31 +1,32 @@
-"""Where the model and its batches live."""
+"""The device of the model and its batches."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.learner import Learner
 
 
 class DeviceCB(Callback):
     """Moves the model, and then every batch, to `device`; Lightning: `accelerator`, `devices`."""
 
+    order = Order.DEVICE
+
     def __init__(self, device: str | torch.device) -> None:
         self.device = torch.device(device)
 
     def before_fit(self, learn: Learner) -> None:
-        """Move the model; the optimiser keeps its parameters, which move in place."""
+        """Move the model in place, so that the optimiser keeps its parameters."""
         learn.model.to(self.device)
 
     def before_batch(self, learn: Learner) -> None:
-        """Move the batch; from pinned memory without waiting for it."""
         learn.batch = to_device(learn.batch, self.device)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The same tuple, list or dict with every tensor in it on `device`."""
+    """Move every tensor of a tuple, list or dict to `device`, asynchronously from pinned memory."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):

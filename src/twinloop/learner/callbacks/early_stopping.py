@@ -1,4 +1,4 @@
-"""Stop a fit whose metric no longer becomes better."""
+"""Early stopping: end a fit whose metric no longer improves."""
 
 from enum import Enum
 from typing import Any, Literal
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from twinloop.learner.callback import Callback
-from twinloop.learner.callbacks.metrics import monitored
+from twinloop.learner.callbacks.metrics import MetricsCB, monitored
 from twinloop.learner.learner import Learner
 
 When = Literal["pass", "validation", "epoch"]
-"""After each pass over the monitor's stage, each validation, or each epoch with all its passes."""
+"""After each pass over the stage of the metric, each validation, or each whole epoch."""
 
 
 class Reason(Enum):
@@ -24,25 +24,25 @@ class Reason(Enum):
 
 
 class EarlyStoppingCB(Callback):
-    """Stops when `monitor` has not become better for `patience` checks; Lightning: `EarlyStopping`.
+    """Stops when `monitor` has not improved for `patience` checks; Lightning: `EarlyStopping`.
 
     Args:
-        monitor: A metric's name, 'val/loss' or 'train/accuracy' say.
-        mode: 'min' or 'max', whichever is better.
-        patience: How many checks in a row may be no better.
-        min_delta: How much better counts as better.
-        strict: Raise where the metric is missing at a check; else there is no check.
+        monitor: The name of a metric, such as 'val/loss' or 'train/accuracy'.
+        mode: 'min' or 'max': which value of the metric is better.
+        patience: The number of checks in a row without improvement that ends the fit.
+        min_delta: The least change that counts as an improvement.
+        strict: Whether a missing metric is an error; else the check is skipped.
         check_finite: Stop at a value that is NaN or infinite.
-        stopping_threshold: Stop when the value is better than that.
-        divergence_threshold: Stop when the value is worse than that.
+        stopping_threshold: Stop at a value better than this.
+        divergence_threshold: Stop at a value worse than this.
         when: When to check.
 
     Raises:
-        ValueError: another mode, or a metric of neither 'train/' nor 'val/', which never comes.
+        ValueError: another mode, or a metric of neither 'train/' nor 'val/', which is never there.
         UserError: no such metric at a check that is strict.
     """
 
-    follows = ("MetricsCB",)
+    order = MetricsCB.order + 1
 
     def __init__(
         self,
@@ -71,7 +71,6 @@ class EarlyStoppingCB(Callback):
         self.reason = Reason.NONE
 
     def after_epoch(self, learn: Learner) -> None:
-        """Check the metric, and end the epoch and the fit if it is time."""
         due = {
             "pass": self.monitor.startswith(f"{learn.stage}/"),
             "validation": not learn.training,
@@ -84,7 +83,7 @@ class EarlyStoppingCB(Callback):
             learn.stopping = True
 
     def _reason(self, value: Tensor) -> Reason:
-        """Take one value of the metric into account, and say why it is time to stop, if it is."""
+        """Check one value of the metric: why to stop, if at all."""
         if self.check_finite and not value.isfinite():
             return Reason.NOT_FINITE
         if self.stopping_threshold is not None and self._is_better(value, self.stopping_threshold):
@@ -103,7 +102,7 @@ class EarlyStoppingCB(Callback):
         return bool(value < other if self.mode == "min" else value > other)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, and for how many checks it has been the best."""
+        """The best value so far and the checks since, by the names in Lightning's checkpoints."""
         return {
             "wait_count": self.waited,
             "stopped_epoch": self.stopped_epoch,
@@ -113,7 +112,6 @@ class EarlyStoppingCB(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best so far, and how long it has been waited for a better one."""
         self.waited = state["wait_count"]
         self.stopped_epoch = state["stopped_epoch"]
         self.best = state["best_score"]

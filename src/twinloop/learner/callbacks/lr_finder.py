@@ -1,11 +1,11 @@
-"""Which learning rate to begin with (Smith 2015, arXiv:1506.01186)."""
+"""The learning-rate finder: a range test (Smith 2015, arXiv:1506.01186)."""
 
 import math
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
-from twinloop.learner.callback import Callback, CancelFitException
+from twinloop.learner.callback import Callback, CancelFitException, Order
 from twinloop.learner.callbacks.average import AverageCB
 from twinloop.learner.callbacks.checkpoint import (
     CheckpointCB,
@@ -27,23 +27,22 @@ ABOUT_A_RUN = (
     *(SchedCB, EarlyStoppingCB, LimitStepsCB, ValidateCB, AverageCB),
     *(MetricsCB, ProgressCB, TensorBoardCB, CheckpointCB, ResumeCB, FiniteLossCB),
 )
-"""What a search leaves out: it is no run whose rate to move, or to stop, measure or save."""
+"""Callbacks that a search goes without: it has no schedule, no metrics, and nothing to save."""
 
 
 class LRFinderCB(Callback):
-    """Raises the learning rate by a factor a batch until the loss runs away.
+    """Multiplies the learning rate by a factor after each batch until the loss diverges.
 
-    Weights, gradients, optimiser, counters, generators and callbacks are as before at the end.
-    `lrs` and `losses` have what was seen.
+    `lrs` and `losses` have the values of each batch. Weights, gradients, optimiser, counters,
+    random state and callbacks are restored at the end.
 
     Args:
         start: The first learning rate.
         gamma: The factor.
-        max_mult: Stop when the loss is that many times its lowest.
+        max_mult: Stop at a loss of so many times the lowest one.
     """
 
-    follows = (*ResumeCB.follows, "ResumeCB")
-    precedes = ("DistributedCB",)
+    order = Order.RESUME + 1
 
     def __init__(self, start: float = 1e-6, gamma: float = 1.3, max_mult: float = 4.0) -> None:
         self.start, self.gamma, self.max_mult = start, gamma, max_mult
@@ -52,7 +51,6 @@ class LRFinderCB(Callback):
         self._kept: dict[str, Any] | None = None
 
     def before_fit(self, learn: Learner) -> None:
-        """Remember everything that the search is going to change."""
         self._kept = deepcopy(pack_state(learn))
         self._grads = [deepcopy(p.grad) for p in learn.model.parameters()]
         self.lrs, self.losses = [], []
@@ -60,7 +58,6 @@ class LRFinderCB(Callback):
             group["lr"] = self.start
 
     def after_batch(self, learn: Learner) -> None:
-        """Take down the loss, and raise the rate."""
         if not learn.training:
             return
         self.lrs.append(learn.opt.param_groups[0]["lr"])
@@ -71,7 +68,7 @@ class LRFinderCB(Callback):
             group["lr"] *= self.gamma
 
     def cleanup_fit(self, learn: Learner) -> None:
-        """Put everything back, if the search had begun."""
+        """Restore everything, unless the fit has ended before the search began."""
         if self._kept is not None:
             epoch = learn.epoch
             unpack_state(learn, self._kept)
@@ -81,13 +78,13 @@ class LRFinderCB(Callback):
 
     @property
     def suggestion(self) -> float:
-        """The rate at which the loss fell fastest over the logarithm of the rate.
+        """The rate at which the loss fell fastest per factor of the rate.
 
         Raises:
-            ValueError: fewer than two batches were seen.
+            ValueError: the search has ended before its second batch.
         """
         if len(self.losses) < 2:
-            raise ValueError(f"a search needs two batches, and saw {len(self.losses)}")
+            raise ValueError(f"a search needs two batches; it had {len(self.losses)}")
         falls = [after - before for before, after in pairwise(self.losses)]
         return self.lrs[min(range(len(falls)), key=falls.__getitem__)]
 
@@ -99,17 +96,17 @@ def lr_find(
     max_mult: float = 4.0,
     n_epochs: int = 10,
 ) -> LRFinderCB:
-    """Search by `LRFinderCB`, and leave the Learner as if there had been no search.
+    """Search with `LRFinderCB`, and leave the Learner as it was before.
 
-    The optimiser is as it was, and there is none if there was none: set `learn.lr` to the
-    `suggestion` and the next fit makes one of it.
+    Where it had no optimiser yet it has none afterwards: set `learn.lr` to the `suggestion`, and
+    the next fit makes one with it.
 
     Args:
-        learn: Whose rate.
+        learn: The Learner to search with.
         start: The first learning rate.
-        gamma: The factor a batch.
-        max_mult: Stop when the loss is that many times its lowest.
-        n_epochs: Stop after so many in any case.
+        gamma: The factor between two batches.
+        max_mult: Stop at a loss of so many times the lowest one.
+        n_epochs: The most epochs to go on for.
     """
     finder = LRFinderCB(start, gamma, max_mult)
     cbs, opt = learn.cbs, learn.opt

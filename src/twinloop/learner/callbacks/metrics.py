@@ -1,4 +1,4 @@
-"""What an epoch's numbers were."""
+"""Metrics of each pass."""
 
 from copy import deepcopy
 from typing import Any
@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from twinloop.errors import UserError
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.learner import Learner
 from twinloop.learner.metrics import Loss
 
 
 def monitored(learn: Learner, cb: Callback, name: str) -> Tensor:
-    """The metric `name` that the callback `cb` decides by.
+    """The metric `name`, which the callback `cb` monitors.
 
     Raises:
-        UserError: it is not among the metrics that are there by now.
+        UserError: it was not measured so far.
     """
     if name not in learn.metrics:
         there = ", ".join(sorted(learn.metrics)) or "none"
@@ -25,35 +25,34 @@ def monitored(learn: Learner, cb: Callback, name: str) -> Tensor:
 
 
 class MetricsCB(Callback):
-    """Counts the loss and other metrics over each pass, into `learn.metrics` and `history`.
+    """Measures the loss and other metrics of each pass, in `learn.metrics` and `history`.
 
     A metric is anything with `update(preds, targets)`, `compute()` and `reset()`: those of
     `twinloop.learner.metrics` or of torchmetrics. Train and valid have their own copies, so that
-    validation inside an epoch leaves train's as they are.
+    validation inside an epoch leaves those of train as they are.
 
     Args:
-        metrics: By the names that they get: `accuracy=` becomes `train/accuracy`, `val/accuracy`.
+        metrics: Metrics by name: `accuracy=` is measured as `train/accuracy` and `val/accuracy`.
     """
+
+    order = Order.METRICS
 
     def __init__(self, **metrics: Any) -> None:
         self.by_stage = {stage: deepcopy(metrics) for stage in ("train", "val")}
         self.losses = {stage: Loss() for stage in ("train", "val")}
 
     def before_fit(self, learn: Learner) -> None:
-        """Start a new history: a row of metrics an epoch."""
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, float]] = []  # one row per epoch
 
     def before_epoch(self, learn: Learner) -> None:
-        """Start counting anew."""
         self.reset(learn.stage)
 
     def after_loss(self, learn: Learner) -> None:
-        """Count a batch."""
         with torch.no_grad():
             self.update(learn)
 
     def after_epoch(self, learn: Learner) -> None:
-        """Compute; an epoch's row is whole when its last pass is."""
+        """Compute, and add the epoch's row to the history after its last pass."""
         if learn.num:
             learn.metrics |= self.compute(learn.stage)
         if learn.ends_epoch:
@@ -61,12 +60,12 @@ class MetricsCB(Callback):
             self.history.append({"epoch": learn.epoch + 1} | row)
 
     def reset(self, stage: str) -> None:
-        """Forget what was counted of `stage`."""
+        """Reset the metrics of `stage`."""
         for metric in (self.losses[stage], *self.by_stage[stage].values()):
             metric.reset()
 
     def update(self, learn: Learner) -> None:
-        """Count the batch that the Learner has now."""
+        """Add the present batch."""
         targets = learn.batch[1]
         self.losses[learn.stage].add(learn.loss, n=len(targets))
         for metric in self.by_stage[learn.stage].values():

@@ -1,4 +1,4 @@
-"""Fewer bits, or more: mixed precision by autocast, true precision by converting the model."""
+"""Precision: mixed by autocast, or true by converting the model."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.callbacks.train import TrainCB
 from twinloop.learner.learner import Learner
 
@@ -14,15 +14,15 @@ from twinloop.learner.learner import Learner
 class MixedPrecisionCB(TrainCB):
     """Forward and loss under autocast, in place of `TrainCB`; Lightning: `precision="bf16-mixed"`.
 
-    float16 has so small a range that gradients would vanish: they are scaled up before the
-    backward and down again before the step (Micikevicius et al. 2017, arXiv:1710.03740).
+    float16 has so small a range that gradients would underflow: the loss is scaled up before the
+    backward, and gradients down again before the step (Micikevicius et al. 2017, arXiv:1710.03740).
 
     Args:
         dtype: torch.bfloat16 or torch.float16.
-        device: The kind of device that the model is on.
+        device: The type of the model's device.
     """
 
-    follows = ("DeviceCB", "MetricsCB", "AccumulateCB")
+    order = Order.UNSCALE
 
     def __init__(self, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> None:
         self.dtype = dtype
@@ -31,29 +31,28 @@ class MixedPrecisionCB(TrainCB):
         self.context = ExitStack()
 
     def before_batch(self, learn: Learner) -> None:
-        """Enter autocast, without its cache: that would share the copies of tied weights."""
+        """Enter autocast without its cache, which would share the copies of tied weights."""
         self.context.enter_context(torch.autocast(self.device, self.dtype, cache_enabled=False))
 
     def after_loss(self, learn: Learner) -> None:
-        """Leave autocast: backward runs in the types that forward has chosen."""
+        """Leave autocast: backward runs in the types of forward."""
         self.context.close()
 
     def cleanup_batch(self, learn: Learner) -> None:
-        """Leave autocast also where the batch ended before its loss."""
+        """Leave autocast even where the batch ended before its loss."""
         self.context.close()
 
     def backward(self, learn: Learner) -> None:
-        """Add the gradients, scaled if float16."""
+        """Add the gradients, in float16 scaled up."""
         loss = self.scaler.scale(learn.loss) if self.scaler else learn.loss
         loss.backward()  # type: ignore[no-untyped-call]
 
     def before_step(self, learn: Learner) -> None:
-        """Scale the gradients down, before anyone looks at them."""
         if self.scaler:
             self.scaler.unscale_(learn.opt)
 
     def step(self, learn: Learner) -> None:
-        """Step, unless a gradient of float16 has overflowed."""
+        """Update the parameters, unless a gradient of float16 has overflowed."""
         if self.scaler:
             self.scaler.step(learn.opt)
             self.scaler.update()
@@ -61,43 +60,41 @@ class MixedPrecisionCB(TrainCB):
             learn.opt.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale, which moves during a run."""
+        """The scale, which adapts during a run."""
         return self.scaler.state_dict() if self.scaler else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with a checkpoint's scale."""
         if self.scaler:
             self.scaler.load_state_dict(state)
 
 
 class TruePrecisionCB(Callback):
-    """Converts the model, and the numbers of each batch; Lightning: `precision="64-true"`.
+    """Converts the model, and the floats of each batch; Lightning: `precision="64-true"`.
 
     The model stays converted after the fit.
     """
 
-    follows = ("DeviceCB",)
+    order = Order.PRECISION
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.default: torch.dtype | None = None
 
     def before_fit(self, learn: Learner) -> None:
-        """Convert the model; the optimiser keeps its parameters, which change in place."""
+        """Convert the model in place, so that the optimiser keeps its parameters."""
         learn.model.to(self.dtype)
 
     def before_batch(self, learn: Learner) -> None:
-        """Convert the batch, and what the model makes anew while it predicts."""
+        """Convert the batch, and by the default type whatever the model creates in forward."""
         learn.batch = tuple(self._convert(part) for part in learn.batch)
         self.default = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
 
     def after_loss(self, learn: Learner) -> None:
-        """Set the default back."""
         self.cleanup_batch(learn)
 
     def cleanup_batch(self, learn: Learner) -> None:
-        """Set the default back also where the batch ended before its loss."""
+        """Restore the default type even where the batch ended before its loss."""
         if self.default is not None:
             torch.set_default_dtype(self.default)
             self.default = None

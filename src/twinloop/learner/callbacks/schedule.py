@@ -1,4 +1,4 @@
-"""How the learning rate moves: by the batch, by the epoch, or when a metric stands still."""
+"""Learning-rate schedules: by the step, by the epoch, or by a metric."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,62 +6,58 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.callbacks.metrics import monitored
 from twinloop.learner.learner import Learner
 
 
 class SchedCB(Callback):
-    """What the three share: they make a scheduler for the Learner's optimiser.
+    """Makes a scheduler for the Learner's optimiser; subclasses say when it takes a step.
 
     Args:
-        sched_func: `optimiser -> scheduler`, as of `torch.optim.lr_scheduler`.
+        sched_func: `optimiser -> scheduler`, such as those of `torch.optim.lr_scheduler`.
     """
+
+    order: int = Order.PREPARE
 
     def __init__(self, sched_func: Callable[[Optimizer], Any]) -> None:
         self.sched_func = sched_func
 
     def before_fit(self, learn: Learner) -> None:
-        """Make the scheduler."""
         self.sched: Any = self.sched_func(learn.opt)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the scheduler is."""
         state: dict[str, Any] = self.sched.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where it was."""
         self.sched.load_state_dict(state)
 
 
 class BatchSchedCB(SchedCB):
-    """Moves the learning rate after each step; Lightning: `interval: step`."""
+    """Sets the learning rate after each step; Lightning: `interval: step`."""
 
     def after_step(self, learn: Learner) -> None:
-        """Move it."""
         self.sched.step()
 
 
 class EpochSchedCB(SchedCB):
-    """Moves the learning rate after an epoch's last batch; Lightning: `interval: epoch`."""
-
-    precedes = ("ValidateCB",)
+    """Sets the learning rate after an epoch's last batch; Lightning: `interval: epoch`."""
 
     def after_batch(self, learn: Learner) -> None:
-        """Move it, before validation as Lightning does."""
+        """Step before the validation that comes after this batch, as Lightning does."""
         if learn.training and learn.num + 1 == learn.n_batches:
             self.sched.step()
 
 
 class PlateauSchedCB(SchedCB):
-    """Lowers the learning rate when `monitor` has stood still; Lightning: `ReduceLROnPlateau`.
+    """Lowers the learning rate when `monitor` no longer improves; Lightning: `ReduceLROnPlateau`.
 
-    It comes after the epoch's checkpoint, as in Lightning, so that a checkpoint of an epoch's end
-    does not know of that epoch's metric.
+    As in Lightning it steps after the epoch's checkpoint, which so does not know of the epoch's
+    metric.
     """
 
-    follows = ("MetricsCB", "CheckpointCB")
+    order = Order.SAVE + 1
 
     def __init__(
         self, sched_func: Callable[[Optimizer], ReduceLROnPlateau], monitor: str = "val/loss"
@@ -70,6 +66,6 @@ class PlateauSchedCB(SchedCB):
         self.monitor = monitor
 
     def after_epoch(self, learn: Learner) -> None:
-        """Show the scheduler how the epoch went, unless it was cut short."""
+        """Step, unless the epoch was cut short."""
         if learn.ends_epoch and learn.num == learn.n_batches:
             self.sched.step(monitored(learn, self, self.monitor))

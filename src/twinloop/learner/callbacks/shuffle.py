@@ -1,13 +1,14 @@
-"""A new order every epoch, from the epoch's number alone."""
+"""A new order of the samples in every epoch, which depends on the epoch's number alone."""
 
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.learner import Learner
 
 
 class ShuffleCB(Callback):
-    """Tells the loader which epoch it is; Lightning does that to samplers by itself."""
+    """Tells the loader of train the epoch's number; Lightning does so for samplers by itself."""
+
+    order = Order.PREPARE
 
     def before_epoch(self, learn: Learner) -> None:
-        """Set the epoch whose order comes next."""
         if learn.training:
             learn.dl.set_epoch(learn.epoch)

@@ -1,16 +1,16 @@
-"""To see what happens when, and to stop there."""
+"""Events recorded in order, and breakpoints at them."""
 
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from twinloop.learner.callback import EVENTS, Callback, check_event
+from twinloop.learner.callback import EVENTS, Callback, Order, check_event
 from twinloop.learner.learner import Learner
 
 
 class Traced(NamedTuple):
-    """An event, and where the Learner was."""
+    """An event, and the position of the Learner."""
 
     event: str
     stage: str
@@ -19,9 +19,9 @@ class Traced(NamedTuple):
 
 
 class TraceCB(Callback):
-    """Records every event in `events`, and when it was (in seconds, from anywhere) in `times`."""
+    """Records every event in `events`, and its time in `times`, in seconds of `perf_counter`."""
 
-    precedes = ("Callback",)  # all others: an event begins with its record
+    order = Order.TRACE
 
     def __init__(
         self, events: list[Traced] | None = None, times: list[float] | None = None
@@ -37,12 +37,11 @@ class TraceCB(Callback):
 
 
 class BreakpointCB(Callback):
-    """Drops into the debugger at an event.
+    """Starts the debugger at an event.
 
     Args:
-        event: Its name.
-        when: Says by the Learner whether this time is the one:
-            `BreakpointCB("after_loss", lambda learn: not learn.loss.isfinite())`.
+        event: The name of the event.
+        when: The condition, `learn -> bool`, such as `lambda learn: not learn.loss.isfinite()`.
 
     Raises:
         TypeError: there is no such event.

@@ -1,28 +1,28 @@
-"""The five verbs, in the plain way."""
+"""The five verbs of plain training."""
 
 from twinloop.learner.callback import Callback
 from twinloop.learner.learner import Learner
 
 
 class TrainCB(Callback):
-    """Predicts from the first part of a batch, and takes the loss to the second."""
+    """Predicts from the first part of a batch, and compares with the second part."""
 
     def predict(self, learn: Learner) -> None:
-        """`preds` from the first part of the batch."""
+        """Set `preds` from the first part of the batch."""
         learn.preds = learn.model(learn.batch[0])
 
     def get_loss(self, learn: Learner) -> None:
-        """`loss` from `preds` and the second part of the batch."""
+        """Set `loss` from `preds` and the second part of the batch."""
         learn.loss = learn.loss_func(learn.preds, learn.batch[1])
 
     def backward(self, learn: Learner) -> None:
-        """Add the gradients of `loss` to the parameters."""
+        """Add the gradients of `loss` to those of the parameters."""
         learn.loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, learn: Learner) -> None:
-        """Move the parameters by the optimiser's rule."""
+        """Update the parameters."""
         learn.opt.step()
 
     def zero_grad(self, learn: Learner) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         learn.opt.zero_grad()

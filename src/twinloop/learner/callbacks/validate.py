@@ -1,6 +1,6 @@
-"""When to validate, where once after every epoch is not what is wanted."""
+"""Validation inside the training epoch."""
 
-from twinloop.learner.callback import Callback
+from twinloop.learner.callback import Callback, Order
 from twinloop.learner.learner import Learner
 
 
@@ -8,27 +8,26 @@ class ValidateCB(Callback):
     """Validates inside the training epoch, as Lightning does: use it with `fit(valid=False)`.
 
     Args:
-        every_n_epochs: Only in every n-th epoch; Lightning: `check_val_every_n_epoch`. None counts
-            the batches of all epochs together.
+        every_n_epochs: Only in every n-th epoch; with None the batches of all epochs are counted
+            together. Lightning: `check_val_every_n_epoch`.
         every_n_batches: After every n-th batch, or after the last one if unset; Lightning:
             `val_check_interval`.
     """
 
-    follows = ("ResumeCB",)
+    order = Order.VALIDATE
 
     def __init__(self, every_n_epochs: int | None = 1, every_n_batches: int | None = None) -> None:
         self.every_n_epochs = every_n_epochs
         self.every_n_batches = every_n_batches
-        self.left = False
+        self.left = False  # whether the run was stopped in a validation
 
     def before_epoch(self, learn: Learner) -> None:
-        """Begin again with a validation that was left when the run was stopped."""
+        """Repeat the validation in which the run was stopped."""
         if learn.training and self.left:
             self.left = False
             self.validate(learn)
 
     def after_batch(self, learn: Learner) -> None:
-        """Validate if it is time, and go on with the epoch as if nothing had been."""
         if learn.training and self.is_due(learn):
             self.validate(learn)
 
@@ -42,11 +41,11 @@ class ValidateCB(Callback):
         return done % (self.every_n_batches or learn.n_batches) == 0
 
     def validate(self, learn: Learner) -> None:
-        """Go through valid, and leave the Learner where it is in train."""
+        """Go through valid, and restore the position in train."""
         names = ("training", "dl", "num", "n_batches", "batch", "preds", "loss")
         kept = {name: value for name, value in vars(learn).items() if name in names}
         try:
             learn.one_epoch(False)
-        finally:  # also for those that clean up after training
+        finally:  # also for the cleanup of train
             learn.model.train()
             vars(learn).update(kept)
