@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from twinloop.convolution.arithmetic import kernel_span, output_size
 from twinloop.convolution.chain import layers_of, output_of
-from twinloop.convolution.im2col import conv2d_im2col, conv_transpose2d, im2col
+from twinloop.convolution.conv2d import conv2d_im2col, conv_transpose2d
+from twinloop.convolution.im2col import im2col
 from twinloop.convolution.kernels import KERNELS, apply_kernel
 from twinloop.convolution.receptive_field import by_arithmetic, effective, field_of
 from twinloop.convolution.stages import Stage, stages_of

@@ -7,7 +7,8 @@ its negative ones. The first six are the lesson's.
 import torch
 from torch import Tensor
 
-from twinloop.convolution.im2col import Padding, conv2d_im2col
+from twinloop.convolution.conv2d import conv2d_im2col
+from twinloop.convolution.im2col import Padding
 
 TOP_EDGE = torch.tensor([[-1.0, -1, -1], [0, 0, 0], [1, 1, 1]])
 """`[3, 3]`: bright below dark, the upper edge of a bright thing."""
