@@ -13,7 +13,8 @@ from twinloop.convolution.chain import layers_of, output_of
 from twinloop.convolution.conv2d import conv2d_im2col, conv_transpose2d
 from twinloop.convolution.im2col import im2col
 from twinloop.convolution.kernels import KERNELS, apply_kernel
-from twinloop.convolution.receptive_field import by_arithmetic, effective, field_of
+from twinloop.convolution.receptive_field import by_arithmetic, field_of
+from twinloop.convolution.receptive_field_gradient import effective_field
 from twinloop.convolution.stages import Stage, stages_of
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def effective_fields(models: dict[str, nn.Module], images: Tensor) -> "Figure":
     figure, axes = _subplots(len(models), len(stages), 1.9, 1.9)
     for line, (name, model) in zip(axes, models.items(), strict=True):
         for axis, stage in zip(line, stages, strict=True):
-            axis.imshow(effective(model, images, stage.layer).numpy(), cmap="magma_r", vmin=0)
+            axis.imshow(effective_field(model, images, stage.layer).numpy(), cmap="magma_r", vmin=0)
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{stage.name}, {name}", fontsize=8)
     return figure
