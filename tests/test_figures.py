@@ -57,7 +57,7 @@ def test_reconstructions_stand_below_the_originals(channels: int) -> None:
         assert shown.get_clim() == (0, 1)
 
 
-def test_the_picture_of_a_confusion_has_its_shares_as_colours_and_its_counts_written() -> None:
+def test_the_image_of_a_confusion_has_its_shares_as_colours_and_its_counts_written() -> None:
     matrix = torch.tensor([[3, 1], [0, 0]])
     pixels = figures.confusion_image(matrix, ["cat", "a long name"], "val")
     side = figures.CELL
@@ -75,7 +75,7 @@ def test_the_picture_of_a_confusion_has_its_shares_as_colours_and_its_counts_wri
     assert (names[1] < 128).sum() > (names[0] < 128).sum() > 0
 
 
-def test_the_picture_of_many_classes_is_small_and_without_text() -> None:
+def test_the_image_of_many_classes_is_small_and_without_text() -> None:
     pixels = figures.confusion_image(torch.eye(21).long(), ["name"] * 21, "val")
     assert pixels.shape == (84, 84, 3)
     assert set(map(tuple, pixels.reshape(-1, 3).tolist())) == {(255, 255, 255), figures.DARK_BLUE}
