@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks.pairs import Target, in_turn, row, seconds_of
 from twinloop.convolution.chain import layers_of
-from twinloop.convolution.im2col import conv2d_im2col, conv2d_loops, conv2d_unfold
+from twinloop.convolution.conv2d import conv2d_im2col, conv2d_loops, conv2d_unfold
 from twinloop.models import LessonClassifier, SequentialClassifier
 
 BATCH = 256

@@ -57,9 +57,9 @@ def test_reconstructions_stand_below_the_originals(channels: int) -> None:
         assert shown.get_clim() == (0, 1)
 
 
-def test_the_picture_of_a_confusion_has_its_shares_as_colours_and_its_counts_written() -> None:
+def test_the_image_of_a_confusion_has_its_shares_as_colours_and_its_counts_written() -> None:
     matrix = torch.tensor([[3, 1], [0, 0]])
-    pixels = figures.confusion_picture(matrix, ["cat", "a long name"], "val")
+    pixels = figures.confusion_image(matrix, ["cat", "a long name"], "val")
     side = figures.CELL
     assert pixels.shape[0] == 3 * side
     cells = pixels[side:, -2 * side :].reshape(2, side, 2, side, 3).transpose(0, 2, 1, 3, 4)
@@ -69,14 +69,14 @@ def test_the_picture_of_a_confusion_has_its_shares_as_colours_and_its_counts_wri
         np.testing.assert_allclose(cell[0, 0], 255 + share * (blue - 255), atol=0.5)
         has_text = (cell != cell[0, 0]).any()
         assert has_text == (matrix[row, column] > 0)
-    other = figures.confusion_picture(matrix + torch.eye(2).long(), ["cat", "a long name"], "val")
+    other = figures.confusion_image(matrix + torch.eye(2).long(), ["cat", "a long name"], "val")
     assert (other != pixels).any()
     names = pixels[side:, : -2 * side].reshape(2, side, -1)
     assert (names[1] < 128).sum() > (names[0] < 128).sum() > 0
 
 
-def test_the_picture_of_many_classes_is_small_and_without_text() -> None:
-    pixels = figures.confusion_picture(torch.eye(21).long(), ["name"] * 21, "val")
+def test_the_image_of_many_classes_is_small_and_without_text() -> None:
+    pixels = figures.confusion_image(torch.eye(21).long(), ["name"] * 21, "val")
     assert pixels.shape == (84, 84, 3)
     assert set(map(tuple, pixels.reshape(-1, 3).tolist())) == {(255, 255, 255), figures.DARK_BLUE}
 

@@ -1,4 +1,4 @@
-"""Figures of a run, each with the data set's name on it."""
+"""Figures of a run: curves, reconstructions, confusion matrices and predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = 36
-"""Pixels of a side, in the picture of a confusion."""
+"""Pixels of a cell's side, in the image of a confusion matrix."""
 DARK_BLUE = (8, 48, 107)
 
 
 def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
-    """Every metric by epoch, train and val of one name on one axis."""
+    """Each metric by epoch, with train and val on the same axes."""
     names = sorted({key.partition("/")[2] for row in history for key in row if "/" in key})
     figure, axes = _subplots(1, len(names), 3.6, 2.8)
     for axis, name in zip(axes.flat, names, strict=True):
@@ -36,7 +36,7 @@ def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
 
 
 def reconstructions(rows: dict[str, Tensor], title: str) -> "Figure":
-    """Rows of pictures `[N, C, H, W]`, each row under its name: originals above what came out."""
+    """Rows of images `[N, C, H, W]`, each row under its name."""
     count = len(next(iter(rows.values())))
     figure, axes = _subplots(len(rows), count, 0.8, 0.9)
     for line, (name, images) in zip(axes, rows.items(), strict=True):
@@ -48,7 +48,7 @@ def reconstructions(rows: dict[str, Tensor], title: str) -> "Figure":
 
 
 def confusion(matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure":
-    """Counts `[classes, classes]`: true class down, predicted class across."""
+    """The confusion matrix `[classes, classes]`: true classes as rows, predicted as columns."""
     figure, axes = _subplots(1, 1, 6.4, 6.0)
     axis = axes[0, 0]
     counts = matrix.cpu().numpy()
@@ -66,10 +66,10 @@ def confusion(matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure
     return figure
 
 
-def confusion_picture(matrix: Tensor, class_names: Sequence[str], title: str) -> NDArray[np.uint8]:
-    """What `confusion` shows, drawn fast enough for every epoch: `[H, W, 3]`.
+def confusion_image(matrix: Tensor, class_names: Sequence[str], title: str) -> NDArray[np.uint8]:
+    """The confusion matrix as pixels `[H, W, 3]`, drawn fast enough for every epoch.
 
-    Predicted classes stand across in the order in which the true ones stand down.
+    True classes are rows and predicted classes columns, in the same order.
     """
     counts = matrix.cpu().numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -82,9 +82,9 @@ def confusion_picture(matrix: Tensor, class_names: Sequence[str], title: str) ->
         return cells
     font = ImageFont.load_default(11)
     left = 10 + max(int(font.getlength(name)) for name in class_names)
-    picture = Image.new("RGB", (left + cells.shape[1], CELL + cells.shape[0]), "white")
-    picture.paste(Image.fromarray(cells), (left, CELL))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (left + cells.shape[1], CELL + cells.shape[0]), "white")
+    image.paste(Image.fromarray(cells), (left, CELL))
+    draw = ImageDraw.Draw(image)
     draw.text((5, CELL / 2), title, "black", font, anchor="lm")
     for row, name in enumerate(class_names):
         middle = CELL * (row + 1.5)
@@ -93,11 +93,11 @@ def confusion_picture(matrix: Tensor, class_names: Sequence[str], title: str) ->
             colour = "white" if shares[row, column] > 0.5 else "black"
             place = (left + CELL * (column + 0.5), middle)
             draw.text(place, str(counts[row, column]), colour, font, anchor="mm")
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
 def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure":
-    """Pictures `[N, C, H, W]`, each above its caption, eight in a row."""
+    """Images `[N, C, H, W]`, each under its caption, eight in a row."""
     columns = min(8, len(images))
     figure, axes = _subplots(-(-len(images) // columns), columns, 1.5, 1.7)
     for axis in axes.flat:
@@ -110,7 +110,7 @@ def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure"
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     with written_whole(path) as part:
         figure.savefig(part, dpi=150, format="png")
 
@@ -121,7 +121,7 @@ def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Fi
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
-    # Figures made this way belong to nobody: no window, and no global list that keeps them.
+    # Not by pyplot, whose global list would keep every figure.
     figure = Figure(figsize=(max(columns * width, 3.0), rows * height + 0.5), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 

@@ -1,4 +1,4 @@
-"""Property tests draw the same examples every time, and keep nothing on disk."""
+"""Hypothesis generates the same examples every time and keeps nothing on disk."""
 
 from hypothesis import settings
 

@@ -51,7 +51,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
-def test_a_picture_of_another_shape_is_refused() -> None:
+def test_a_image_of_another_shape_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3))
     with pytest.raises(ValueError, match=r"input_shape=\(3, 6, 6\) does not suit the model"):
         layers_of(model, (3, 6, 6))

@@ -1,4 +1,4 @@
-"""Figures draw what they say, and leave pictures, networks and generators as they were."""
+"""Figures draw what they say, and leave images, networks and generators as they were."""
 
 import io
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ def pictures(channels: int = 1) -> Tensor:
 
 
 def drawn(figure: "Figure") -> list[Tensor]:
-    """Draw a figure, and list the pictures in it."""
+    """Draw a figure, and list the images in it."""
     figure.savefig(io.BytesIO(), format="png", dpi=20)
     arrays = [image.get_array() for axis in figure.axes for image in axis.get_images()]
     return [torch.from_numpy(np.asarray(array)) for array in arrays]
@@ -35,7 +35,7 @@ def test_every_kernel_is_beside_what_it_finds_in_rgb() -> None:
     assert torch.equal(found[6], apply_kernel(images[0].mean(0), TOP_EDGE))
 
 
-def test_what_needs_no_pictures() -> None:
+def test_what_needs_no_images() -> None:
     matrix = figures.im2col_matrix()
     drawn(matrix)
     texts = [text.get_text() for text in matrix.axes[1].texts]

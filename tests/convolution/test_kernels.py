@@ -11,7 +11,7 @@ from twinloop.convolution.kernels import KERNELS, apply_kernel
 
 @pytest.fixture(scope="module")
 def square() -> Tensor:
-    """A bright square of 4x4 in the middle of a dark picture of 10x10."""
+    """A bright square of 4x4 in the middle of a dark image of 10x10."""
     picture = torch.zeros(10, 10)
     picture[3:7, 3:7] = 1
     return picture
@@ -48,12 +48,7 @@ def test_brightness_stays(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "row", "column"),
-    [
-        ("top edge", 2, 5),
-        ("bottom edge", 7, 5),
-        ("left edge", 5, 3),
-        ("right edge", 5, 6),
-    ],
+    [("top edge", 2, 5), ("bottom edge", 7, 5), ("left edge", 5, 3), ("right edge", 5, 6)],
 )
 def test_an_edge_is_found_where_it_is(square: Tensor, name: str, row: int, column: int) -> None:
     found = apply_kernel(square, KERNELS[name], padding=1)
@@ -84,7 +79,7 @@ def test_the_laplacian_of_a_parabola_is_its_second_derivative() -> None:
 
 
 @pytest.mark.parametrize("shape", [(7, 6), (1, 7, 6), (3, 7, 6), (2, 1, 7, 6), (2, 3, 7, 6)])
-def test_one_picture_and_a_batch_grey_and_rgb(shape: tuple[int, ...]) -> None:
+def test_one_image_and_a_batch_grey_and_rgb(shape: tuple[int, ...]) -> None:
     images = torch.randint(0, 9, shape).double()
     found = apply_kernel(images, kernels.SOBEL_X, padding=1)
     planes = images.reshape(-1, 1, 7, 6)
@@ -100,6 +95,6 @@ def test_one_picture_and_a_batch_grey_and_rgb(shape: tuple[int, ...]) -> None:
         (torch.zeros(2, 2), torch.zeros(3, 3), "kernel=3 with dilation=1 spans 3 pixels"),
     ],
 )
-def test_what_cannot_be_is_refused(images: Tensor, kernel: Tensor, message: str) -> None:
+def test_invalid_arguments_are_refused(images: Tensor, kernel: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         apply_kernel(images, kernel)

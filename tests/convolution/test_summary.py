@@ -42,8 +42,8 @@ def test_a_shared_module_is_counted_once_and_a_checkerboard_marked() -> None:
     shared = nn.ConvTranspose2d(1, 1, 3, stride=2)
     rows = summarise(nn.Sequential(shared, shared), (1, 4, 4))
     assert [row.parameters for row in rows] == [10, 0]
-    assert [row.draws_checkerboard for row in rows] == [True, True]
-    assert not summarise(nn.ConvTranspose2d(1, 1, 4, stride=2), (1, 4, 4))[0].draws_checkerboard
+    assert [row.has_checkerboard for row in rows] == [True, True]
+    assert not summarise(nn.ConvTranspose2d(1, 1, 4, stride=2), (1, 4, 4))[0].has_checkerboard
 
 
 def test_what_is_behind_an_unknown_layer_has_no_field() -> None:

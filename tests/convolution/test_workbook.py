@@ -52,7 +52,7 @@ class Book:
                         self.values[place] = float(str(value.text))
 
     def range(self, text: str) -> list[Cell]:
-        """`picture!A5:C7`, `conv1!$B$2` or a name, as its cells in order."""
+        """`image!A5:C7`, `conv1!$B$2` or a name, as its cells in order."""
         sheet, _, corners = self.names.get(text, text).replace("$", "").partition("!")
         first, _, last = corners.partition(":")
         (top, left), (bottom, right) = place_of(first), place_of(last or first)
@@ -82,7 +82,7 @@ class Book:
         return self.computed[cell]
 
     def pixels_behind(self, cell: Cell) -> set[tuple[int, int]]:
-        """Trace precedents back to the picture: rows and columns of the sheet."""
+        """Trace precedents back to the image: rows and columns of the sheet."""
         seen, following = {cell}, [cell]
         while following:
             formula = self.formulas.get(following.pop(), "")
@@ -90,7 +90,7 @@ class Book:
                 new = set(self.range(window)) - seen
                 seen |= new
                 following += new
-        return {(row, column) for sheet, row, column in seen if sheet == "picture"}
+        return {(row, column) for sheet, row, column in seen if sheet == "image"}
 
 
 def place_of(reference: str) -> tuple[int, int]:
@@ -134,7 +134,7 @@ def test_every_formula_makes_pytorchs_number(case: tuple[nn.Module, Tensor, Path
     model, image, path = case
     book = Book(path)
     stages = stages_of(model, image)
-    assert book.sheets == ["picture", *(stage.name for stage in stages), "classes"]
+    assert book.sheets == ["image", *(stage.name for stage in stages), "classes"]
     maps = maps_of(book, model, image)
     for stage in stages:
         found = torch.tensor([[book.value(cell) for cell in cells] for cells in maps[stage.name]])
@@ -151,7 +151,7 @@ def test_a_formula_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "book.xlsx"
     workbook.write(path, model, picture(shape), [str(n) for n in range(10)])
     formulas = Book(path).formulas.values()
-    assert "MAX(0,SUMPRODUCT(picture!A5:C7,conv1_kernel_1_1)+conv1_bias_1)" in formulas
+    assert "MAX(0,SUMPRODUCT(image!A5:C7,conv1_kernel_1_1)+conv1_bias_1)" in formulas
     assert "INDEX(class_names,MATCH(MAX(probabilities),probabilities,0))" in formulas
 
 

@@ -25,7 +25,7 @@ def parameters(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_picture_comes_out_in_its_shape_with_pixels_from_0_to_1(
+def test_a_image_comes_out_in_its_shape_with_pixels_from_0_to_1(
     network: Callable[[tuple[int, int, int]], Autoencoder], shape: tuple[int, int, int]
 ) -> None:
     output = network(shape)(torch.rand(2, *shape))
@@ -72,14 +72,14 @@ def test_the_lessons_autoencoder_is_the_lessons() -> None:
 
 
 @pytest.mark.parametrize("code_size", [1, 2, 32])
-def test_the_bottleneck_is_code_size_numbers(code_size: int) -> None:
+def test_the_code_has_code_size_dimensions(code_size: int) -> None:
     network = BottleneckAutoencoder((1, 28, 28), code_size)
     assert network.encode(torch.zeros(2, 1, 28, 28)).shape == (2, code_size)
 
 
 def test_the_bottlenecks_parameters() -> None:
     network = BottleneckAutoencoder((1, 7, 8), code_size=5, widths=(2, 3))
-    # 7x8 is padded to 8x8, and two halvings leave 2x2 pixels of 3 channels: 12 numbers.
+    # 7x8 is padded to 8x8, and two halvings leave 2x2 pixels of 3 channels: 12 values.
     encoder = (1 * 9 * 2 + 4) + (2 * 9 * 3 + 6) + (12 * 5 + 5)
     decoder = (5 * 12 + 24) + (3 * 9 * 2 + 4) + (2 * 9 * 1 + 1)
     assert parameters(network.encoder) == encoder

@@ -14,7 +14,7 @@ def parameters(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_pictures_become_logits(shape: tuple[int, int, int]) -> None:
+def test_images_become_logits(shape: tuple[int, int, int]) -> None:
     images = torch.rand(2, *shape)
     assert LessonClassifier(shape, 7)(images).shape == (2, 7)
     assert SequentialClassifier(shape, 7, widths=(4, 8, 8))(images).shape == (2, 7)
@@ -74,7 +74,7 @@ def test_a_gradient_in_bfloat16_is_not_what_was_in_memory_before() -> None:
 
 
 def test_the_sequential_classifiers_parameters() -> None:
-    # A convolution without bias and a norm of two numbers a channel, then a linear layer.
+    # A convolution without bias and a norm of two values a channel, then a linear layer.
     expected = (1 * 9 * 2 + 4) + (2 * 9 * 3 + 6) + (3 * 9 * 3 + 6) + (3 * 10 + 10)
     assert parameters(SequentialClassifier((1, 28, 28), 10, widths=(2, 3))) == expected
 

@@ -7,7 +7,7 @@ from twinloop.models import MLP
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 5, 7)])
-def test_pictures_become_logits(shape: tuple[int, int, int]) -> None:
+def test_images_become_logits(shape: tuple[int, int, int]) -> None:
     assert MLP(shape, 4)(torch.zeros(2, *shape)).shape == (2, 4)
 
 

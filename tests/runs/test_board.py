@@ -207,7 +207,7 @@ def test_an_epoch_shows_the_confusion_of_a_classifier(
     events = read(tmp_path)
     assert events.Tags()["images"] == ["val/confusion"]
     title = "digits, val: true class down, predicted across"
-    expected = figures.confusion_picture(torch.eye(10).long(), digits.spec.class_names, title)
+    expected = figures.confusion_image(torch.eye(10).long(), digits.spec.class_names, title)
     np.testing.assert_array_equal(picture(events, "val/confusion"), expected)
 
 

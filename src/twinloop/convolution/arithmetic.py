@@ -1,31 +1,25 @@
-"""How large a convolution's output is, and what cannot be.
+"""The size of a convolution's output, along one axis, in pixels.
 
-All along one axis, in pixels; the formulas and their names are those of Dumoulin & Visin 2016, "A
-guide to convolution arithmetic for deep learning" (arXiv:1603.07285), with dilation added.
+Formulas and names of Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning"
+(arXiv:1603.07285), with dilation added. `padding` is one value for both ends or one for each.
 """
+
+Ends = int | tuple[int, int]
+"""One value for both ends of an axis, or one for each."""
 
 
 def output_size(
-    size: int,
-    kernel: int,
-    *,
-    stride: int = 1,
-    padding: int | tuple[int, int] = 0,
-    dilation: int = 1,
+    size: int, kernel: int, *, stride: int = 1, padding: Ends = 0, dilation: int = 1
 ) -> int:
-    """How many windows fit: `floor((size + padding - dilation * (kernel - 1) - 1) / stride) + 1`.
-
-    `padding` is one number for both ends, or one for each, of which the formula has the sum.
+    """`floor((size + padding - dilation * (kernel - 1) - 1) / stride) + 1`, padding of both ends.
 
     Raises:
-        ValueError: a kernel, stride or dilation below 1, a negative padding, or a kernel that is
-            larger, edge to edge, than the padded input.
+        ValueError: a kernel, stride or dilation below 1, a negative padding, or a kernel that
+            spans more pixels than the padded input has.
     """
-    before, after = (padding, padding) if isinstance(padding, int) else padding
     span = kernel_span(kernel, dilation)
+    padded = size + _both_ends(padding)
     check_at_least(1, stride=stride)
-    check_at_least(0, padding=min(before, after))
-    padded = size + before + after
     if span > padded:
         raise ValueError(
             f"kernel={kernel} with dilation={dilation} spans {span} pixels, but the padded input "
@@ -48,8 +42,8 @@ def same_padding(kernel: int, dilation: int = 1) -> int:
     """Zeros at each end that keep the size at stride 1: half of what the kernel's span adds.
 
     Odd kernels are easier: they have a middle pixel, so both ends get `kernel // 2` zeros and
-    output i stands on input i. An even kernel's middle lies between two pixels: one end would
-    need a zero more than the other, and every layer would shift the picture by half a pixel.
+    output i is centred on input i. The centre of an even kernel lies between two pixels: one end
+    would need one zero more, and every layer would shift the image by half a pixel.
 
     Raises:
         ValueError: an even kernel whose span cannot be halved, or a kernel or dilation below 1.
@@ -58,7 +52,7 @@ def same_padding(kernel: int, dilation: int = 1) -> int:
     if added % 2:
         raise ValueError(
             f"kernel={kernel} with dilation={dilation} needs {added} zeros for the same size, and "
-            "they do not split evenly; use an odd kernel, or pad each side by its own number"
+            "they do not split evenly; use an odd kernel, or pad each end by its own number"
         )
     return added // 2
 
@@ -68,34 +62,32 @@ def transposed_output_size(
     kernel: int,
     *,
     stride: int = 1,
-    padding: int | tuple[int, int] = 0,
+    padding: Ends = 0,
     dilation: int = 1,
     output_padding: int = 0,
 ) -> int:
     """`(size - 1) * stride - padding + dilation * (kernel - 1) + output_padding + 1`.
 
-    The size of the input from which a convolution of the same numbers makes `size`; `padding`
-    takes away here what it adds there, at both ends or at each its own.
+    An input size from which a convolution of the same settings makes `size`: `padding`, of both
+    ends, is subtracted here because it is added there.
 
     Raises:
         ValueError: a kernel, stride or dilation below 1, a negative padding, an output padding
-            outside of [0, max(stride, dilation)), or nothing left of the output.
+            outside of [0, max(stride, dilation)), or an output below 1 pixel.
     """
-    before, after = (padding, padding) if isinstance(padding, int) else padding
-    span = kernel_span(kernel, dilation)
     check_at_least(1, stride=stride)
-    check_at_least(0, padding=min(before, after))
+    unpadded = (size - 1) * stride + kernel_span(kernel, dilation) + output_padding
+    result = unpadded - _both_ends(padding)
     if not 0 <= output_padding < max(stride, dilation):
         raise ValueError(
             f"output_padding={output_padding}; it must be at least 0 and smaller than stride="
             f"{stride} or dilation={dilation}: it chooses among sizes that a convolution rounds "
             "down to one"
         )
-    result = (size - 1) * stride - before - after + span + output_padding
     if result < 1:
         raise ValueError(
-            f"padding={padding} takes away more than the {result + before + after} pixels there "
-            "are; at least one must be left"
+            f"padding={padding} takes away more than the {unpadded} pixels there are; at least "
+            "one must be left"
         )
     return result
 
@@ -106,7 +98,7 @@ def output_padding(
     kernel: int,
     *,
     stride: int = 1,
-    padding: int | tuple[int, int] = 0,
+    padding: Ends = 0,
     dilation: int = 1,
 ) -> int:
     """The output padding with which a transposed convolution makes `target` out of `size`.
@@ -118,20 +110,18 @@ def output_padding(
         ValueError: no output padding leads to `target`.
     """
     check_at_least(1, stride=stride)
-    before, after = (padding, padding) if isinstance(padding, int) else padding
-    least = (size - 1) * stride - before - after + kernel_span(kernel, dilation)
-    choices = max(stride, dilation)
-    if not 0 <= target - least < choices:
+    least = (size - 1) * stride - _both_ends(padding) + kernel_span(kernel, dilation)
+    most = least + max(stride, dilation) - 1
+    if not least <= target <= most:
         raise ValueError(
             f"target={target} cannot be made from {size} with kernel={kernel}, stride={stride}, "
-            f"padding={padding}, dilation={dilation}; the sizes are {least} to "
-            f"{least + choices - 1}"
+            f"padding={padding}, dilation={dilation}; the sizes are {least} to {most}"
         )
     return target - least
 
 
-def draws_checkerboard(kernel: int, stride: int) -> bool:
-    """Do windows of a transposed convolution overlap unevenly, so that it draws a checkerboard?
+def has_checkerboard(kernel: int, stride: int) -> bool:
+    """Whether the windows of a transposed convolution overlap unevenly, in a checkerboard pattern.
 
     They do where the stride does not divide the kernel (Odena et al. 2016,
     https://distill.pub/2016/deconv-checkerboard).
@@ -143,12 +133,14 @@ def draws_checkerboard(kernel: int, stride: int) -> bool:
     return kernel % stride != 0
 
 
-def check_at_least(least: int, **numbers: int) -> None:
-    """Make sure that each number, given by its name, is not below `least`.
+def check_at_least(least: int, **values: int) -> None:
+    """Raise ValueError for the first of the named `values` that is below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name}={value}; it must be at least {least}")
 
-    Raises:
-        ValueError: the first that is.
-    """
-    for name, number in numbers.items():
-        if number < least:
-            raise ValueError(f"{name}={number}; it must be at least {least}")
+
+def _both_ends(padding: Ends) -> int:
+    before, after = (padding, padding) if isinstance(padding, int) else padding
+    check_at_least(0, padding=min(before, after))
+    return before + after

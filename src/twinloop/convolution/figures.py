@@ -1,18 +1,21 @@
-"""Pictures of convolutions: what kernels find, how they move, what a network sees and learns."""
+"""Figures of convolutions: responses of kernels, geometry, receptive fields, learnt filters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twinloop.convolution.arithmetic import kernel_span, output_size
 from twinloop.convolution.chain import layers_of, output_of
-from twinloop.convolution.im2col import conv2d_im2col, conv_transpose2d, im2col
+from twinloop.convolution.conv2d import conv2d_im2col, conv_transpose2d
+from twinloop.convolution.im2col import im2col
 from twinloop.convolution.kernels import KERNELS, apply_kernel
-from twinloop.convolution.receptive_field import by_arithmetic, effective, field_of
+from twinloop.convolution.receptive_field import by_arithmetic, field_of
+from twinloop.convolution.receptive_field_gradient import effective_field
 from twinloop.convolution.stages import Stage, stages_of
 
 if TYPE_CHECKING:
@@ -20,52 +23,43 @@ if TYPE_CHECKING:
 
 INK, FAINT = "#1f2430", "#c9ced8"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""Told apart also by the colour-blind (Okabe & Ito 2008)."""
+"""Distinguishable with colour blindness too (Okabe & Ito 2008)."""
 
 
 def kernel_responses(images: Tensor, names: Sequence[str]) -> "Figure":
-    """Each kernel beside what it finds in pictures `[N, C, H, W]`: blue below 0, red above."""
-    figure, axes = _subplots(1 + len(KERNELS), 1 + len(images), 0.95, 0.95)
-    axes[0, 0].axis("off")
-    for axis, image, name in zip(axes[0, 1:], images, names, strict=True):
-        _grey(axis, image.mean(0))
-        axis.set_title(name, fontsize=8)
-    for line, (name, kernel) in zip(axes[1:], KERNELS.items(), strict=True):
-        _numbers(line[0], kernel)
-        line[0].set_title(name, fontsize=8)
-        found = apply_kernel(images.mean(1), kernel)
-        for axis, response in zip(line[1:], found, strict=True):
-            _signed(axis, response, float(found.abs().max()))
-    return figure
+    """Each kernel beside its response to images `[N, C, H, W]`: blue below 0, red above."""
+    grey = images.mean(1)
+    rows = {name: (kernel, apply_kernel(grey, kernel)) for name, kernel in KERNELS.items()}
+    return _responses(grey, names, rows, digits=0)
 
 
 def im2col_matrix() -> "Figure":
-    """A picture of 4x4, its windows as columns, and the product with a kernel as a row."""
+    """An image of 4x4, its windows as columns, and the product with a kernel as a row."""
     letters = [chr(ord("a") + i) for i in range(16)]
     columns = im2col(torch.arange(16.0).view(1, 1, 4, 4), 3)[0].long()  # [9, 4]
     figure, axes = _subplots(1, 3, 1, 1, size=(9.6, 4.4), widths=(4, 4.6, 2.4))
-    picture, matrix, output = axes[0]
+    image, matrix, output = axes[0]
     for cell, letter in enumerate(letters):
-        _cell(picture, cell // 4, cell % 4, letter)
+        _cell(image, cell // 4, cell % 4, letter)
     for index, colour in enumerate(COLOURS):
         shift = 0.06 * index - 0.09
-        _outline(picture, index // 2 + shift, index % 2 + shift, 3, 3, colour)
+        _outline(image, index // 2 + shift, index % 2 + shift, 3, 3, colour)
     for row, line in enumerate(columns.tolist()):
         for column, cell in enumerate(line):
             _cell(matrix, row, column, letters[cell], COLOURS[column])
     for index, colour in enumerate(COLOURS):
         _cell(output, index // 2, index % 2, f"w·{index + 1}", colour)
     for axis, title, rows, across in (
-        (picture, "picture, 4x4\nfour windows of 3x3", 4, 4),
+        (image, "image, 4x4\nfour windows of 3x3", 4, 4),
         (matrix, "im2col: 9 rows, 4 columns\neach column one window", 9, 4),
-        (output, "kernel (1x9) times it,\nas a picture: 2x2", 2, 2),
+        (output, "kernel (1x9) times it,\nas an image: 2x2", 2, 2),
     ):
         _frame(axis, rows, across, title)
     return figure
 
 
 def padding_and_stride() -> "Figure":
-    """Where a kernel is put down on 5x5 pixels under four settings; dots are its middles."""
+    """The positions of a kernel on 5x5 pixels under four settings; dots are their centres."""
     settings = [
         ("padding 0, stride 1", 3, 0, 1, 1),
         ("padding 1, stride 1: “same”", 3, 1, 1, 1),
@@ -83,12 +77,13 @@ def padding_and_stride() -> "Figure":
             reads = [k * stride - padding + i * dilation for i in range(kernel)]
             for row in range(kernel):
                 for column in reads:
-                    _fill(axis, row * dilation - padding, column, colour)
+                    place = row * dilation - padding, column
+                    _rectangle(axis, *place, 1, 1, fc=colour, alpha=0.22, lw=0)
             span = kernel_span(kernel, dilation)
             _outline(axis, -padding, reads[0], span, span, colour)
         middle = (kernel_span(kernel, dilation) - 1) / 2 - padding
-        places = [middle + stride * i for i in range(size)]
-        axis.plot(*zip(*[(x, y) for y in places for x in places], strict=True), "o", c=INK, ms=3.5)
+        centres = middle + stride * np.arange(size)
+        axis.plot(*np.meshgrid(centres, centres), "o", c=INK, ms=3.5)
         _frame(axis, 5 + padding, 5 + padding, f"{name}\n5x5 to {size}x{size}", start=-padding)
     for axis in axes[0]:
         axis.set(xlim=(-2.7, 6.7), ylim=(6.7, -2.7))
@@ -96,7 +91,7 @@ def padding_and_stride() -> "Figure":
 
 
 def receptive_fields(model: nn.Module, image: Tensor) -> "Figure":
-    """The pixels of `image` `[C, H, W]` that the middle activation of each stage is made from."""
+    """The pixels of `image` `[C, H, W]` that the middle activation of each stage depends on."""
     stages = stages_of(model, image)
     figure, axes = _subplots(1, len(stages), 1.9, 2.1)
     for axis, stage, colour in zip(axes[0], stages, COLOURS * len(stages), strict=False):
@@ -116,29 +111,20 @@ def receptive_fields(model: nn.Module, image: Tensor) -> "Figure":
 
 
 def learnt_filters(model: nn.Module, images: Tensor, names: Sequence[str]) -> "Figure":
-    """Kernels of the first stage, and what comes out behind its ReLU for `[N, C, H, W]`."""
+    """Kernels of the first stage, and its outputs behind the ReLU for images `[N, C, H, W]`."""
     stages = [stages_of(model, image)[0] for image in images]
-    count = len(stages[0].weight)
-    figure, axes = _subplots(1 + count, 1 + len(images), 0.95, 0.95)
-    axes[0, 0].axis("off")
-    for axis, image, name in zip(axes[0, 1:], images, names, strict=True):
-        _grey(axis, image.mean(0))
-        axis.set_title(name, fontsize=8)
-    for index, line in enumerate(axes[1:]):
-        _numbers(line[0], stages[0].weight[index].mean(0), digits=1)
-        line[0].set_title(f"filter {index + 1}", fontsize=8)
-        responses = [stage.activations[index] for stage in stages]
-        largest = max(float(response.max()) for response in responses) or 1.0
-        for axis, response in zip(line[1:], responses, strict=True):
-            axis.imshow(response.numpy(), cmap="Reds", vmin=0, vmax=largest)
-            axis.set(xticks=[], yticks=[])
-    return figure
+    outputs = torch.stack([stage.activations for stage in stages])  # [N, O, H', W']
+    rows = {
+        f"filter {index + 1}": (kernel.mean(0), outputs[:, index])
+        for index, kernel in enumerate(stages[0].weight)
+    }
+    return _responses(images.mean(1), names, rows, digits=1)
 
 
 def strongest_patches(model: nn.Module, images: Tensor, stage_index: int = 1) -> "Figure":
-    """For each filter of a stage, the patches of `[N, C, H, W]` that it answers most to.
+    """For each filter of a stage, the patches of `[N, C, H, W]` with the largest activations.
 
-    One patch a picture at most, as large as the receptive field; padding is white.
+    One patch an image at most, as large as the receptive field; padding is white.
     """
     stage = stages_of(model, images[0])[stage_index]
     layers = layers_of(model, images.shape[1:])
@@ -151,9 +137,9 @@ def strongest_patches(model: nn.Module, images: Tensor, stage_index: int = 1) ->
     filters, shown = min(8, activations.shape[1]), min(8, len(images))
     figure, axes = _subplots(filters, shown, 0.85, 0.85)
     for channel, line in enumerate(axes):
-        best, place = activations[:, channel].flatten(1).max(1)
+        best, flat_index = activations[:, channel].flatten(1).max(1)
         for axis, index in zip(line, best.argsort(descending=True)[:shown].tolist(), strict=True):
-            position = divmod(int(place[index]), activations.shape[3])
+            position = divmod(int(flat_index[index]), activations.shape[3])
             top, left = (
                 int(centre + jump * at - Fraction(size - 1, 2)) + size
                 for centre, jump, at, size in zip(
@@ -163,25 +149,25 @@ def strongest_patches(model: nn.Module, images: Tensor, stage_index: int = 1) ->
             _grey(axis, surrounded[index, top : top + height, left : left + width])
             axis.set_visible(bool(best[index] > 0))
         line[0].set_visible(True)
-        silent = "" if best.max() > 0 else "\nis silent"
+        silent = "" if best.max() > 0 else "\nis never active"
         line[0].set_ylabel(f"filter {channel + 1}{silent}", fontsize=8)
     return figure
 
 
 def effective_fields(models: dict[str, nn.Module], images: Tensor) -> "Figure":
-    """How strongly each pixel of `[B, C, H, W]` moves the middle of each stage, by model."""
+    """How strongly the middle of each stage depends on each pixel of `[B, C, H, W]`, by model."""
     stages: list[Stage] = stages_of(next(iter(models.values())), images[0])
     figure, axes = _subplots(len(models), len(stages), 1.9, 1.9)
     for line, (name, model) in zip(axes, models.items(), strict=True):
         for axis, stage in zip(line, stages, strict=True):
-            axis.imshow(effective(model, images, stage.layer).numpy(), cmap="magma_r", vmin=0)
+            axis.imshow(effective_field(model, images, stage.layer).numpy(), cmap="magma_r", vmin=0)
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{stage.name}, {name}", fontsize=8)
     return figure
 
 
 def upsamplings() -> "Figure":
-    """How many sums each pixel gets from a plain picture of ones, 6x6 made twice as large."""
+    """How many terms each pixel of an upsampled image sums, for 6x6 ones made twice as large."""
     ones = torch.ones(1, 1, 6, 6)
     repeated = F.interpolate(ones, scale_factor=2)
     results = {
@@ -196,8 +182,7 @@ def upsamplings() -> "Figure":
     figure, axes = _subplots(1, 3, 2.9, 3.0)
     for axis, (name, result) in zip(axes[0], results.items(), strict=True):
         axis.imshow(result[0, 0].numpy(), cmap="Blues", vmin=0, vmax=12)
-        for (row, column), number in _each(result[0, 0]):
-            axis.text(column, row, f"{number:.0f}", ha="center", va="center", size=6, color=INK)
+        _write(axis, result[0, 0], ".0f")
         axis.set(xticks=[], yticks=[])
         axis.set_title(name, fontsize=8)
     return figure
@@ -221,33 +206,47 @@ def _subplots(
     return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
 
 
-def _grey(axis: Any, picture: Tensor) -> None:
-    axis.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=1)
+def _responses(
+    images: Tensor,
+    names: Sequence[str],
+    rows: Mapping[str, tuple[Tensor, Tensor]],
+    *,
+    digits: int,
+) -> "Figure":
+    """Images `[N, H, W]` above a row for each kernel `[kh, kw]` and its outputs `[N, H', W']`."""
+    figure, axes = _subplots(1 + len(rows), 1 + len(images), 0.95, 0.95)
+    axes[0, 0].axis("off")
+    for axis, image, name in zip(axes[0, 1:], images, names, strict=True):
+        _grey(axis, image)
+        axis.set_title(name, fontsize=8)
+    for line, (name, (kernel, outputs)) in zip(axes[1:], rows.items(), strict=True):
+        _signed(line[0], kernel, 1.6 * float(kernel.abs().max()))
+        fractions = bool((kernel != kernel.round()).any())
+        _write(line[0], kernel, f".{digits or 2 * fractions}f")
+        line[0].set_title(name, fontsize=8)
+        for axis, output in zip(line[1:], outputs, strict=True):
+            _signed(axis, output, float(outputs.abs().max()))
+    return figure
+
+
+def _grey(axis: Any, image: Tensor) -> None:
+    axis.imshow(image.numpy(), cmap="gray_r", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
 
 
-def _signed(axis: Any, picture: Tensor, largest: float) -> None:
-    axis.imshow(picture.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest)
+def _signed(axis: Any, values: Tensor, largest: float) -> None:
+    """Blue below 0, white at 0, red above."""
+    limit = largest or 1.0
+    axis.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
     axis.set(xticks=[], yticks=[])
 
 
-def _numbers(axis: Any, kernel: Tensor, digits: int = 0) -> None:
-    """A kernel as coloured squares with its numbers in them."""
-    largest = float(kernel.abs().max()) or 1.0
-    _signed(axis, kernel, 1.6 * largest)
-    fractions = bool((kernel != kernel.round()).any())
-    for (row, column), number in _each(kernel):
-        text = f"{number:.{digits or 2 * fractions}f}".replace("0.", ".")
+def _write(axis: Any, values: Tensor, form: str) -> None:
+    """Write each value of `[H, W]` on its pixel, without a leading zero."""
+    for (row, column), value in np.ndenumerate(values.numpy()):
+        text = f"{value:{form}}"
+        text = text.replace("0.", ".") if abs(value) < 1 else text
         axis.text(column, row, text, ha="center", va="center", size=6, color=INK)
-
-
-def _each(picture: Tensor) -> list[tuple[tuple[int, int], float]]:
-    """Every place of `[H, W]` with its number."""
-    return [
-        ((row, column), number)
-        for row, line in enumerate(picture.tolist())
-        for column, number in enumerate(line)
-    ]
 
 
 def _cell(axis: Any, row: float, column: float, text: str, colour: str = INK) -> None:
@@ -255,24 +254,21 @@ def _cell(axis: Any, row: float, column: float, text: str, colour: str = INK) ->
     axis.text(column, row, text, ha="center", va="center", size=8, color=colour)
 
 
-def _fill(axis: Any, row: float, column: float, colour: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=colour, alpha=0.22, lw=0))
-
-
 def _outline(
     axis: Any, row: float, column: float, rows: int, columns: int, colour: str, width: float = 2
 ) -> None:
     """A frame around whole pixels, from the upper left one on."""
+    _rectangle(axis, row, column, rows, columns, fill=False, ec=colour, lw=width)
+
+
+def _rectangle(axis: Any, row: float, column: float, rows: int, columns: int, **style: Any) -> None:
     from matplotlib.patches import Rectangle
 
-    corner = (column - 0.5, row - 0.5)
-    axis.add_patch(Rectangle(corner, columns, rows, fill=False, ec=colour, lw=width))
+    axis.add_patch(Rectangle((column - 0.5, row - 0.5), columns, rows, **style))
 
 
 def _frame(axis: Any, rows: int, columns: int, title: str, start: int = 0) -> None:
-    """Square cells and no axes, for what is drawn by cells."""
+    """Square cells without axes."""
     axis.set(xlim=(start - 0.6, columns - 0.4), ylim=(rows - 0.4, start - 0.6), aspect="equal")
     axis.axis("off")
     axis.set_title(title, fontsize=9)

@@ -1,8 +1,9 @@
-"""A plain CNN as its convolutions, with the numbers that one picture makes in each.
+"""A plain CNN as a list of convolutions, with their activations for one image.
 
 What a spreadsheet or a page can compute again: every stage is a convolution, and perhaps a ReLU.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,27 +16,27 @@ class Stage(NamedTuple):
     """One convolution, and the ReLU behind it if there is one."""
 
     name: str
-    """`conv1` and so on."""
+    """`conv1`, `conv2` and so on."""
     layer: str
-    """Where the model keeps the last module of it, as in `model.get_submodule`."""
+    """Its last module, as in `model.get_submodule`."""
     weight: Tensor
     """`[O, C, kh, kw]`."""
     bias: Tensor
     """`[O]`."""
     stride: tuple[int, int]
     padding: tuple[int, int]
-    """Rows of zeros above and below, columns of them on both sides."""
+    """Rows of zeros above and below, and columns on both sides."""
     relu: bool
     activations: Tensor
     """`[O, H', W']`, behind the ReLU."""
 
 
 def stages_of(model: nn.Module, image: Tensor) -> list[Stage]:
-    """Take `model` apart, and run it on one picture `[C, H, W]`; all in float64, on the CPU.
+    """The stages of `model` for one image `[C, H, W]`; all in float64, on the CPU.
 
     Raises:
         ValueError: the model is not a chain of convolutions (no dilation, no groups, zeros as
-            padding), ReLUs and a last flattening, or it does not end in one number a class.
+            padding), ReLUs and a last flattening, or it does not end in one value a class.
     """
     if image.ndim != 3:
         raise ValueError(f"the image has shape {tuple(image.shape)}; it must be one [C, H, W]")
@@ -51,7 +52,7 @@ def stages_of(model: nn.Module, image: Tensor) -> list[Stage]:
                 bias = weight.new_zeros(len(weight))
                 if module.bias is not None:
                     bias = module.bias.detach().double().cpu()
-                stride, padding = _two(module.stride), _two(module.padding)
+                stride, padding = _ints(module.stride), _ints(module.padding)
                 x = nn.functional.conv2d(x, weight, bias, stride, padding)
                 name = f"conv{len(stages) + 1}"
                 stages.append(Stage(name, layer.name, weight, bias, stride, padding, False, x[0]))
@@ -64,9 +65,18 @@ def stages_of(model: nn.Module, image: Tensor) -> list[Stage]:
                 )
     if not stages or x.shape[2:] != (1, 1):
         raise ValueError(
-            f"the model ends in {tuple(x.shape[1:])}; it must end in one number a class, 1x1"
+            f"the model ends in {tuple(x.shape[1:])}; it must end in one value a class, 1x1"
         )
     return stages
+
+
+def check_class_names(class_names: Sequence[str], last: Stage) -> None:
+    """Raise ValueError unless there is one name for each output of the last stage."""
+    if len(class_names) != len(last.bias):
+        raise ValueError(
+            f"{len(class_names)} class names for {len(last.bias)} outputs; there must be one for "
+            "each"
+        )
 
 
 def _is_plain(module: nn.Conv2d) -> bool:
@@ -78,7 +88,7 @@ def _is_plain(module: nn.Conv2d) -> bool:
     )
 
 
-def _two(numbers: object) -> tuple[int, int]:
-    assert isinstance(numbers, tuple)
-    rows, columns = numbers
+def _ints(values: object) -> tuple[int, int]:
+    assert isinstance(values, tuple)
+    rows, columns = values
     return int(rows), int(columns)

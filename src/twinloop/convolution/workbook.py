@@ -1,4 +1,4 @@
-"""A trained CNN as a spreadsheet: pixels and kernels are numbers, all else is a live formula.
+"""A trained CNN as a spreadsheet: pixels and kernels are values, all else is a live formula.
 
 One sheet a layer, as the lesson shows it in Excel. Change a pixel or a kernel, and everything
 behind it follows; "trace precedents" on one activation walks back through its receptive field.
@@ -8,45 +8,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import xlsxwriter
 from torch import Tensor, nn
 from xlsxwriter.utility import xl_rowcol_to_cell
 
-from twinloop.convolution.stages import Stage, stages_of
+from twinloop.convolution.stages import Stage, check_class_names, stages_of
 from twinloop.files import written_whole
 
 TITLE_ROWS = 3
-"""Rows above the first map: what the sheet is, how to read it, and nothing."""
+"""Rows above the first map: a title, a note, and an empty row."""
 RED, WHITE, BLUE = "#D6453D", "#FFFFFF", "#3D6FD6"
 BRIGHTNESS = {
     "type": "2_color_scale",
     **{"min_type": "num", "max_type": "num", "min_value": 0, "max_value": 1},
     **{"min_color": WHITE, "max_color": "#808590"},
 }
-"""White to a grey on which a black number can still be read."""
+"""White to a grey on which black text can still be read."""
 
 
 def write(path: Path, model: nn.Module, image: Tensor, class_names: Sequence[str]) -> None:
-    """Write a workbook that computes `model` on one picture `[C, H, W]`.
+    """Write a workbook that computes `model` on one image `[C, H, W]`.
 
-    Sheets: `picture`, one for each convolution with the ReLU behind it, and `classes` with the
+    Sheets: `image`, one for each convolution with the ReLU behind it, and `classes` with the
     softmax. Each map is surrounded by the zeros that pad it for the next layer. Names such as
-    `conv2_kernel_3_1` (filter 3, what it takes from map 1 below) and `conv2_bias_3` make formulas
-    readable. Values are stored with the formulas, for programs that show without computing.
+    `conv2_kernel_3_1` (filter 3, its weights for map 1 below) and `conv2_bias_3` make formulas
+    readable. Results are stored with the formulas, for programs that show without computing.
 
     Raises:
-        ValueError: a model that is no chain of plain convolutions, or class names that are not
-            one for each of its outputs.
+        ValueError: see `stages_of`, or class names that are not one for each output.
     """
     stages = stages_of(model, image)
-    if len(class_names) != len(stages[-1].bias):
-        raise ValueError(
-            f"{len(class_names)} class names for {len(stages[-1].bias)} outputs; "
-            "there must be one for each"
-        )
+    check_class_names(class_names, stages[-1])
     with written_whole(path) as part, xlsxwriter.Workbook(str(part)) as book:
         writer = _Writer(book)
-        maps = writer.picture(image.detach().double().cpu(), stages[0].padding)
+        maps = writer.image(image.detach().double().cpu(), stages[0].padding)
         for stage, following in zip(stages, [*stages[1:], None], strict=True):
             padding = following.padding if following else (0, 0)
             maps = writer.stage(stage, maps, padding)
@@ -54,16 +50,12 @@ def write(path: Path, model: nn.Module, image: Tensor, class_names: Sequence[str
 
 
 class _Map(NamedTuple):
-    """Where the rows and columns of one map stand, and the zeros around it."""
+    """The place of one map on its sheet, and the zeros around it."""
 
     sheet: str
     top: int
     """The row of the first zeros above it; they begin in column 0."""
     padding: tuple[int, int]
-
-    def cell(self, row: int, column: int) -> tuple[int, int]:
-        """Where one number of the map stands."""
-        return self.top + self.padding[0] + row, self.padding[1] + column
 
     def window(self, row: int, column: int, height: int, width: int) -> str:
         """The range under a kernel, counted from the first zero of padding."""
@@ -89,28 +81,26 @@ class _Writer:
         self.fine = book.add_format({"num_format": "0.0000"})
         self.share = book.add_format({"num_format": "0.0%"})
 
-    def picture(self, image: Tensor, padding: tuple[int, int]) -> list[_Map]:
+    def image(self, image: Tensor, padding: tuple[int, int]) -> list[_Map]:
         """The pixels, one channel below the other."""
         sheet = self._sheet(
-            "picture",
-            "The picture",
+            "image",
+            "The image",
             "Pixels from 0 to 1: change one, and all other sheets follow. Grey zeros are padding.",
         )
         sheet.set_column(0, image.shape[2] + 2 * padding[1], 3.6)
         maps = []
         row = TITLE_ROWS
-        for channel, pixels in enumerate(image):
-            sheet.write_string(row, 0, f"channel {channel + 1}", self.label)
-            maps.append(_Map("picture", row + 1, padding))
+        for channel, pixels in enumerate(image, start=1):
+            sheet.write_string(row, 0, f"channel {channel}", self.label)
+            maps.append(_Map("image", row + 1, padding))
             self._zeros(sheet, maps[-1], pixels)
-            for (i, j), pixel in _each(pixels):
-                sheet.write_number(*maps[-1].cell(i, j), pixel, self.editable)
-            sheet.conditional_format(*_corners(maps[-1], pixels), BRIGHTNESS)
+            self._values(sheet, (row + 1 + padding[0], padding[1]), pixels, BRIGHTNESS)
             row += len(pixels) + 2 * padding[0] + 2
         return maps
 
     def stage(self, stage: Stage, below: list[_Map], padding: tuple[int, int]) -> list[_Map]:
-        """One convolution: a map a filter, its bias and kernels to the right of it."""
+        """One convolution: a map for each filter, its bias and kernels to the right of it."""
         count, height, width = stage.activations.shape
         kernel_height, kernel_width = stage.weight.shape[2:]
         sheet = self._sheet(
@@ -127,34 +117,43 @@ class _Writer:
         maps = []
         row = TITLE_ROWS
         for filter_ in range(count):
-            number = filter_ + 1
-            sheet.write_string(row, 0, f"filter {number}", self.label)
-            sheet.write_string(row, kernels_at - 2, "bias", self.label)
-            bias = (row + 1, kernels_at - 2)
-            sheet.write_number(*bias, float(stage.bias[filter_]), self.editable)
-            self._name(f"{stage.name}_bias_{number}", stage.name, bias, bias)
-            for channel, kernel in enumerate(stage.weight[filter_]):
-                left = kernels_at + channel * (kernel_width + 1)
-                sheet.write_string(row, left, f"times map {channel + 1}", self.label)
-                for (i, j), weight in _each(kernel):
-                    sheet.write_number(row + 1 + i, left + j, weight, self.editable)
-                corners = (row + 1, left), (row + kernel_height, left + kernel_width - 1)
-                name = f"{stage.name}_kernel_{number}_{channel + 1}"
-                self._name(name, stage.name, *corners)
-                sheet.conditional_format(*corners[0], *corners[1], _signs(stage.weight))
-            activations = stage.activations[filter_]
+            sheet.write_string(row, 0, f"filter {filter_ + 1}", self.label)
             maps.append(_Map(stage.name, row + 1, padding))
-            self._zeros(sheet, maps[-1], activations)
-            for (i, j), value in _each(activations):
-                formula = _activation(stage, below, number, i, j)
-                sheet.write_formula(*maps[-1].cell(i, j), formula, self.number, value)
-            corners_of_map = _corners(maps[-1], activations)
-            sheet.conditional_format(*corners_of_map, _signs(stage.activations))
+            self._kernels(sheet, stage, filter_, row, kernels_at)
+            self._activations(sheet, stage, filter_, maps[-1], below)
             row += max(height + 2 * padding[0], kernel_height) + 2
         return maps
 
+    def _kernels(self, sheet: Any, stage: Stage, filter_: int, row: int, left: int) -> None:
+        """The bias and the kernels of one filter, which may be changed, under their names."""
+        number, bias = filter_ + 1, (row + 1, left - 2)
+        sheet.write_string(row, left - 2, "bias", self.label)
+        sheet.write_number(*bias, float(stage.bias[filter_]), self.editable)
+        self._name(f"{stage.name}_bias_{number}", stage.name, bias, bias)
+        height, width = stage.weight.shape[2:]
+        colours = _signs(stage.weight)
+        for channel, kernel in enumerate(stage.weight[filter_], start=1):
+            first, last = (row + 1, left), (row + height, left + width - 1)
+            sheet.write_string(row, left, f"times map {channel}", self.label)
+            self._values(sheet, first, kernel, colours)
+            self._name(f"{stage.name}_kernel_{number}_{channel}", stage.name, first, last)
+            left += width + 1
+
+    def _activations(
+        self, sheet: Any, stage: Stage, filter_: int, place: _Map, below: list[_Map]
+    ) -> None:
+        """The map of one filter, as formulas on the maps below."""
+        values = stage.activations[filter_]
+        self._zeros(sheet, place, values)
+        top, left = place.top + place.padding[0], place.padding[1]
+        for (i, j), value in np.ndenumerate(values.numpy()):
+            formula = _activation(stage, below, filter_ + 1, i, j)
+            sheet.write_formula(top + i, left + j, formula, self.number, value)
+        corner = top + values.shape[0] - 1, left + values.shape[1] - 1
+        sheet.conditional_format(top, left, *corner, _signs(stage.activations))
+
     def classes(self, stage: Stage, below: list[_Map], class_names: Sequence[str]) -> None:
-        """Softmax over the last layer, and the class it is surest of."""
+        """Softmax over the last layer, and the most probable class."""
         sheet = self._sheet(
             "classes",
             "Which class?",
@@ -198,6 +197,16 @@ class _Writer:
         sheet.write_string(1, 0, note, self.note)
         return sheet
 
+    def _values(
+        self, sheet: Any, first: tuple[int, int], values: Tensor, colours: dict[str, Any]
+    ) -> None:
+        """Write `[H, W]` to cells that may be changed, from the cell `first` on."""
+        top, left = first
+        for (i, j), value in np.ndenumerate(values.numpy()):
+            sheet.write_number(top + i, left + j, value, self.editable)
+        last = top + values.shape[0] - 1, left + values.shape[1] - 1
+        sheet.conditional_format(*first, *last, colours)
+
     def _zeros(self, sheet: Any, place: _Map, values: Tensor) -> None:
         """Write the padding around a map, in a format of its own."""
         (rows, columns), (height, width) = place.padding, values.shape
@@ -212,7 +221,7 @@ class _Writer:
 
 
 def _activation(stage: Stage, below: Sequence[_Map], number: int, row: int, column: int) -> str:
-    """`=MAX(0,SUMPRODUCT(picture!A5:C7,conv1_kernel_1_1)+conv1_bias_1)`, a product for each map."""
+    """`=MAX(0,SUMPRODUCT(image!A5:C7,conv1_kernel_1_1)+conv1_bias_1)`, a product for each map."""
     height, width = stage.weight.shape[2:]
     windows = (
         place.window(row * stage.stride[0], column * stage.stride[1], height, width)
@@ -226,21 +235,8 @@ def _activation(stage: Stage, below: Sequence[_Map], number: int, row: int, colu
     return f"=MAX(0,{total})" if stage.relu else f"={total}"
 
 
-def _each(values: Tensor) -> list[tuple[tuple[int, int], float]]:
-    """Every place of `[H, W]` with its number."""
-    return [
-        ((row, column), number)
-        for row, line in enumerate(values.tolist())
-        for column, number in enumerate(line)
-    ]
-
-
-def _corners(place: _Map, values: Tensor) -> tuple[int, int, int, int]:
-    return *place.cell(0, 0), *place.cell(values.shape[0] - 1, values.shape[1] - 1)
-
-
 def _signs(values: Tensor) -> dict[str, Any]:
-    """Blue below 0, white, red above, by the largest of `values`."""
+    """Blue below 0, white at 0, red above, scaled by the largest of `values`."""
     largest = float(values.abs().max()) or 1.0
     return {
         "type": "3_color_scale",

@@ -1,4 +1,4 @@
-"""Plain `nn.Module`s: they take a picture's shape, and know nothing of loops, losses or data."""
+"""Plain `nn.Module`s: they take an image's shape and know nothing of loops, losses or data."""
 
 from twinloop.models.autoencoder import Autoencoder as Autoencoder
 from twinloop.models.autoencoder import BottleneckAutoencoder as BottleneckAutoencoder

@@ -1,4 +1,4 @@
-"""Convolutional autoencoders: conv down to a code, deconv up to a picture."""
+"""Convolutional autoencoders: conv down to a code, deconv up to an image."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,20 +9,20 @@ from twinloop.models.layers import conv, deconv
 
 
 class Autoencoder(nn.Module):
-    """What both autoencoders share: an `encoder`, a `decoder`, and `forward` as one after both."""
+    """The base of both autoencoders: `forward` is the `decoder` after the `encoder`."""
 
     encoder: nn.Sequential
     decoder: nn.Sequential
 
     def encode(self, x: Tensor) -> Tensor:
-        """Picture to code: `[B, C, H, W] -> [B, *code shape]`, pixels in [0, 1]."""
+        """Image to code: `[B, C, H, W] -> [B, *code shape]`, pixels in [0, 1]."""
         code: Tensor = self.encoder(x)
         return code
 
     def decode(self, code: Tensor) -> Tensor:
-        """Code to picture: `[B, *code shape] -> [B, C, H, W]`, pixels in [0, 1]."""
-        picture: Tensor = self.decoder(code)
-        return picture
+        """Code to image: `[B, *code shape] -> [B, C, H, W]`, pixels in [0, 1]."""
+        image: Tensor = self.decoder(code)
+        return image
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct: `[B, C, H, W] -> [B, C, H, W]`, pixels in [0, 1]."""
@@ -54,11 +54,11 @@ class LessonAutoencoder(Autoencoder):
 
 
 class BottleneckAutoencoder(Autoencoder):
-    """Batch-normed convs down to `code_size` numbers, deconvs up again.
+    """Batch-normalised convs down to a code of `code_size` dimensions, deconvs up again.
 
     Args:
         image_shape: Channels, height, width; padded to a multiple of 2 for each width given.
-        code_size: How many numbers a picture is squeezed into.
+        code_size: Dimension of the code.
         widths: Channels after each conv of the encoder; the decoder has them in reverse.
     """
 
@@ -71,7 +71,7 @@ class BottleneckAutoencoder(Autoencoder):
         super().__init__()
         channels, height, width = image_shape
         step = 2 ** len(widths)
-        rows, columns = -(-height // step), -(-width // step)  # 4x4 of a 28x28 picture
+        rows, columns = -(-height // step), -(-width // step)  # 4x4 of a 28x28 image
         pad = _pad_to(height, rows * step, width, columns * step)
         deepest = widths[-1] * rows * columns
         down = pairwise([channels, *widths])

@@ -1,4 +1,4 @@
-"""Sequential CNN classifiers: the lesson's, and a batch-normed one that is trained in minutes."""
+"""Sequential CNN classifiers: the lesson's, and a batch-normalised one that trains in minutes."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,13 +11,14 @@ from twinloop.models.layers import conv
 class LessonClassifier(nn.Module):
     """Convolutions of stride 2 until one pixel is left, whose channels are the logits.
 
-    At 28x28 the five layers go 1-4-8-16-16-10 and have 5,274 parameters. Pictures over 32 pixels
-    a side get further layers of the last width. A side of one pixel is not halved: a stride of 2
-    gives the same there, but in bfloat16 on some CPUs its gradient is what was in memory before.
+    At 28x28 the channels of the five layers are 1-4-8-16-16-10, with 5,274 parameters. Images
+    over 32 pixels a side get further layers of the last width. A side of one pixel is not halved:
+    a stride of 2 gives the same there, but in bfloat16 on some CPUs its gradient is uninitialised
+    memory.
 
     Args:
-        image_shape: Channels, height, width of a picture.
-        classes: How many logits come out.
+        image_shape: Channels, height, width of an image.
+        classes: Number of logits.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
@@ -39,13 +40,13 @@ class LessonClassifier(nn.Module):
 
 
 class SequentialClassifier(nn.Module):
-    """Batch-normed convolutions, two a size, then the mean over what is left, dropout, logits.
+    """Batch-normalised convolutions, two at each size, then average pooling, dropout, logits.
 
     Args:
-        image_shape: Channels, height, width of a picture.
-        classes: How many logits come out.
+        image_shape: Channels, height, width of an image.
+        classes: Number of logits.
         widths: Channels at each size; every entry but the first halves height and width.
-        dropout: Share of the last features set to 0 in training.
+        dropout: Probability with which each of the last features is zeroed in training.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The two blocks that everything convolutional here is made of."""
+"""`conv` and `deconv`, the two blocks of every convolutional network here."""
 
 from torch import nn
 
@@ -32,7 +32,7 @@ def deconv(
 ) -> nn.Sequential:
     """Repeat each pixel 2x2, then convolve: `[B, inputs, H, W] -> [B, outputs, 2H, 2W]`.
 
-    Unlike a transposed convolution of stride 2 it draws no checkerboard (Odena et al. 2016,
+    Unlike a transposed convolution of stride 2 it gives no checkerboard (Odena et al. 2016,
     https://distill.pub/2016/deconv-checkerboard).
     """
     block = conv(inputs, outputs, kernel_size=kernel_size, stride=1, norm=norm, act=act)

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron that the first Learner trains."""
+"""The multi-layer perceptron, the smallest network of the project."""
 
 import math
 
@@ -9,8 +9,8 @@ class MLP(nn.Module):
     """One hidden layer on flattened pixels.
 
     Args:
-        image_shape: Channels, height, width of a picture.
-        classes: How many logits come out.
+        image_shape: Channels, height, width of an image.
+        classes: Number of logits.
         hidden: Width of the hidden layer.
     """
 

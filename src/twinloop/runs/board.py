@@ -81,7 +81,7 @@ def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: in
     elif "val/confusion" in task.last_metrics:
         title = f"{task.spec.name}, val: true class down, predicted across"
         counts = task.last_metrics["val/confusion"]
-        picture = figures.confusion_picture(counts, task.spec.class_names, title)
+        picture = figures.confusion_image(counts, task.spec.class_names, title)
         writer.add_image("val/confusion", picture, step, dataformats="HWC")
 
 
