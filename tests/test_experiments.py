@@ -14,6 +14,7 @@ def test_all_experiments_are_found() -> None:
     assert len(EXPERIMENTS) >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_runs(path: Path, tmp_path: Path) -> None:
     options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]

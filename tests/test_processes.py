@@ -197,6 +197,7 @@ def agree(rank: int) -> Any:
     return distributed.get_rank(), world_size(), distributed.get_backend(), found, len(left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("starter", STARTERS)
 def test_two_processes_meet_and_agree(starter: str) -> None:
     left = 0 if starter == "SLURM" else 2  # of the variables nothing that was not there before
@@ -264,6 +265,7 @@ class Left:
             return peer_lost(error), f"{type(error).__name__}: {error}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 @pytest.mark.parametrize("name", TALK)
 def test_a_process_that_was_killed_is_missed(name: str, killed: int) -> None:

@@ -436,6 +436,7 @@ print(load(Source("digits", "1", read), folder / "cache").spec.fingerprint)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_decode_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CHILD, str(tmp_path)]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

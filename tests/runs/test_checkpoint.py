@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
@@ -132,12 +133,21 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(
     assert not (tmp_path / "owned").exists()
 
 
+SOUND: dict[str, Any] = {"state_dict": {}, "data_spec": SPEC._asdict()}
+SETTINGS: dict[str, Any] = {"seed_everything": 1, "data": {"val_size": 0.1}, "trainer": {}}
 FOREIGN = {
     "no dictionary": ([1, 2], "state_dict missing"),
     "no weights": ({"data_spec": SPEC._asdict()}, "state_dict missing"),
     "weights that are none": ({"state_dict": 1, "data_spec": SPEC._asdict()}, "state_dict missing"),
     "no spec": ({"state_dict": {}}, "data_spec missing"),
     "half a spec": ({"state_dict": {}, "data_spec": {"name": "pets"}}, "data_spec missing or in"),
+    "settings that are none": (SOUND | {"settings": torch.zeros(2)}, "settings damaged"),
+    "settings without data": (SOUND | {"settings": SETTINGS | {"data": True}}, "settings damaged"),
+    "no precision": (
+        SOUND | {"settings": SETTINGS | {"trainer": {"precision": []}}},
+        "settings damaged",
+    ),
+    "no count": (SOUND | {"settings": SETTINGS, "global_step": torch.zeros(2)}, "global_step dam"),
 }
 
 
@@ -274,6 +284,16 @@ def test_a_checkpoint_is_blamed_up_to_the_first_step() -> None:
         step()
     with pytest.raises(KeyError), going_on(None):
         raise KeyError("loops")
+
+    schedule = OneCycleLR(optimizer, max_lr=1.0, total_steps=4)
+    schedule.load_state_dict({"_anneal_func_type": ["cos"]})
+
+    def step_a_schedule() -> None:
+        optimizer.step()
+        schedule.step()
+
+    with pytest.raises(UserError, match=r"last.ckpt: cannot go on .*: ValueError"), going_on(path):
+        step_a_schedule()
     with pytest.raises(UserError, match=r"^as it is$"), going_on(path):
         raise UserError("as it is")
 

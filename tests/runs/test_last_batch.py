@@ -107,12 +107,6 @@ def test_a_network_that_does_not_mind_is_let_through() -> None:
     check_last_batch(classifier(data, MLP), data)
 
 
-def test_batches_of_one_are_told_as_well() -> None:
-    data = of(1)
-    with pytest.raises(UserError, match=r"number 1,372, has 1 image.*--data.batch_size 2$"):
-        check_last_batch(classifier(data), data)
-
-
 def test_what_fails_on_every_batch_is_left_to_training() -> None:
     class Fails(MLP):
         def forward(self, x: Tensor) -> Tensor:

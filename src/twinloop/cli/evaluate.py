@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from twinloop.cli.parser import Experiment
+from twinloop.errors import told_as_mistake
 from twinloop.loops.lightning import bare_trainer
 from twinloop.runs.checkpoint import check_fits, read_checkpoint
 from twinloop.runs.evaluation import evaluate
@@ -32,12 +33,14 @@ def load(experiment: Experiment) -> tuple[Path, Trainer]:
     assert path is not None
     checkpoint = read_checkpoint(path)
     flags = experiment.flags
-    if flags["precision"] is None:
-        flags = flags | {"precision": _precision_of(checkpoint)}
     with experiment.mistakes():
         check_fits(checkpoint, experiment.task, path)
         experiment.task.load_state_dict(checkpoint["state_dict"])
-        return path, bare_trainer(flags)
+        trainer = bare_trainer(flags)
+    if flags["precision"] is None:
+        with told_as_mistake(f"{path}: cannot be evaluated"):
+            trainer = bare_trainer(flags | {"precision": _precision_of(checkpoint)})
+    return path, trainer
 
 
 def _evaluate(stage: str, args: list[str]) -> int:

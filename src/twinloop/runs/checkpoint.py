@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import traceback
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from twinloop.data.decode import MAX_PIXELS
@@ -65,6 +67,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         part = parts.get(name)
         if not isinstance(part, dict) or not fits(part):
             raise UserError(f"{path}: no checkpoint of this project ({name} missing or incomplete)")
+    for name, is_valid in (("settings", _are_settings), ("global_step", _is_count)):
+        if parts.get(name) is not None and not is_valid(parts[name]):
+            raise UserError(f"{path}: no checkpoint of this project ({name} damaged)")
     return parts
 
 
@@ -131,6 +136,22 @@ def _are_weights(weights: dict[Any, Any]) -> bool:
     )
 
 
+def _are_settings(settings: Any) -> bool:
+    """Whether a checkpoint's `settings` have what other commands read of them."""
+    try:
+        precision = settings["trainer"].get("precision")
+        values = settings["seed_everything"], settings["data"]["val_size"]
+    except (AttributeError, KeyError, TypeError, IndexError):
+        return False
+    return isinstance(precision, str | int | None) and all(
+        type(value) in (bool, int, float) for value in values
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
 def _is_spec(facts: dict[str, Any]) -> bool:
     """Whether a checkpoint's `data_spec` is what `spec_of` makes a DataSpec of."""
     try:
@@ -168,6 +189,8 @@ def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None
 def going_on(path: Path | None) -> Iterator[None]:
     """Tell what goes wrong up to the first step as a mistake in the checkpoint at `path`, if any.
 
+    What its schedule was restored to is first used after that step.
+
     Raises:
         UserError: in place of an error from what was read of it.
     """
@@ -185,10 +208,15 @@ def going_on(path: Path | None) -> Iterator[None]:
         yield
     except Stopped:
         raise
-    except Exception:
-        if stepped:
+    except Exception as error:
+        if stepped and not _is_of_a_schedule(error):
             raise
         with told_as_mistake(f"{path}: cannot go on from this checkpoint"):
             raise
     finally:
         handle.remove()
+
+
+def _is_of_a_schedule(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_filename == lr_scheduler.__file__ for frame, _ in frames)
