@@ -186,3 +186,24 @@ def test_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert fit("homemade", tmp_path, "--trainer.max_epochs", "1") == 0
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize(
+    "validates",
+    [
+        ("--trainer.val_check_interval", "2"),  # once before the stop, in the same epoch
+        ("--trainer.check_val_every_n_epoch", "2"),  # last in the epoch before
+    ],
+    ids=["twice an epoch", "every 2 epochs"],
+)
+@pytest.mark.parametrize("loop", [pytest.param("lightning", marks=pytest.mark.slow), "homemade"])
+def test_what_was_validated_before_a_stop_is_counted_after_it(
+    loop: Loop, validates: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fit(loop, tmp_path / "whole", *validates) == 0
+    with monkeypatch.context() as patch:
+        stop_at(4, 3, patch)
+        assert fit(loop, tmp_path / "parts", *validates) == STOPPED
+    assert fit(loop, tmp_path / "parts", *validates, "--ckpt_path", "last") == 0
+    whole, parts = (last(tmp_path / name)["loops"] for name in ("whole", "parts"))
+    assert parts == whole

@@ -66,11 +66,13 @@ class LightningForm(Callback):
         self.accumulate = accumulate
         self.validated = self.validated_last = 0
         self.validating_from: dict[str, Any] | None = None
+        self.in_epoch = False  # whether the next pass of train continues one of a checkpoint
 
     def before_epoch(self, learn: Learner) -> None:
-        """Count anew."""
+        """Count anew, but for the rest of an epoch that is resumed."""
         if learn.training:
-            self.validated = 0
+            self.validated *= self.in_epoch
+            self.in_epoch = False
         else:
             self.validated_last = 0
             self.validating_from = RandomState().state_dict()
@@ -128,7 +130,11 @@ class LightningForm(Callback):
             _unpack_callback(cb, checkpoint)
         learn.dls.train.position = checkpoint["ImageDataModule"]["train"]["position"]
         self.task.on_load_checkpoint(checkpoint)
-        validation = loop["epoch_loop.val_loop.batch_progress"]["current"]
+        self.in_epoch = in_epoch
+        validated = loop["epoch_loop.val_loop.batch_progress"]
+        validation = validated["current"]
+        self.validated = validated["total"]["processed"]
+        self.validated_last = validation["processed"]
         for cb in learn.cbs:
             if isinstance(cb, cbs.ValidateCB):
                 cb.left = in_epoch and validation["processed"] < validation["started"]
