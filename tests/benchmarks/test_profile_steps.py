@@ -62,4 +62,4 @@ _bootstrap (/usr/threading.py:7);draw (/a/site-packages/rich/live.py:2) 4
 def test_python_is_at_work_in_its_packages() -> None:
     found = profile_steps.python_of_batch("digits", torch.device("cpu"), "Learner, all features")
     assert found["torch"] > 0
-    assert 0 < sum(found.values()) < 1000
+    assert sum(found.values()) > 0

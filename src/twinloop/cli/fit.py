@@ -155,7 +155,7 @@ def conclude(experiment: Experiment, run: Run, trainer: Trainer, resume: Path | 
     Raises:
         UserError: nothing was trained and there is nothing to measure.
     """
-    if not run.saver.last_path.exists():
+    if run.folder.is_dir() and not run.saver.last_path.exists():
         raise UserError(
             f"{resume}: nothing is left to train up to trainer.max_epochs or max_steps; raise "
             "them, or measure the checkpoint with `test`"
