@@ -55,7 +55,8 @@ def _main(args: list[str]) -> int:
         print(stopped)
         return stopped.status
     except StoppedAtOnce as stopped:
-        print(stopped, file=sys.stderr)
+        if FIRST_PROCESS:  # Ctrl-C reaches all processes, and one line says so
+            print(stopped, file=sys.stderr)
         return stopped.status
     except Exception as error:
         message = LOST if peer_lost(error) else explain(error)
