@@ -5,6 +5,9 @@ have is decided in Lightning's order.
 """
 
 import os
+import sys
+import threading
+import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -86,6 +89,28 @@ def join(device: torch.device) -> None:
             f"process {rank} of {size} cannot meet the others at {host}:{port}: {line}; "
             "MASTER_ADDR and MASTER_PORT say where the first one is to be reached"
         ) from error
+
+
+def end_with_launcher(line: str) -> None:
+    """Print `line` and end with status 2 if what has launched this process ends before they join.
+
+    Only for a process that Lightning's launcher has started: it would wait for the other one, which
+    somebody has killed, until the half hour of torch's rendezvous is over.
+    """
+    by_lightning = "LOCAL_RANK" in os.environ and "RANK" not in os.environ and not _by_srun()
+    if not by_lightning or local_rank() == 0:
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            if distributed.is_initialized():
+                return  # from here on its loss is an error
+            time.sleep(0.5)
+        print(line, file=sys.stderr, flush=True)
+        os._exit(2)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def largest(value: int) -> int:

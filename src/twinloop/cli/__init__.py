@@ -16,7 +16,7 @@ import torch
 from twinloop.cli.memory import keep_freed_memory
 from twinloop.errors import OUT_OF_REACH, UserError, explain
 from twinloop.finite import NotFiniteError
-from twinloop.processes import is_first, peer_lost
+from twinloop.processes import end_with_launcher, is_first, peer_lost
 from twinloop.runs.stop import Stopped, StoppedAtOnce, stopping_at_once
 
 
@@ -52,6 +52,7 @@ def main(args: list[str]) -> int:
         The exit status: 0, or 2 for a mistake in the command, a file, or the data.
     """
     keep_freed_memory()
+    end_with_launcher(f"error: {LOST}")
     with _settings_kept():
         return _main(args)
 
