@@ -16,6 +16,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
+from twinloop import PARENT
 from twinloop.errors import UserError
 
 PEER_LOST = (
@@ -100,10 +101,9 @@ def end_with_launcher(line: str) -> None:
     by_lightning = "LOCAL_RANK" in os.environ and "RANK" not in os.environ and not _by_srun()
     if not by_lightning or local_rank() == 0:
         return
-    launcher = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == launcher:
+        while os.getppid() == PARENT:
             if distributed.is_initialized():
                 return  # from here on its loss is an error
             time.sleep(0.5)
