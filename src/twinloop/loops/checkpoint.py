@@ -71,7 +71,8 @@ class LightningForm(Callback):
     def before_epoch(self, learn: Learner) -> None:
         """Count anew, but for the rest of an epoch that is resumed."""
         if learn.training:
-            self.validated *= self.in_epoch
+            if not self.in_epoch:
+                self.validated = 0
             self.in_epoch = False
         else:
             self.validated_last = 0
