@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import _suggested_max_num_threads
 
 from twinloop.comparison.differences import compare_tensors
-from twinloop.comparison.parity import LOOPS, Loop
+from twinloop.comparison.matrix import trainer
+from twinloop.comparison.outcome import LOOPS, Loop, run
+from twinloop.comparison.parity import BASE, settings_of
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.runs.record import flat
 
@@ -66,6 +69,21 @@ def fit(loop: Loop, folder: Path, *options: str) -> dict[str, Any]:
     assert (runs[0] / "results.json").is_file()
     checkpoint: dict[str, Any] = torch.load(runs[0] / "checkpoints" / "last.ckpt")
     return checkpoint
+
+
+def test_ddp_in_one_process_takes_the_same_threads_in_either_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over two threads are rounded otherwise than over one."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before, settings = torch.get_num_threads(), settings_of(BASE) | trainer(strategy="ddp")
+    threads = {}
+    for loop in LOOPS:
+        torch.set_num_threads(7)
+        assert run(settings, loop, tmp_path).status == 0
+        threads[loop] = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert threads["homemade"] == threads["lightning"] == _suggested_max_num_threads()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ each option in both loops, and prints the table.
 """
 
 import json
+import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -189,7 +190,9 @@ def main(args: list[str]) -> int:
     count = 12
     from rich.progress import track
 
-    torch.set_num_threads(1)  # nothing here is large enough for a second one
+    # Nothing here is large enough for a second thread, of which ddp's launcher would make use.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.core.optimizer import (
     _configure_optimizers,
@@ -72,6 +73,8 @@ def train(
     join(wanted.device)
     if world_size() > 1 or wanted["strategy"] == "ddp":
         reset_seed()  # as Lightning's ddp does: every process draws the same from here on
+        if world_size() == 1:
+            _set_num_threads_if_needed()  # as its launcher does: sums depend on the threads
     callbacks: list[Callback] = [cbs.FiniteLossCB(Batches.rows_of)]
     if run:
         checkpoint = read_checkpoint(resume) if resume else None
