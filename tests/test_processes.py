@@ -1,17 +1,12 @@
 """How many processes there are, how they meet, and what they say of one that has ended."""
 
-import contextlib
 import multiprocessing
 import os
-import select
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,47 +298,3 @@ CLOSED = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:1")
 )
 def test_another_error_is_not_taken_for_it(error: BaseException, lost: bool) -> None:
     assert peer_lost(error) == lost
-
-
-LAUNCHED = """
-import os, subprocess, sys, time
-if sys.argv[1:] == ["launched"]:
-    from twinloop.processes import end_with_launcher
-    end_with_launcher("error: lost")
-    print("watching", flush=True)
-    time.sleep(60)
-else:
-    environment = os.environ | {"LOCAL_RANK": sys.argv[1], "NODE_RANK": "0", "WORLD_SIZE": "2"}
-    subprocess.Popen([sys.executable, __file__, "launched"], env=environment)
-    time.sleep(60)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("rank", "ends"), [("1", True), ("0", False)])
-def test_a_launched_process_ends_with_the_one_that_launched_it(
-    rank: str, ends: bool, tmp_path: Path
-) -> None:
-    script = tmp_path / "launch.py"
-    script.write_text(LAUNCHED)
-    environment = {name: value for name, value in os.environ.items() if name != "RANK"}
-    with subprocess.Popen(
-        [sys.executable, str(script), rank],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as launcher:
-        assert launcher.stdout is not None
-        assert launcher.stderr is not None
-        try:
-            assert launcher.stdout.readline() == "watching\n"
-            launcher.kill()
-            # The launched process has the other ends of both pipes.
-            ready, _, _ = select.select([launcher.stderr], [], [], 5)
-            assert bool(ready) is ends
-            assert not ends or launcher.stderr.read() == "error: lost\n"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(launcher.pid, signal.SIGKILL)

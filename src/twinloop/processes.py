@@ -5,9 +5,6 @@ have is decided in Lightning's order.
 """
 
 import os
-import sys
-import threading
-import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,7 +13,6 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
-from twinloop import PARENT
 from twinloop.errors import UserError
 
 PEER_LOST = (
@@ -90,27 +86,6 @@ def join(device: torch.device) -> None:
             f"process {rank} of {size} cannot meet the others at {host}:{port}: {line}; "
             "MASTER_ADDR and MASTER_PORT say where the first one is to be reached"
         ) from error
-
-
-def end_with_launcher(line: str) -> None:
-    """Print `line` and end with status 2 if what has launched this process ends before they join.
-
-    Only for a process that Lightning's launcher has started: it would wait for the other one, which
-    somebody has killed, until the half hour of torch's rendezvous is over.
-    """
-    by_lightning = "LOCAL_RANK" in os.environ and "RANK" not in os.environ and not _by_srun()
-    if not by_lightning or local_rank() == 0:
-        return
-
-    def watch() -> None:
-        while os.getppid() == PARENT:
-            if distributed.is_initialized():
-                return  # from here on its loss is an error
-            time.sleep(0.5)
-        print(line, file=sys.stderr, flush=True)
-        os._exit(2)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def largest(value: int) -> int:

@@ -16,7 +16,8 @@ import torch
 from twinloop.cli.memory import keep_freed_memory
 from twinloop.errors import OUT_OF_REACH, UserError, explain
 from twinloop.finite import NotFiniteError
-from twinloop.processes import end_with_launcher, is_first, peer_lost
+from twinloop.launched import end_with_launcher
+from twinloop.processes import is_first, peer_lost
 from twinloop.runs.stop import Stopped, StoppedAtOnce, stopping_at_once
 
 

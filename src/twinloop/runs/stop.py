@@ -8,6 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from torch import distributed
+
+from twinloop.launched import LAUNCHED, leave_to_first
 from twinloop.processes import largest
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -39,10 +42,13 @@ class StoppedAtOnce(BaseException):
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Within it SIGTERM and Ctrl-C raise `StoppedAtOnce`."""
+    """Within it SIGTERM and Ctrl-C raise `StoppedAtOnce`, except in a process yet to join."""
 
-    def stop(number: int, _: FrameType | None) -> None:
-        raise StoppedAtOnce(signal.Signals(number))
+    def stop(number: int, frame: FrameType | None) -> None:
+        if LAUNCHED and not distributed.is_initialized():
+            leave_to_first(number, frame)
+        else:
+            raise StoppedAtOnce(signal.Signals(number))
 
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:

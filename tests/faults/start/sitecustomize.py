@@ -2,8 +2,10 @@
 
 import signal
 
+from twinloop.launched import LAUNCHED, leave_to_first
+
 # As twinloop.__main__ does first: nothing is at stake yet.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, leave_to_first if LAUNCHED else signal.SIG_DFL)
 
 from tests.faults.moments import follow_orders_of_environment  # noqa: E402
 
