@@ -20,7 +20,7 @@ FEW = 40
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Seconds for each picture of train, loader by loader."""
+    """Seconds for each image of train, loader by loader."""
     whole, few = Work("lesson-classifier", source, device), None
     few = Work("lesson-classifier", source, device, limit=FEW)
     loaders: dict[str, tuple[Work, Callable[[Work], Iterator[Any]]]] = {
@@ -35,7 +35,7 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
     def once(name: str) -> float:
         work, loader = loaders[name]
         batches = loader(work)
-        return seconds_of(lambda: exhaust(batches), device) / work.pictures
+        return seconds_of(lambda: exhaust(batches), device) / work.images
 
     times = in_turn({name: partial(once, name) for name in loaders}, rounds)
     return [
@@ -83,6 +83,6 @@ def tensors(work: Work) -> Iterator[Pair]:
 
 
 def lesson(work: Work, workers: int = 0) -> Iterator[Pair]:
-    """From PNGs, picture by picture."""
+    """From PNGs, image by image."""
     for images, labels in work.lesson_loader("train", workers):
         yield images.to(work.device), labels.to(work.device)

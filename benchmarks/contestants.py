@@ -2,7 +2,7 @@
 
 Each trains the same network from the same weights, by the same optimiser and schedule, on the same
 batches in the same order, and counts loss (and accuracy) of train and val. Ours do more: a
-checkpoint every epoch, TensorBoard with histograms and pictures. What comes before the fit (reading
+checkpoint every epoch, TensorBoard with histograms and images. What comes before the fit (reading
 the data set, making the network) is in nobody's time.
 """
 

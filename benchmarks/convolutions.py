@@ -1,6 +1,6 @@
 """How fast our convolutions are beside F.unfold + matrix product, and beside F.conv2d.
 
-Forward only, float32, at batch 256; a single picture also by plain loops.
+Forward only, float32, at batch 256; a single image also by plain loops.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,8 @@ LEAST_SECONDS = 0.02
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Every convolution of both classifiers, on random pictures."""
-    found = by_layer(
-        "1-1 at 28x28, one picture", nn.Conv2d(1, 1, 3), (1, 1, 28, 28), device, rounds
-    )
+    """Every convolution of both classifiers, on random images."""
+    found = by_layer("1-1 at 28x28, one image", nn.Conv2d(1, 1, 3), (1, 1, 28, 28), device, rounds)
     for name, model in (
         ("lesson", LessonClassifier((1, 28, 28), 10)),
         ("classifier", SequentialClassifier((1, 28, 28), 10, (16, 32, 64, 128, 256))),

@@ -39,7 +39,7 @@ BATCHES = (32, 128, 512, 2048, 8192)
 WIDTHS = (1, 2, 4, 8)
 PROCESSES = (1, 2)
 LEAST_STEPS = 6
-PICTURES = 8192
+IMAGES = 8192
 """Trained on in a run of one batch size, where that makes more than the least steps."""
 
 
@@ -88,12 +88,12 @@ def tell(source: str, folder: str) -> None:
             data.on_after_batch_transfer(batch, 0)
 
     seconds = [seconds_of(epoch, torch.device("cpu")) for _ in range(4)][1:]
-    pictures = len(data.rows["train"])
+    count = len(data.rows["train"])
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     memory = {name: int(status[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile")}
     answer = {
-        "pictures": pictures,
-        "us_per_picture": statistics.median(seconds) / pictures * 1e6,
+        "images": count,
+        "us_per_image": statistics.median(seconds) / count * 1e6,
         "own_mb": memory["RssAnon"],
         "mapped_mb": memory["RssFile"],
     }
@@ -103,10 +103,10 @@ def tell(source: str, folder: str) -> None:
 def by_batch(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """A small network, from small batches to large ones."""
     found = []
-    pictures = len(ImageDataModule(source).rows["train"])
+    images = len(ImageDataModule(source).rows["train"])
     for size in BATCHES:
-        if pictures // size >= LEAST_STEPS:
-            steps = max(LEAST_STEPS, PICTURES // size)
+        if images // size >= LEAST_STEPS:
+            steps = max(LEAST_STEPS, IMAGES // size)
             work = Work("lesson-classifier", source, device, batch_size=size, limit=steps)
             found += _by_loop(work, rounds, grows="batch", size=size)
     return found
@@ -161,7 +161,7 @@ def seconds_of_step(work: Work, contestant: Contestant) -> float:
 
 
 def by_processes(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """One process and two with as many pictures each (ddp), over gloo on a CPU."""
+    """One process and two with as many images each (ddp), over gloo on a CPU."""
 
     def once(loop: str, processes: int) -> float:
         torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
@@ -194,8 +194,8 @@ def by_processes(source: str, device: torch.device, rounds: int) -> list[dict[st
 def one_of_several(loop: str, source: str, device: str, answer: str) -> None:
     """What torchrun starts: train, and the first process writes down the seconds of a step."""
     torch.set_num_threads(1)
-    pictures = len(ImageDataModule(source).rows["train"])
-    size = min(256, pictures // (PROCESSES[-1] * (LEAST_STEPS + 2)))
+    images = len(ImageDataModule(source).rows["train"])
+    size = min(256, images // (PROCESSES[-1] * (LEAST_STEPS + 2)))
     work = Work("lesson-classifier", source, torch.device(device), batch_size=size, limit=30)
     if "Lightning" not in loop:  # which joins them itself
         distributed.init_process_group("nccl" if device == "cuda" else "gloo")

@@ -137,7 +137,7 @@ def learner_all(work: Work, task: Task, folder: Path) -> Any:
 
 
 def learner_experiment(work: Work, task: Task, folder: Path) -> Any:
-    """The same as experiments run it: graph, histograms and pictures in TensorBoard too."""
+    """The same as experiments run it: graph, histograms and images in TensorBoard too."""
     return _learner(work, task, folder, board=True)
 
 
@@ -167,7 +167,7 @@ def lightning_all(work: Work, task: Task, folder: Path) -> Any:
 
 
 def lightning_experiment(work: Work, task: Task, folder: Path) -> Any:
-    """The same as experiments run it: graph, histograms and pictures in TensorBoard too."""
+    """The same as experiments run it: graph, histograms and images in TensorBoard too."""
     return _lightning(work, task, folder, board=True)
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.quality import SHARE_OF_PCA
 from twinloop.data.spec import DataSpec
-from twinloop.files import written_whole
+from twinloop.files import atomic_write
 from twinloop.runs.results import commit
 
 HERE = Path(__file__).parent
@@ -67,7 +67,7 @@ def keep(part: str, about: dict[str, Any], rows: list[Row], folder: Path) -> Non
     path = folder / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     results[part] = {"about": about, "rows": rows}
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(results, indent=1) + "\n")
     if part in FIGURES:
         FIGURES[part](rows).savefig(folder / f"{part}.png", dpi=70)
@@ -76,7 +76,7 @@ def keep(part: str, about: dict[str, Any], rows: list[Row], folder: Path) -> Non
     before, after = text.partition(MARKERS[0])[0], text.partition(MARKERS[1])[2]
     sections = [section(part, results[part]) for part in TITLES if part in results]
     tables = "\n\n".join([MARKERS[0], *sections, MARKERS[1]])
-    with written_whole(readme) as unfinished:
+    with atomic_write(readme) as unfinished:
         unfinished.write_text(before + tables + after)
     print(section(part, results[part]), flush=True)
 
@@ -135,15 +135,15 @@ def _growth(rows: list[Row]) -> str:
     data = [
         [
             f"x{row['times']}",
-            f"{row['pictures']:,}",
-            f"{row['us_per_picture']:.3f}",
+            f"{row['images']:,}",
+            f"{row['us_per_image']:.3f}",
             f"{row['own_mb']:,.0f}",
             f"{row['mapped_mb']:,.0f}",
         ]
         for row in rows
         if row["grows"] == "data"
     ]
-    head = ["data set", "pictures", "us a picture", "own memory, MB", "mapped files, MB"]
+    head = ["data set", "images", "us a image", "own memory, MB", "mapped files, MB"]
     found = ["![Growth](growth.png)", table(head, data)]
     for grows, at in (("batch", "size"), ("width", "times"), ("processes", "processes")):
         lines = []
@@ -179,17 +179,17 @@ def plot_growth(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(10, 7), layout="constrained")
     data, batch, width, processes = figure.subplots(2, 2).flat
     sizes = [row for row in rows if row["grows"] == "data"]
-    pictures = [row["pictures"] for row in sizes]
-    data.plot(pictures, [row["own_mb"] for row in sizes], "o-", label="own memory, MB")
-    data.plot(pictures, [row["mapped_mb"] for row in sizes], "o-", label="mapped files, MB")
-    data.set(xlabel="pictures", xscale="log", ylim=(0, None), title="data set")
+    images = [row["images"] for row in sizes]
+    data.plot(images, [row["own_mb"] for row in sizes], "o-", label="own memory, MB")
+    data.plot(images, [row["mapped_mb"] for row in sizes], "o-", label="mapped files, MB")
+    data.set(xlabel="images", xscale="log", ylim=(0, None), title="data set")
     data.legend()
     # Before the curves, whose ticks a change of scale would take away.
-    batch.set(xscale="log", yscale="log", xlabel="pictures in a batch", title="batch")
+    batch.set(xscale="log", yscale="log", xlabel="images in a batch", title="batch")
     _curves(batch, [row for row in rows if row["grows"] == "batch"], "size")
     width.set(xscale="log", yscale="log", xlabel="times as many channels", title="width")
     _curves(width, [row for row in rows if row["grows"] == "width"], "times")
-    processes.set(xlabel="processes, as many pictures in each", title="processes")
+    processes.set(xlabel="processes, as many images in each", title="processes")
     _curves(processes, [row for row in rows if row["grows"] == "processes"], "processes")
     processes.set_ylim(0, None)
     return figure

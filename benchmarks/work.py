@@ -82,7 +82,7 @@ class Work:
         return self.limits["train"] * self.epochs
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """How many are trained on in a run."""
         return self.epochs * min(
             len(self.data.rows["train"]), self.limits["train"] * self.batch_size
@@ -90,7 +90,7 @@ class Work:
 
     @cached_property
     def is_autoencoder(self) -> bool:
-        """Whether a picture is its own target."""
+        """Whether a image is its own target."""
         return isinstance(self.task(), Reconstruction)
 
     def task(self) -> Task:
@@ -116,7 +116,7 @@ class Work:
 
     @cached_property
     def arrays(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Train and val as floats in memory, and the labels; for an autoencoder the pictures."""
+        """Train and val as floats in memory, and the labels; for an autoencoder the images."""
         found = {}
         for stage in ("train", "val"):
             rows = self.data.rows[stage]
@@ -131,7 +131,7 @@ class Work:
         return DataLoader(dataset, self.batch_size, sampler=self.order(stage))
 
     @cached_property
-    def pictures_of_hub(self) -> dict[str, Any]:
+    def hub_images(self) -> dict[str, Any]:
         """Train and val as `datasets` has them, PNG by PNG, with the lesson's transform."""
         whole = find_source(self.source).read()["train"]
         held_out = len(whole) - len(self.data.data.train)
@@ -147,9 +147,9 @@ class Work:
         }
 
     def lesson_loader(self, stage: str, workers: int = 0) -> "DataLoader[Any]":
-        """The lesson's: a dict for each picture, default collate, then a pair."""
+        """The lesson's: a dict for each image, default collate, then a pair."""
         return DataLoader(
-            self.pictures_of_hub[stage],
+            self.hub_images[stage],
             self.batch_size,
             sampler=self.order(stage),
             collate_fn=CollatePair(self.is_autoencoder),
@@ -169,5 +169,5 @@ class CollatePair:
 
 
 def to_tensor(image: Any) -> Tensor:
-    """A PIL picture as float32 `[1, H, W]` in [0, 1], as torchvision's `to_tensor` does it."""
+    """A PIL image as float32 `[1, H, W]` in [0, 1], as torchvision's `to_tensor` does it."""
     return torch.from_numpy(np.array(image)).unsqueeze(0).float().div(255)

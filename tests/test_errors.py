@@ -1,4 +1,4 @@
-"""Whatever an error says, a person sees one line that a terminal can print."""
+"""Whatever an error says, a user sees one line that a terminal can print."""
 
 import re
 from argparse import ArgumentError
@@ -6,12 +6,15 @@ from argparse import ArgumentError
 import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from twinloop.errors import LONGEST, Parser, UserError, explain, told_as_mistake, visible
+from twinloop.errors import LONGEST, Parser, UserError, as_user_error, escape_unprintable, explain
 
 
 def test_what_cannot_be_printed_is_spelled_out() -> None:
     # A file name that is no UTF-8 comes as a lone surrogate; U+202E turns the line around.
-    assert visible("ü 猫 a\nb\x1b[2J\t\udcff\u202e") == "ü 猫 a\\nb\\x1b[2J\\t\\udcff\\u202e"
+    assert (
+        escape_unprintable("ü 猫 a\nb\x1b[2J\t\udcff\u202e")
+        == "ü 猫 a\\nb\\x1b[2J\\t\\udcff\\u202e"
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,14 +56,14 @@ def test_a_value_of_any_length_on_the_command_line_is_cut() -> None:
 
 
 def test_an_error_of_any_type_is_told_as_a_mistake() -> None:
-    with pytest.raises(UserError, match=r"^model: KeyError: 'a'$"), told_as_mistake("model"):
+    with pytest.raises(UserError, match=r"^model: KeyError: 'a'$"), as_user_error("model"):
         raise KeyError("a")
     with (
         pytest.raises(UserError, match=r"^mlp.yaml: trainer: no such thing$"),
-        told_as_mistake("mlp.yaml"),
+        as_user_error("mlp.yaml"),
     ):
         raise MisconfigurationException("no such thing")
-    with pytest.raises(UserError, match=r"^as it was$"), told_as_mistake("model"):
+    with pytest.raises(UserError, match=r"^as it was$"), as_user_error("model"):
         raise UserError("as it was")
-    with pytest.raises(KeyboardInterrupt), told_as_mistake("model"):
+    with pytest.raises(KeyboardInterrupt), as_user_error("model"):
         raise KeyboardInterrupt

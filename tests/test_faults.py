@@ -38,7 +38,7 @@ from tests.faults.moments import (
     orders_as_text,
     processes,
 )
-from twinloop.runs.folder import only_process
+from twinloop.runs.folder import lock_run
 from twinloop.runs.stop import StopSignals
 
 HURT = [
@@ -196,7 +196,7 @@ def test_a_signal_inside_a_print_is_not_the_end(
 
 
 def test_two_processes_never_train_in_one_folder(whole: Whole, tmp_path: Path) -> None:
-    lock = only_process(whole.run)
+    lock = lock_run(whole.run)
     again = fit("homemade", whole.run.parents[2], whole.cache, "--ckpt_path", "last")
     ended = run(again, tmp_path / "printed")
     lock.release()

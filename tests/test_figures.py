@@ -51,9 +51,9 @@ def test_reconstructions_stand_below_the_originals(channels: int) -> None:
         "",
     ]
     expected = torch.cat(list(rows.values())).permute(0, 2, 3, 1).squeeze(3).numpy()
-    for axis, picture in zip(figure.axes, expected, strict=True):
+    for axis, image in zip(figure.axes, expected, strict=True):
         (shown,) = axis.images
-        np.testing.assert_array_equal(np.asarray(shown.get_array()), picture)
+        np.testing.assert_array_equal(np.asarray(shown.get_array()), image)
         assert shown.get_clim() == (0, 1)
 
 

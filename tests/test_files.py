@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from twinloop.files import as_json, save_whole, written_whole
+from twinloop.files import as_json, atomic_write, save_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "file"
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("half")
         assert not path.exists()
         part.write_text("whole")
@@ -30,7 +30,7 @@ def test_a_file_is_on_disk_before_its_name_and_its_name_before_the_end(
     monkeypatch.setattr(
         os, "fsync", lambda number: flushed.append((os.fstat(number).st_ino, path.exists()))
     )
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text("whole")
     assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
@@ -51,7 +51,7 @@ def test_the_old_file_stays_where_the_new_one_fails(
         monkeypatch.setattr(Path, "replace", fail)
 
     def write() -> None:
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("new")
             if failing == "write":
                 fail()

@@ -21,8 +21,8 @@ from PIL import Image
 from twinloop.cli import main
 from twinloop.comparison import report
 from twinloop.learner.callbacks.trace import Traced
-from twinloop.runs.diary import Diary, write_diary
 from twinloop.runs.record import Record
+from twinloop.runs.timings import EventTimings, write_timings
 
 TOP = Path(__file__).parent.parent
 MLP = str(TOP / "experiments" / "mlp.yaml")
@@ -50,15 +50,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A person's own picture."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """A user's own image."""
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("L", (8, 8), 77).save(folder / "grey.png")
     return folder
 
 
-def reading(command: str, checkpoint: Path, run: Path, pictures: Path) -> list[str]:
+def reading(command: str, checkpoint: Path, run: Path, images: Path) -> list[str]:
     """A command that reads `checkpoint`, of those that can."""
     config = ["--config", MLP]
     if command == "compare":
@@ -68,7 +68,7 @@ def reading(command: str, checkpoint: Path, run: Path, pictures: Path) -> list[s
     if command in ("lightning", "homemade"):
         return ["fit", *config, *options, "--model.schedule=null", "--loop", command]
     if command == "predict":
-        options += ["--data.images", str(pictures)]
+        options += ["--data.images", str(images)]
     return [command, *config, *options]
 
 
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     command: str,
     place: str,
     run: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     PLACES[place](checkpoint, Canary(tmp_path / "ran"))
     path = tmp_path / "hostile.ckpt"
     torch.save(checkpoint, path)
-    assert main(reading(command, path, run, pictures)) == 2
+    assert main(reading(command, path, run, images)) == 2
     error = capsys.readouterr().err
     assert re.fullmatch(rf"error: {path}: refused, because [^\n]+\n", error), error
     assert not (tmp_path / "ran").exists()
@@ -121,7 +121,7 @@ def hostile_module(folder: Path) -> Iterator[Path]:
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("command", READERS)
 def test_hyperparameters_in_a_checkpoint_import_nothing(
-    command: str, run: Path, pictures: Path, tmp_path: Path
+    command: str, run: Path, images: Path, tmp_path: Path
 ) -> None:
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt")
     del checkpoint["settings"]  # a short run has others
@@ -132,7 +132,7 @@ def test_hyperparameters_in_a_checkpoint_import_nothing(
     path = tmp_path / "hostile.ckpt"
     torch.save(checkpoint, path)
     with hostile_module(tmp_path) as ran:
-        assert main(reading(command, path, run, pictures)) == 0
+        assert main(reading(command, path, run, images)) == 0
         assert not ran.exists()
 
 
@@ -222,13 +222,13 @@ def test_classes_may_have_any_name(
     shown = [*NAMES[:4], "two\\nlines", "猫"]
     assert list(found) == shown
 
-    pictures = tmp_path / "=pictures"
-    pictures.mkdir()
+    images = tmp_path / "=images"
+    images.mkdir()
     for name in ("=1+1.png", "-2.png", "two\nlines.png", "@a.png", "plain.png"):
-        Image.new("L", (8, 8), 77).save(pictures / name)
-    assert main(["predict", *command, "--data.images", str(pictures)]) == 0
+        Image.new("L", (8, 8), 77).save(images / name)
+    assert main(["predict", *command, "--data.images", str(images)]) == 0
     assert capsys.readouterr().err == ""
-    with (run / "predictions" / "=pictures" / "predictions.csv").open(newline="") as file:
+    with (run / "predictions" / "=images" / "predictions.csv").open(newline="") as file:
         header, *lines = csv.reader(file)
     assert header == ["file", "class", shown[0], "'=1+1", *shown[2:]]
     files = ["'-2.png", "'=1+1.png", "'@a.png", "plain.png", "two\\nlines.png"]
@@ -245,7 +245,7 @@ def test_the_page_of_a_comparison_takes_names_as_text(tmp_path: Path) -> None:
         events = [Traced(name, "train", 0, 0) for name in (event, end)]
         (tmp_path / loop).mkdir()
         record = Record(steps=[{"loss": torch.tensor(1.0)}])
-        write_diary(tmp_path / loop, Diary(events, [0.0, 1.0]), record)
+        write_timings(tmp_path / loop, EventTimings(events, [0.0, 1.0]), record)
     results = {
         "dataset": {"name": hostile},
         **{"machine": hostile, "device": hostile, "versions": {hostile: hostile}},
@@ -289,7 +289,7 @@ def test_an_experiment_whose_name_leads_elsewhere_is_refused(
 )
 @pytest.mark.parametrize("loop", ["homemade", pytest.param("lightning", marks=pytest.mark.slow)])
 def test_files_may_be_read_by_whom_the_umask_lets(
-    loop: str, mask: int, pictures: Path, tmp_path: Path
+    loop: str, mask: int, images: Path, tmp_path: Path
 ) -> None:
     logs = ["--trainer.default_root_dir", str(tmp_path / "out")]
     cache = ["--data.cache_dir", str(tmp_path / "out" / "cache")]
@@ -297,7 +297,7 @@ def test_files_may_be_read_by_whom_the_umask_lets(
     before = os.umask(mask)
     try:
         assert main(["fit", *command, *FEW, "--loop", loop, "--record", "all"]) == 0
-        assert main(["predict", *command, "--data.images", str(pictures)]) == 0
+        assert main(["predict", *command, "--data.images", str(images)]) == 0
     finally:
         os.umask(before)
     modes = {

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes on."""
+"""What a user sees of a run while it goes on."""
 
 import sys
 

@@ -34,7 +34,7 @@ def test_decoded_pixels_are_the_published_ones(fashion_mnist: Path) -> None:
     assert data.test_split == "test"
     assert data.train.labels.bincount().tolist() == [6_000] * 10
     assert data.test.labels.bincount().tolist() == [1_000] * 10
-    # The first pictures of the published files: an ankle boot in train, another in test.
+    # The first images of the published files: an ankle boot in train, another in test.
     assert data.spec.class_names[data.train.labels[0]] == "Ankle boot"
     assert data.spec.class_names[data.test.labels[0]] == "Ankle boot"
     # The mean and deviation that everyone normalises Fashion-MNIST by.

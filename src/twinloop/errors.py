@@ -1,4 +1,4 @@
-"""The one exception that is shown to a person as a line, and what other errors say in a line."""
+"""The one exception that is shown to a user as a line, and what other errors say in a line."""
 
 import errno
 import re
@@ -33,20 +33,20 @@ class Parser(ArgumentParser):
 
 
 def explain(error: BaseException | None) -> str | None:
-    """What a person did wrong, where an error in the chain of causes is of that kind."""
+    """What a user did wrong, where an error in the chain of causes is of that kind."""
     while error is not None:
         line = _explain(error)
         if line is not None:
-            return visible(line)
+            return escape_unprintable(line)
         error = error.__cause__
     return None
 
 
 @contextmanager
-def told_as_mistake(what: str) -> Iterator[None]:
-    """Tell any error that is not told otherwise as a person's mistake, after `what`.
+def as_user_error(what: str) -> Iterator[None]:
+    """Tell any error that is not told otherwise as a user's mistake, after `what`.
 
-    For what is made of a person's words, and raises whatever it likes: `--debug` shows where.
+    For what is made of a user's words, and raises whatever it likes: `--debug` shows where.
 
     Raises:
         UserError: in place of another error.
@@ -61,7 +61,7 @@ def told_as_mistake(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {reason}") from error
 
 
-def visible(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """`text` on one line, whatever a file is called: what cannot be printed is spelled out."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()

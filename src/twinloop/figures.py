@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from twinloop.files import written_whole
+from twinloop.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,7 +111,7 @@ def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure"
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG, atomically."""
-    with written_whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=150, format="png")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Have a file written under a temporary name beside `path`, flush it to disk, and rename it.
 
     Whatever happens in between, `path` is what it was before or the new file, and whole.
@@ -45,7 +45,7 @@ def save_whole(content: Any, path: Path) -> None:
     """
     import torch
 
-    with written_whole(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:

@@ -18,7 +18,7 @@ WORK = Work("lesson-classifier", batch_size=200, limit=4)
     [batches.gathered, batches.as_bytes, batches.tensors, batches.lesson],
     ids=lambda loader: loader.__name__,
 )
-def test_a_loader_has_the_same_pictures_in_the_same_order_as_ours(
+def test_a_loader_has_the_same_images_in_the_same_order_as_ours(
     loader: Callable[[Work], Iterator[Any]],
 ) -> None:
     ours, others = list(batches.floats(WORK))[:4], list(loader(WORK))[:4]
@@ -32,7 +32,7 @@ def test_a_loader_has_the_same_pictures_in_the_same_order_as_ours(
 
 def test_a_limit_ends_the_epoch_of_slow_loaders() -> None:
     assert len(list(batches.lesson(WORK))) == 4
-    assert WORK.pictures == 800
+    assert WORK.images == 800
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ def test_a_step_is_timed_off_the_loader_of_any_loop(loop: str) -> None:
 @pytest.mark.slow
 def test_memory_of_its_own_does_not_grow_as_the_data_set_does() -> None:
     once, more = growth.by_data("digits", (1, 40))
-    assert more["pictures"] == pytest.approx(40 * once["pictures"], rel=0.01)
-    # 40 times the 86 kB of pictures and 11 kB of labels, none of it in memory of its own
+    assert more["images"] == pytest.approx(40 * once["images"], rel=0.01)
+    # 40 times the 86 kB of images and 11 kB of labels, none of it in memory of its own
     assert more["own_mb"] - once["own_mb"] < 3.0
     assert json.loads(json.dumps(more))["grows"] == "data"
 

@@ -17,7 +17,7 @@ ABOUT = {
 }
 TIMES = {"ours": [0.002, 0.004], "theirs": [0.001, 0.001]}
 GROWTH = [
-    {"grows": "data", "times": 1, "pictures": 9, "us_per_picture": 0.2, "own_mb": 90.0}
+    {"grows": "data", "times": 1, "images": 9, "us_per_image": 0.2, "own_mb": 90.0}
     | {"mapped_mb": 10.0},
     *(
         {"grows": grows, at: 2, "loop": loop, "step_ms": {"median": 1.0, "low": 0.9, "high": 1.2}}

@@ -164,18 +164,18 @@ def test_test_and_validate_print_what_fit_has_found(
 
 
 @pytest.mark.parametrize("experiment", ["autoencoder", "mlp"])
-def test_predict_writes_what_it_makes_of_ones_own_pictures(experiment: str, tmp_path: Path) -> None:
+def test_predict_writes_what_it_makes_of_ones_own_images(experiment: str, tmp_path: Path) -> None:
     assert fit(experiment, tmp_path) == 0
-    pictures = tmp_path / "my pictures"
-    pictures.mkdir()
-    Image.new("RGB", (40, 30), (200, 10, 10)).save(pictures / "red.png")
-    Image.new("L", (8, 8), 77).save(pictures / "grey.jpg")
+    images = tmp_path / "my images"
+    images.mkdir()
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(images / "red.png")
+    Image.new("L", (8, 8), 77).save(images / "grey.jpg")
     command = ["predict", "--config", str(EXPERIMENTS / f"{experiment}.yaml")]
     # The data set itself is not asked for: the checkpoint knows what it needs.
     options = ["--data.source", "digits", "--trainer.default_root_dir", str(tmp_path)]
-    assert main([*command, *options, "--data.images", str(pictures)]) == 0
+    assert main([*command, *options, "--data.images", str(images)]) == 0
     run = tmp_path / "lightning_logs" / experiment / "version_0-digits"
-    lines = (run / "predictions" / "my pictures" / "predictions.csv").read_text().splitlines()
+    lines = (run / "predictions" / "my images" / "predictions.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in lines] == ["file", "grey.jpg", "red.png"]
 
 
@@ -187,7 +187,7 @@ MISTAKES = {
     "unknown class": (["--model.network", "twinloop.models.Nothing"], '"network"'),
     "batch size": (["--data.batch_size", "0"], "data.batch_size is 0"),
     "no folder": (["--data.source", "/nowhere"], "there is no folder '/nowhere'"),
-    "val too large": (["--data.val_size", "5000"], "train has only 1497 pictures"),
+    "val too large": (["--data.val_size", "5000"], "train has only 1497 images"),
     "no checkpoint": (["--ckpt_path", "nothing.ckpt"], "there is no file nothing.ckpt"),
     "no run yet": (["--ckpt_path", "last"], "no run of 'mlp' on digits"),
     "the Hub offline": (["--data.source", "owner/name"], "pass --data.source FOLDER"),

@@ -277,7 +277,7 @@ def test_a_new_run_begins_with_the_best_weights_of_another(
 
 
 def write_pets(folder: Path, seed: int) -> Path:
-    """A data set of that name: four grey pictures of 8x8 of each of two classes."""
+    """A data set of that name: four grey images of 8x8 of each of two classes."""
     draw = np.random.default_rng(seed)
     for split, number in (("train", 3), ("test", 1)):
         for kind in ("cat", "dog"):

@@ -107,7 +107,7 @@ def test_the_test_that_is_written_passes_and_can_fail(like: tuple[str, ...]) -> 
         (["mine", "--like", "no.yaml"], "--like: cannot read no.yaml: No such file or directory"),
         (["mine", "--like", "tests"], "--like: cannot read tests: Is a directory"),
         (["mine", "--like", "list.yaml"], "--like: list.yaml is no experiment: it has no line"),
-        (["mine", "--like", "picture"], "--like: cannot read picture: it is no text"),
+        (["mine", "--like", "image"], "--like: cannot read image: it is no text"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_and_nothing_is_written(
@@ -115,7 +115,7 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_written(
 ) -> None:
     (checkout / "tests" / "test_cli.py").write_text("")
     (checkout / "list.yaml").write_text("- 1\n")
-    (checkout / "picture").write_bytes(b"\xff\xd8")
+    (checkout / "image").write_bytes(b"\xff\xd8")
     before = {path: path.stat().st_size for path in checkout.rglob("*")}
     assert main(["new", *(["--", args[0]] if args[0].startswith("-") else args)]) == 2
     error = capsys.readouterr().err

@@ -10,8 +10,8 @@ from PIL import Image
 
 from twinloop.comparison import report
 from twinloop.learner.callbacks.trace import Traced
-from twinloop.runs.diary import Diary, write_diary
 from twinloop.runs.record import Record
+from twinloop.runs.timings import EventTimings, write_timings
 
 EVENTS = {
     "lightning": ["on_fit_start", *2 * ["on_train_batch_start", "on_train_batch_end"]],
@@ -38,7 +38,7 @@ def page(tmp_path: Path) -> str:
         events = [Traced(name, "train", 0, 0) for name in names]
         times = [float(number) for number in range(len(names))]
         steps = [{"loss": torch.tensor(1.0)}]
-        write_diary(tmp_path / loop, Diary(events, times), Record(steps=steps))
+        write_timings(tmp_path / loop, EventTimings(events, times), Record(steps=steps))
         Image.new("L", (2, 2)).save(tmp_path / loop / "confusion.png")
     return report.page(COMPARISON, tmp_path / "lightning", tmp_path / "homemade")
 

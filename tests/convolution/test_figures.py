@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def pictures(channels: int = 1) -> Tensor:
+def random_images(channels: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(5, channels, 20, 20, generator=generator)
 
@@ -28,7 +28,7 @@ def drawn(figure: "Figure") -> list[Tensor]:
 
 
 def test_every_kernel_is_beside_what_it_finds_in_rgb() -> None:
-    images = pictures(channels=3)
+    images = random_images(channels=3)
     found = drawn(figures.kernel_responses(images, [f"garment {n}" for n in range(5)]))
     assert len(found) == 5 + len(KERNELS) * 6
     assert torch.equal(found[5], TOP_EDGE)
@@ -53,7 +53,7 @@ def test_what_needs_no_images() -> None:
 
 
 def test_what_a_network_sees_and_learns_in_rgb() -> None:
-    images = pictures(channels=3)
+    images = random_images(channels=3)
     model = LessonClassifier((3, 20, 20), 4)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     state = torch.get_rng_state()

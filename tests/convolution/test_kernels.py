@@ -12,9 +12,9 @@ from twinloop.convolution.kernels import KERNELS, apply_kernel
 @pytest.fixture(scope="module")
 def square() -> Tensor:
     """A bright square of 4x4 in the middle of a dark image of 10x10."""
-    picture = torch.zeros(10, 10)
-    picture[3:7, 3:7] = 1
-    return picture
+    image = torch.zeros(10, 10)
+    image[3:7, 3:7] = 1
+    return image
 
 
 def test_all_kernels_are_known() -> None:

@@ -29,7 +29,7 @@ def network() -> nn.Module:
         return LessonClassifier(SHAPE, 10)
 
 
-def picture() -> Tensor:
+def random_image() -> Tensor:
     generator = torch.Generator().manual_seed(2)
     return torch.randint(0, 256, SHAPE, generator=generator).float() / 255
 
@@ -47,7 +47,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         title="Convolutions <by hand>",
         lead="A lead & more.",
         model=network(),
-        image=picture(),
+        image=random_image(),
         class_names=NAMES,
     )
     return folder / "page.html"
@@ -72,7 +72,7 @@ def test_the_numbers_are_the_networks(written: Path) -> None:
     assert match
     data = json.loads(match[1])
     assert data["classes"] == NAMES
-    assert torch.equal(torch.tensor(data["image"]), picture())
+    assert torch.equal(torch.tensor(data["image"]), random_image())
     weights = [weight for weight in network().state_dict().values() if weight.ndim == 4]
     assert len(data["layers"]) == len(weights) == 5
     for layer, weight in zip(data["layers"], weights, strict=True):
@@ -81,7 +81,7 @@ def test_the_numbers_are_the_networks(written: Path) -> None:
 
 def test_class_names_must_fit() -> None:
     with pytest.raises(ValueError, match="2 class names for 10 outputs"):
-        page.network_data(network(), picture(), ["a", "b"])
+        page.network_data(network(), random_image(), ["a", "b"])
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +141,14 @@ def assert_shows(tab: "Page", model: nn.Module, image: Tensor) -> None:
 
 @pytest.mark.browser
 def test_the_numbers_shown_are_pytorchs(opened: "Page") -> None:
-    assert_shows(opened, network(), picture())
+    assert_shows(opened, network(), random_image())
     assert opened.title() == "Convolutions <by hand>"
     assert opened.locator("#classes span").first.inner_text() == HOSTILE
 
 
 @pytest.mark.browser
 def test_a_click_lights_the_receptive_field_and_shows_the_sum(opened: "Page") -> None:
-    model, image = network(), picture()
+    model, image = network(), random_image()
     stages = stages_of(model, image)
     for index, stage in enumerate(stages, start=1):
         _, rows, columns = stage.activations.shape
@@ -205,7 +205,7 @@ def test_touch_chooses_and_buttons_move(opened: "Page") -> None:
 def test_rgb_and_uneven_strides_too(tab: "Page", tmp_path: Path) -> None:
     first = nn.Conv2d(3, 2, (2, 3), (2, 1), (1, 0))
     model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(2, 3, (5, 5)), nn.Flatten())
-    image = picture()[:, :27].view(3, 9, 28)[:, :, :7]
+    image = random_image()[:, :27].view(3, 9, 28)[:, :, :7]
     path = tmp_path / "page.html"
     page.write(path, [], title="RGB", lead="", model=model, image=image, class_names="abc")
     tab.goto(path.as_uri())
@@ -217,13 +217,13 @@ def test_rgb_and_uneven_strides_too(tab: "Page", tmp_path: Path) -> None:
 
 @pytest.mark.browser
 def test_a_changed_pixel_changes_everything_and_comes_back(opened: "Page") -> None:
-    image = picture()
+    image = random_image()
     choose(opened, 0, 0, 14, 13)
     opened.locator("#pixel input").fill("0.25")
     image[0, 14, 13] = 0.25
     assert_shows(opened, network(), image)
     opened.click("#reset")
-    assert_shows(opened, network(), picture())
+    assert_shows(opened, network(), random_image())
 
 
 @pytest.mark.browser

@@ -103,7 +103,7 @@ def place_of(reference: str) -> tuple[int, int]:
     return int(match[2]) - 1, column - 1
 
 
-def picture(shape: tuple[int, int, int]) -> Tensor:
+def random_image(shape: tuple[int, int, int]) -> Tensor:
     """Pixels that a byte can hold, some of them black."""
     generator = torch.Generator().manual_seed(3)
     return torch.randint(-100, 256, shape, generator=generator).clamp(min=0).float() / 255
@@ -112,7 +112,7 @@ def picture(shape: tuple[int, int, int]) -> Tensor:
 @pytest.fixture(params=CASES.keys())
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[nn.Module, Tensor, Path]:
     model, shape = CASES[request.param]
-    image = picture(shape)
+    image = random_image(shape)
     classes = 10 if request.param == "lesson" else 3
     names = ["=1+1", "<b>bold</b>", *(f"class {n}" for n in range(2, classes))]
     workbook.write(tmp_path / "convolutions.xlsx", model, image, names)
@@ -149,7 +149,7 @@ def test_every_formula_makes_pytorchs_number(case: tuple[nn.Module, Tensor, Path
 def test_a_formula_can_be_read(tmp_path: Path) -> None:
     model, shape = CASES["lesson"]
     path = tmp_path / "book.xlsx"
-    workbook.write(path, model, picture(shape), [str(n) for n in range(10)])
+    workbook.write(path, model, random_image(shape), [str(n) for n in range(10)])
     formulas = Book(path).formulas.values()
     assert "MAX(0,SUMPRODUCT(image!A5:C7,conv1_kernel_1_1)+conv1_bias_1)" in formulas
     assert "INDEX(class_names,MATCH(MAX(probabilities),probabilities,0))" in formulas
@@ -158,7 +158,7 @@ def test_a_formula_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage_index", [0, 1, 2, 3, 4])
 def test_precedents_are_the_receptive_field(stage_index: int, tmp_path: Path) -> None:
     model, shape = CASES["lesson"]
-    image = picture(shape)
+    image = random_image(shape)
     path = tmp_path / "book.xlsx"
     workbook.write(path, model, image, [str(n) for n in range(10)])
     book = Book(path)
@@ -166,7 +166,7 @@ def test_precedents_are_the_receptive_field(stage_index: int, tmp_path: Path) ->
     rows, columns = stage.activations.shape[1:]
     position = (rows // 2, columns - 1)
     cell = maps_of(book, model, image)[stage.name][-1][position[0] * columns + position[1]]
-    # The picture begins in the sheet's row 5, column 1: a title, a note, a label, and a zero.
+    # The image begins in the sheet's row 5, column 1: a title, a note, a label, and a zero.
     found = {(row - 5, column - 1) for row, column in book.pixels_behind(cell)}
     inside = {(y, x) for y, x in found if 0 <= y < 28 and 0 <= x < 28}
     expected = by_arithmetic(model, shape, stage.layer, position).nonzero().tolist()
@@ -176,7 +176,7 @@ def test_precedents_are_the_receptive_field(stage_index: int, tmp_path: Path) ->
 def test_class_names_must_fit(tmp_path: Path) -> None:
     model, shape = CASES[RGB]
     with pytest.raises(ValueError, match="2 class names for 3 outputs"):
-        workbook.write(tmp_path / "book.xlsx", model, picture(shape), ["a", "b"])
+        workbook.write(tmp_path / "book.xlsx", model, random_image(shape), ["a", "b"])
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Shift, flip and erase, against pictures changed by hand."""
+"""Shift, flip and erase, against images changed by hand."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from torch import Tensor
 from twinloop.data.augment import Augmentation
 from twinloop.errors import UserError
 
-PICTURE = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=torch.uint8)
+IMAGE = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=torch.uint8)
 LOW, MIDDLE, HIGH = 0.0, 0.5, 0.99
 
 
 def changed(augmentation: Augmentation, *draws: float) -> list[list[int]]:
-    """The one picture above after the draws: down, right, flip, top, left."""
-    result: Tensor = augmentation(PICTURE[None, None], torch.tensor([draws]))
+    """The one image above after the draws: down, right, flip, top, left."""
+    result: Tensor = augmentation(IMAGE[None, None], torch.tensor([draws]))
     assert result.dtype == torch.uint8
     rows: list[list[int]] = result[0, 0].tolist()
     return rows
@@ -39,13 +39,13 @@ def test_shift_moves_by_one_and_leaves_black(
 def test_flip_mirrors_left_to_right_for_the_lower_half_of_draws() -> None:
     mirrored = [[3, 2, 1], [6, 5, 4], [9, 8, 7]]
     assert changed(Augmentation(flip=True), 0, 0, 0.49, 0, 0) == mirrored
-    assert changed(Augmentation(flip=True), 0, 0, 0.5, 0, 0) == PICTURE.tolist()
+    assert changed(Augmentation(flip=True), 0, 0, 0.5, 0, 0) == IMAGE.tolist()
 
 
 def test_flip_and_shift_together() -> None:
     both = Augmentation(shift=1, flip=True)
     assert changed(both, LOW, MIDDLE, LOW, 0, 0) == [[0, 0, 0], [3, 2, 1], [6, 5, 4]]
-    assert changed(both, MIDDLE, MIDDLE, HIGH, 0, 0) == PICTURE.tolist()
+    assert changed(both, MIDDLE, MIDDLE, HIGH, 0, 0) == IMAGE.tolist()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_erase_blackens_a_square_inside(top: float, left: float, expected: list[
 
 
 def test_every_channel_is_changed_alike() -> None:
-    colour = torch.stack([PICTURE, PICTURE + 10, PICTURE + 20])[None]
+    colour = torch.stack([IMAGE, IMAGE + 10, IMAGE + 20])[None]
     full = Augmentation(shift=1, flip=True, erase=1)
     draws = torch.tensor([[LOW, HIGH, LOW, MIDDLE, MIDDLE]])
     together = full(colour, draws)
@@ -105,7 +105,7 @@ def test_a_negative_size_is_refused_by_name() -> None:
         Augmentation(erase=-2)
 
 
-def test_a_square_larger_than_the_picture_is_refused() -> None:
-    with pytest.raises(UserError, match=r"erase is 4, more than pictures of 3x3 have"):
+def test_a_square_larger_than_the_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"erase is 4, more than images of 3x3 have"):
         changed(Augmentation(erase=4), 0, 0, 0, 0, 0)
     assert changed(Augmentation(erase=3), 0, 0, 0, 0, 0) == [[0] * 3] * 3

@@ -13,7 +13,7 @@ ROWS = torch.tensor([8, 1, 5, 3, 9, 2, 7])
 
 @pytest.fixture
 def split() -> Split:
-    """Ten pictures of 2x2, each filled with ten times its row number."""
+    """Ten images of 2x2, each filled with ten times its row number."""
     numbers = torch.arange(10)
     images = (numbers * 10).to(torch.uint8)[:, None, None, None].expand(10, 1, 2, 2)
     return Split(images.contiguous(), numbers + 100)

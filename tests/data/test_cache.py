@@ -29,18 +29,18 @@ CLASSES = datasets.ClassLabel(names=["cat", "dog"])
 NUMBERS = datasets.Value("int64")
 LABELS = [0, 1] * 3
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 5, 4), dtype=np.uint8)
-"""Nine grey pictures of 5x4."""
+"""Nine grey images of 5x4."""
 
 
 def encoded(pixels: Pixels | Image.Image) -> dict[str, Any]:
-    """A picture as the row of a data set."""
+    """A image as the row of a data set."""
     file = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(file, "PNG")
     return {"bytes": file.getvalue(), "path": None}
 
 
-GREY = [encoded(picture) for picture in PIXELS]
+GREY = [encoded(image) for image in PIXELS]
 
 
 def table(**columns: tuple[Any, Sequence[Any]]) -> Any:
@@ -51,9 +51,9 @@ def table(**columns: tuple[Any, Sequence[Any]]) -> Any:
     return datasets.Dataset(pa.table(arrays, schema=types))
 
 
-def split(pictures: Sequence[Any], labels: Sequence[Any], kind: Any = CLASSES) -> Any:
+def split(images: Sequence[Any], labels: Sequence[Any], kind: Any = CLASSES) -> Any:
     """A split with the usual two columns."""
-    return table(image=(datasets.Image(), pictures), label=(kind, labels))
+    return table(image=(datasets.Image(), images), label=(kind, labels))
 
 
 def source(name: str = "pets", key: str = "1", **splits: Any) -> Source:
@@ -87,7 +87,7 @@ def test_colour_has_three_channels(tmp_path: Path) -> None:
     assert data.spec.image_shape == (3, 5, 3)
     both = torch.cat([data.train.images, data.test.images])
     assert sorted(both.flatten(1).tolist()) == sorted(
-        picture.transpose(2, 0, 1).ravel().tolist() for picture in colour
+        image.transpose(2, 0, 1).ravel().tolist() for image in colour
     )
 
 
@@ -101,14 +101,14 @@ def test_image_size_makes_mixed_sizes_one(tmp_path: Path) -> None:
 
 
 def test_a_sixth_is_held_out_where_there_is_no_test_split(tmp_path: Path) -> None:
-    pictures = [encoded(np.full((2, 2), number, np.uint8)) for number in range(36)]
-    data = cache.load(source(train=split(pictures, [0] * 12 + [1] * 24)), tmp_path)
+    images = [encoded(np.full((2, 2), number, np.uint8)) for number in range(36)]
+    data = cache.load(source(train=split(images, [0] * 12 + [1] * 24)), tmp_path)
     assert data.test_split == "16.7% of train, held out"
     assert data.train.labels.bincount().tolist() == [10, 20]
     assert data.test.labels.bincount().tolist() == [2, 4]
     numbers = torch.cat([data.train.images, data.test.images])[:, 0, 0, 0]
     assert numbers.sort().values.tolist() == list(range(36))
-    for part in (data.train, data.test):  # each picture kept its label
+    for part in (data.train, data.test):  # each image kept its label
         assert torch.equal((part.images[:, 0, 0, 0] >= 12).long(), part.labels)
 
 
@@ -192,9 +192,9 @@ def test_a_wrong_or_missing_column_names_the_option(
         cache.load(source(train=TWO), tmp_path, **options)
 
 
-def replaced(row: int, picture: Any) -> Any:
-    """Six pictures, one of them another."""
-    return split([*GREY[:row], picture, *GREY[row + 1 : 6]], LABELS)
+def replaced(row: int, image: Any) -> Any:
+    """Six images, one of them another."""
+    return split([*GREY[:row], image, *GREY[row + 1 : 6]], LABELS)
 
 
 WHOLE = split(GREY[:6], LABELS)
@@ -217,7 +217,7 @@ BAD = {
         {"train": WHOLE, "test": split([], [])},
         "data.source: the split 'test' of pets is empty",
     ),
-    "one picture": ({"train": split(GREY[:1], [0])}, "has only 1 picture, too few to train on"),
+    "one image": ({"train": split(GREY[:1], [0])}, "has only 1 image, too few to train on"),
     "label too large": (
         {"train": WHOLE, "test": split(GREY[:3], [0, 1, 2], NUMBERS).cast_column("label", NUMBERS)},
         "test row 2: column 'label' is 2, outside 0 to 1 (1 such rows); mend or remove them",
@@ -232,40 +232,40 @@ BAD = {
     ),
     "numbers that are no classes": (
         {"train": split(GREY[:6], [0, 1, 2, 10**9, 1, 1], NUMBERS)},
-        "train row 3: column 'label' is 1000000000, which is no class among 6 pictures; "
+        "train row 3: column 'label' is 1000000000, which is no class among 6 images; "
         "pass --data.label_column",
     ),
-    "first picture missing": ({"train": replaced(0, None)}, "train row 0: has no picture"),
-    "first picture empty": (
+    "first image missing": ({"train": replaced(0, None)}, "train row 0: has no image"),
+    "first image empty": (
         {"train": replaced(0, {"bytes": b"", "path": None})},
-        "train row 0: has no picture",
+        "train row 0: has no image",
     ),
-    "picture missing": ({"train": replaced(4, None)}, "train row 4: has no picture"),
-    "picture in no file": (
+    "image missing": ({"train": replaced(4, None)}, "train row 4: has no image"),
+    "image in no file": (
         {"train": replaced(4, {"bytes": None, "path": "/nowhere/a.png"})},
-        "train row 4: /nowhere/a.png: not a picture that can be read",
+        "train row 4: /nowhere/a.png: not a image that can be read",
     ),
-    "corrupt picture": (
+    "corrupt image": (
         {"train": replaced(3, {"bytes": b"corrupt", "path": None})},
-        "train row 3: not a picture that can be read",
+        "train row 3: not a image that can be read",
     ),
-    "first picture corrupt": (
+    "first image corrupt": (
         {"train": replaced(0, {"bytes": b"corrupt", "path": None})},
-        "train row 0: not a picture that can be read",
+        "train row 0: not a image that can be read",
     ),
-    "cut-off picture in test": (
+    "cut-off image in test": (
         {"train": WHOLE, "test": replaced(5, BROKEN)},
         "test row 5: cannot be decoded (",
     ),
     "mixed sizes": (
         {"train": replaced(2, encoded(PIXELS[0].T.copy()))},
-        "train row 2: 4x5 pixels where the first picture has 5x4; pass --data.image_size",
+        "train row 2: 4x5 pixels where the first image has 5x4; pass --data.image_size",
     ),
     "colour among grey": (
         {"train": replaced(2, encoded(Image.new("RGB", (4, 5))))},
-        "train row 2: is in colour (RGB) where the first picture is grey",
+        "train row 2: is in colour (RGB) where the first image is grey",
     ),
-    "huge picture": (
+    "huge image": (
         {"train": replaced(2, encoded(Image.new("1", (8_000, 7_000))))},
         "train row 2: 8000x7000 is over the limit of 50,000,000 pixels; make it smaller",
     ),
@@ -297,7 +297,7 @@ def test_a_second_load_maps_and_decodes_nothing(tmp_path: Path) -> None:
     assert "train-images.npy" in Path("/proc/self/maps").read_text()
 
 
-def test_writing_to_a_mapped_picture_leaves_the_cache_as_it_is(tmp_path: Path) -> None:
+def test_writing_to_a_mapped_image_leaves_the_cache_as_it_is(tmp_path: Path) -> None:
     data = cache.load(source(train=WHOLE), tmp_path)
     before = data.train.images.clone()
     data.train.images.zero_()
@@ -398,7 +398,7 @@ def test_several_processes_decode_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_processes")
 def test_several_processes_name_the_row(tmp_path: Path) -> None:
-    message = "test row 4: not a picture that can be read"
+    message = "test row 4: not a image that can be read"
     corrupt = replaced(4, {"bytes": b"corrupt", "path": None})
     with pytest.raises(UserError, match=message):
         cache.load(source(train=WHOLE, test=corrupt), tmp_path)
@@ -411,7 +411,7 @@ def test_a_failure_ends_no_process_but_its_own(row: int, tmp_path: Path) -> None
     other.start()
     try:
         corrupt = replaced(row, {"bytes": b"corrupt", "path": None})
-        with pytest.raises(UserError, match=f"test row {row}: not a picture"):
+        with pytest.raises(UserError, match=f"test row {row}: not a image"):
             cache.load(source(train=WHOLE, test=corrupt), tmp_path)
         assert multiprocessing.active_children() == [other]
         assert other.is_alive()
@@ -472,7 +472,7 @@ except StoppedAtOnce as stopped:
     print(stopped)
     sys.exit(stopped.status)
 """
-"""Decodes pictures for about 20 s in two processes of its own."""
+"""Decodes images for about 20 s in two processes of its own."""
 
 
 @pytest.mark.slow

@@ -23,10 +23,10 @@ def test_sizes_are_those_of_the_split(digits: ImageDataModule) -> None:
     assert str(digits) == "ImageDataModule('digits')"
 
 
-@pytest.mark.parametrize(("val_size", "pictures"), [(0.5, 748), (0, 0), (1, 1), (200, 200)])
-def test_val_is_a_share_or_a_number_of_pictures(val_size: float, pictures: int) -> None:
+@pytest.mark.parametrize(("val_size", "images"), [(0.5, 748), (0, 0), (1, 1), (200, 200)])
+def test_val_is_a_share_or_a_number_of_images(val_size: float, images: int) -> None:
     data = ImageDataModule("digits", val_size=val_size)
-    assert data.sizes == {"train": 1_497 - pictures, "val": pictures, "test": 300}
+    assert data.sizes == {"train": 1_497 - images, "val": images, "test": 300}
 
 
 def test_val_is_stratified_and_apart_from_train(digits: ImageDataModule) -> None:
@@ -71,13 +71,13 @@ def test_only_train_is_shuffled_and_augmented() -> None:
         assert torch.equal(labels, split.labels[data.rows[name]])
 
 
-def test_image_size_reaches_the_pictures() -> None:
+def test_image_size_reaches_the_images() -> None:
     data = ImageDataModule("digits", image_size=(5, 11))
     assert data.spec.image_shape == (1, 5, 11)
     assert data.data.train.images.shape == (1_497, 1, 5, 11)
 
 
-def test_ones_own_pictures_need_a_spec_and_no_data_set(tmp_path: Path) -> None:
+def test_ones_own_images_need_a_spec_and_no_data_set(tmp_path: Path) -> None:
     Image.new("L", (20, 10), 51).save(tmp_path / "grey.png")
     data = ImageDataModule("owner/never-asked-for", images=tmp_path)
     data.spec = DataSpec("pets", "", (3, 4, 6), ("cat", "dog"))
@@ -87,7 +87,7 @@ def test_ones_own_pictures_need_a_spec_and_no_data_set(tmp_path: Path) -> None:
     assert data.paths == [tmp_path / "grey.png"]
 
 
-def test_predict_without_pictures_says_what_to_pass() -> None:
+def test_predict_without_images_says_what_to_pass() -> None:
     with pytest.raises(UserError, match=r"pass --data\.images FOLDER"):
         ImageDataModule("digits").predict_dataloader()
 
@@ -115,7 +115,7 @@ def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str
 
 @pytest.mark.parametrize("val_size", [1_497, 1_496.6, 0.9999, 5_000])
 def test_a_val_that_leaves_nothing_to_train_on_is_refused(val_size: float) -> None:
-    with pytest.raises(UserError, match=r"train has only 1497 pictures: none would be left"):
+    with pytest.raises(UserError, match=r"train has only 1497 images: none would be left"):
         _ = ImageDataModule("digits", val_size=val_size).sizes
 
 

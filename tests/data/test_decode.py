@@ -1,4 +1,4 @@
-"""Picture files become the right pixels, or one line that says why not."""
+"""Image files become the right pixels, or one line that says why not."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
 
 
 def encoded(pixels: NDArray[Any] | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """The file of a picture, as bytes."""
+    """The file of a image, as bytes."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     file = io.BytesIO()
     image.save(file, kind, **options)
@@ -62,8 +62,8 @@ def test_a_palette_with_transparency_is_read_without_a_word() -> None:
 
 
 WRONG = {
-    "no picture": (b"not a picture", "not a picture that can be read"),
-    "no file": ("/nowhere/picture.png", "not a picture that can be read"),
+    "no image": (b"not a image", "not a image that can be read"),
+    "no file": ("/nowhere/image.png", "not a image that can be read"),
     "cut off": (encoded(COLOUR)[:-30], r"cannot be decoded \(.+\)"),
     "cut off JPEG": (
         encoded(np.tile(COLOUR, (9, 9, 1)), "JPEG")[:-40],
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_said_in_one_line(file: bytes | str, message: str
 
 
 def test_colour_among_grey_is_refused() -> None:
-    with pytest.raises(UserError, match=r"is in colour \(RGB\) where the first picture is grey"):
+    with pytest.raises(UserError, match=r"is in colour \(RGB\) where the first image is grey"):
         decode_image(encoded(COLOUR), 1)
 
 
@@ -117,20 +117,20 @@ def test_rows_are_written_where_they_belong(tmp_path: Path) -> None:
 
 
 WRONG_ROWS = {
-    "no picture": (None, "row 8: has no picture"),
+    "no image": (None, "row 8: has no image"),
     "other size": (
         encoded(GREY.T.copy()),
-        "row 8: 4x3 pixels where the first picture has 3x4; pass --data.image_size",
+        "row 8: 4x3 pixels where the first image has 3x4; pass --data.image_size",
     ),
-    "no file": ("/nowhere/picture.png", "row 8: /nowhere/picture.png: not a picture"),
+    "no file": ("/nowhere/image.png", "row 8: /nowhere/image.png: not a image"),
 }
 
 
-@pytest.mark.parametrize(("picture", "message"), WRONG_ROWS.values(), ids=WRONG_ROWS.keys())
-def test_a_wrong_row_is_named(picture: bytes | str | None, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("image", "message"), WRONG_ROWS.values(), ids=WRONG_ROWS.keys())
+def test_a_wrong_row_is_named(image: bytes | str | None, message: str, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((9, 1, 3, 4), np.uint8))
     with pytest.raises(UserError, match=message):
-        decode_rows(tmp_path / "images.npy", 7, [encoded(GREY), picture], resize=False)
+        decode_rows(tmp_path / "images.npy", 7, [encoded(GREY), image], resize=False)
 
 
 def test_a_refused_file_is_closed(tmp_path: Path) -> None:
@@ -138,5 +138,5 @@ def test_a_refused_file_is_closed(tmp_path: Path) -> None:
     path.write_bytes(header_of(8000, 7000))
     with pytest.raises(UserError, match="over the limit") as refused:
         open_image(str(path))
-    assert refused.traceback  # it holds the picture
+    assert refused.traceback  # it holds the image
     assert path not in [file.resolve() for file in Path("/proc/self/fd").iterdir()]

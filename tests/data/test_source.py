@@ -26,7 +26,7 @@ LABELS = [0, 0, 0, 0, 1, 1, 1, 1]
 
 
 def write_class_folders(folder: Path) -> None:
-    """Three pictures of each of two classes to train on, and one each to test."""
+    """Three images of each of two classes to train on, and one each to test."""
     for number, (pixels, label) in enumerate(zip(PIXELS, LABELS, strict=True)):
         split = "test" if number % 4 == 3 else "train"
         path = folder / split / ("cat", "dog")[label] / f"{number}.png"
@@ -35,12 +35,12 @@ def write_class_folders(folder: Path) -> None:
 
 
 def write_hub_layout(folder: Path) -> None:
-    """The same pictures as parquet files, as the Hub keeps them."""
+    """The same images as parquet files, as the Hub keeps them."""
     features = datasets.Features(
-        picture=datasets.Image(), animal=datasets.ClassLabel(names=["cat", "dog"])
+        image=datasets.Image(), animal=datasets.ClassLabel(names=["cat", "dog"])
     )
     for split, rows in (("train", [0, 1, 2, 4, 5, 6]), ("test", [3, 7])):
-        columns = {"picture": list(PIXELS[rows]), "animal": [LABELS[row] for row in rows]}
+        columns = {"image": list(PIXELS[rows]), "animal": [LABELS[row] for row in rows]}
         path = folder / "data" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
@@ -73,14 +73,14 @@ def test_equal_data_has_one_fingerprint_wherever_it_was_read(tmp_path: Path) -> 
 
 def test_a_folder_has_a_new_key_once_a_file_changes(tmp_path: Path) -> None:
     write_class_folders(tmp_path)
-    picture = tmp_path / "train" / "cat" / "0.png"
+    image = tmp_path / "train" / "cat" / "0.png"
     key = find_source(str(tmp_path)).key
     assert find_source(str(tmp_path)).key == key
-    os.utime(picture, (1, 1))
+    os.utime(image, (1, 1))
     touched = find_source(str(tmp_path)).key
-    picture.rename(picture.with_name("1000.png"))
+    image.rename(image.with_name("1000.png"))
     renamed = find_source(str(tmp_path)).key
-    picture.with_name("1000.png").unlink()
+    image.with_name("1000.png").unlink()
     removed = find_source(str(tmp_path)).key
     assert len({key, touched, renamed, removed}) == 4
 
@@ -115,12 +115,12 @@ def test_what_the_library_logs_of_a_broken_file_is_not_shown_beside_the_error(
 
 
 @pytest.mark.parametrize("broken", ["0.png", "1.png"])
-def test_a_picture_that_cannot_be_read_is_named_also_if_it_is_the_first(
+def test_a_image_that_cannot_be_read_is_named_also_if_it_is_the_first(
     broken: str, tmp_path: Path
 ) -> None:
     write_class_folders(tmp_path / "pets")
     (tmp_path / "pets" / "train" / "cat" / broken).write_bytes(b"broken")
-    with pytest.raises(UserError, match=rf"train row \d: .+/{broken}: not a picture"):
+    with pytest.raises(UserError, match=rf"train row \d: .+/{broken}: not a image"):
         cache.load(find_source(str(tmp_path / "pets")), tmp_path / "cache")
 
 

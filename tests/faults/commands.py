@@ -2,7 +2,7 @@
 
 A command of one process is forked from one that has imported much and done nothing, and then run
 as `python -m` runs it: that saves each run the seconds that the imports take. Two processes are
-started as a person would start them.
+started as a user would start them.
 """
 
 import contextlib

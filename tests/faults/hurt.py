@@ -8,7 +8,7 @@ from pathlib import Path
 import twinloop
 from tests.faults.commands import EPOCHS, HANGING, LAUNCHED, ONE, Ended, calls, fit, run
 from tests.faults.left import broken_files, differences, newest, parts
-from tests.faults.moments import ANY_TIME, PICTURES, Moment
+from tests.faults.moments import ANY_TIME, IMAGES, Moment
 
 STOP_SECONDS = {1: 5.0, 2: 20.0}
 """How long a run of so many processes may take to save and stop; two end their validation first."""
@@ -166,5 +166,5 @@ def last_call(whole: Whole, phase: str, rank: int | None) -> int:
     if phase == ANY_TIME:
         return 2_000 if whole.start == ONE else 9_000
     if phase == "decoding":
-        return PICTURES
+        return IMAGES
     return 1 if phase == "first batch" else whole.calls[rank or 0][phase]

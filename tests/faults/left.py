@@ -48,7 +48,7 @@ def missing(run: Path) -> list[str]:
     return [name for name in LEFT if not (run / name).is_file()]
 
 
-def _read_picture(path: Path) -> None:
+def _read_image(path: Path) -> None:
     with Image.open(path) as image:
         image.load()
 
@@ -65,7 +65,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".ckpt": read_checkpoint,
     ".json": _read_json,
     ".yaml": lambda path: yaml.safe_load(path.read_text())["trainer"],
-    ".png": _read_picture,
+    ".png": _read_image,
     ".npy": np.load,
 }
 

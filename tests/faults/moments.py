@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-PICTURES = 1797
+IMAGES = 1797
 PAUSE = 2.0
 """Seconds that each call of a phase takes after the signal: a command that waits is found out."""
 BETWEEN = 0.3
@@ -28,7 +28,7 @@ ENVIRONMENT = "TWINLOOP_FAULTS"
 Hit = Callable[[], None]
 
 
-def _at_pictures(hit: Hit) -> None:
+def _at_images(hit: Hit) -> None:
     from twinloop.data import decode
 
     original = decode.decode_image
@@ -101,7 +101,7 @@ def _inside_results(hit: Hit) -> None:
 
 
 PHASES: dict[str, Callable[[Hit], None]] = {
-    "decoding": _at_pictures,
+    "decoding": _at_images,
     "first batch": lambda hit: _at_batches(hit, training=True),
     "training": lambda hit: _at_batches(hit, training=True),
     "validation": lambda hit: _at_batches(hit, training=False),
@@ -121,7 +121,7 @@ SIGNALS = {
 Send = Callable[[int], None]
 """Sends a signal to whom it is for."""
 MODULES = {"twinloop", "twinloop.__main__"}
-"""What comes after -m where a person starts the command, and where Lightning does."""
+"""What comes after -m where a user starts the command, and where Lightning does."""
 
 
 @dataclass(frozen=True)

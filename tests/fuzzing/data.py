@@ -1,4 +1,4 @@
-"""Data sets and pictures that are damaged, empty, out of range, or oddly called."""
+"""Data sets and images that are damaged, empty, out of range, or oddly called."""
 
 import io
 import shutil
@@ -20,7 +20,7 @@ def fit_on(source: Path, draw: Draw, *options: str) -> list[str]:
     return ["fit", "--config", MLP, *data, *SHORT, "--loop", loop, *options]
 
 
-def picture(draw: Draw) -> bytes:
+def image(draw: Draw) -> bytes:
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) + draw(st.integers(0, 190))
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, draw(st.sampled_from(["PNG", "JPEG"])))
@@ -28,18 +28,18 @@ def picture(draw: Draw) -> bytes:
 
 
 def class_folders(folder: Path, draw: Draw, name: str = "a") -> list[Path]:
-    """Eight pictures of two classes."""
+    """Eight images of two classes."""
     paths = []
     for number in range(8):
         path = folder / ("cat", name)[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(draw))
+        path.write_bytes(image(draw))
         paths.append(path)
     return paths
 
 
-def pictures_bytes(draw: Draw, sandbox: Sandbox) -> Case:
-    """Class folders with one damaged picture."""
+def image_bytes(draw: Draw, sandbox: Sandbox) -> Case:
+    """Class folders with one damaged image."""
     folder = sandbox.new("pets")
     path = draw(st.sampled_from(class_folders(folder, draw)))
     path.write_bytes(damaged(path.read_bytes(), draw))
@@ -49,15 +49,15 @@ def pictures_bytes(draw: Draw, sandbox: Sandbox) -> Case:
 def parquet_bytes(draw: Draw, sandbox: Sandbox) -> Case:
     """Hub layout with a damaged parquet file."""
     folder = sandbox.new("pets")
-    path = write_parquet(folder, [picture(draw) for _ in range(8)], [0, 1] * 4)
+    path = write_parquet(folder, [image(draw) for _ in range(8)], [0, 1] * 4)
     path.write_bytes(damaged(path.read_bytes(), draw))
     return Case(fit_on(folder, draw), folder, or_key=KEY)
 
 
-def write_parquet(folder: Path, pictures: list[bytes], labels: list[int]) -> Path:
+def write_parquet(folder: Path, images: list[bytes], labels: list[int]) -> Path:
     """A data set in Hub layout whose labels are plain numbers."""
     features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
-    rows = {"image": [{"bytes": file, "path": None} for file in pictures], "label": labels}
+    rows = {"image": [{"bytes": file, "path": None} for file in images], "label": labels}
     folder.mkdir(parents=True)
     path = folder / "train-00000-of-00001.parquet"
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
@@ -70,7 +70,7 @@ def labels(draw: Draw, sandbox: Sandbox) -> Case:
     wrong = draw(st.one_of(st.integers(8, 2**62), st.integers(-(2**62), -1)))
     found = [0, 1] * 4
     found[draw(st.integers(0, 7))] = wrong
-    write_parquet(folder, [picture(draw) for _ in range(8)], found)
+    write_parquet(folder, [image(draw) for _ in range(8)], found)
     return Case(fit_on(folder, draw), str(wrong), refused=True)
 
 
@@ -96,7 +96,7 @@ def folders(draw: Draw, sandbox: Sandbox) -> Case:
 
 
 def names(draw: Draw, sandbox: Sandbox) -> Case:
-    """Folders, classes, pictures and experiments of any name."""
+    """Folders, classes, images and experiments of any name."""
     name = draw(st.one_of(st.sampled_from(NAMES), st.text(min_size=1, max_size=6)))
     safe = name.replace("/", "_").replace("\0", "_")
     safe = "x" if safe in (".", "..") else safe
@@ -117,7 +117,7 @@ def names(draw: Draw, sandbox: Sandbox) -> Case:
 
 
 def black(width: int, height: int) -> bytes:
-    """A black picture as PNG, of any size in little time and memory."""
+    """A black image as PNG, of any size in little time and memory."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         check = zlib.crc32(kind + content)
@@ -136,8 +136,8 @@ SIZES = [(1, 1), (1, 5000), (8000, 7000), (20_000, 20_000)]
 
 
 def sizes(draw: Draw, sandbox: Sandbox) -> Case:
-    """A picture of another size, up to 20,000 x 20,000, among those to predict."""
-    folder = sandbox.new("my pictures")
+    """A image of another size, up to 20,000 x 20,000, among those to predict."""
+    folder = sandbox.new("my images")
     folder.mkdir()
     width, height = draw(st.sampled_from(SIZES))
     refused = width * height > 50_000_000

@@ -24,7 +24,7 @@ KINDS: dict[str, Callable[[Draw, Sandbox], Case]] = {
         checkpoints.checkpoint_bytes,
         checkpoints.checkpoint_values,
         checkpoints.checkpoint_code,
-        data.pictures_bytes,
+        data.image_bytes,
         data.parquet_bytes,
         data.labels,
         data.folders,

@@ -124,7 +124,7 @@ class Sandbox:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Be there, as a person would be at the top of a checkout."""
+        """Be there, as a user would be at the top of a checkout."""
         with contextlib.chdir(self.work):
             yield
 

@@ -1,6 +1,6 @@
 """What a command does outside of its own folders: Python tells of every file, program and import.
 
-Processes that decode pictures are not watched; what they leave is seen by looking at the folder.
+Processes that decode images are not watched; what they leave is seen by looking at the folder.
 """
 
 import contextlib

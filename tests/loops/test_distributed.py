@@ -1,4 +1,4 @@
-"""Two processes, started by torchrun as a person would, end with the same bits in either loop."""
+"""Two processes, started by torchrun as a user would, end with the same bits in either loop."""
 
 import os
 import subprocess
@@ -90,9 +90,9 @@ def test_ddp_in_one_process_takes_the_same_threads_in_either_loop(
 @pytest.mark.parametrize(
     "options",
     [
-        # 1,372 pictures are 686 for each of the two; a batch of 99 leaves a short one.
+        # 1,372 images are 686 for each of the two; a batch of 99 leaves a short one.
         ("--data.batch_size", "99"),
-        # 1,371 cannot be divided evenly: one picture comes twice.
+        # 1,371 cannot be divided evenly: one image comes twice.
         ("--data.val_size", "126", "--data.batch_size", "100"),
         ("--data.batch_size", "99", "--trainer.accumulate_grad_batches", "3"),
     ],

@@ -46,8 +46,8 @@ def read(folder: Path) -> Any:
     return events
 
 
-def picture(events: Any, tag: str) -> Any:
-    """The pixels of the one picture under a tag."""
+def image(events: Any, tag: str) -> Any:
+    """The pixels of the one image under a tag."""
     (event,) = events.Images(tag)
     return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
 
@@ -169,7 +169,7 @@ def test_an_epoch_shows_originals_above_reconstructions(
     assert set(events.Tags()["histograms"]) == names
     assert [event.step for event in events.Images("val/reconstructions")] == [7]
 
-    pixels = picture(events, "val/reconstructions")[:, :, 0]
+    pixels = image(events, "val/reconstructions")[:, :, 0]
     rows = 3 if noise else 2
     assert pixels.shape == (rows * 8 * 3, 8 * 8 * 3)
     small = pixels[::3, ::3].reshape(rows, 8, 8, 8).transpose(0, 2, 1, 3)
@@ -192,7 +192,7 @@ def test_an_epoch_shows_colour_as_colour(tmp_path: Path) -> None:
     task = autoencoder(data)
     with SummaryWriter(tmp_path) as writer:
         board.log_epoch(writer, task, data, step=1)
-    shown = picture(read(tmp_path), "val/reconstructions")[::3, ::3]
+    shown = image(read(tmp_path), "val/reconstructions")[::3, ::3]
     assert shown.shape == (16, 8 * 6, 3)
     originals = pixels[data.rows["val"][:8]].permute(2, 0, 3, 1).reshape(8, 8 * 6, 3)
     np.testing.assert_array_equal(shown[:8], originals)
@@ -208,7 +208,7 @@ def test_an_epoch_shows_the_confusion_of_a_classifier(
     assert events.Tags()["images"] == ["val/confusion"]
     title = "digits, val: true class down, predicted across"
     expected = figures.confusion_image(torch.eye(10).long(), digits.spec.class_names, title)
-    np.testing.assert_array_equal(picture(events, "val/confusion"), expected)
+    np.testing.assert_array_equal(image(events, "val/confusion"), expected)
 
 
 def test_the_end_shows_results_beside_the_settings(
@@ -243,7 +243,7 @@ def test_the_end_projects_codes_of_the_whole_test_split(
     assert (codes.parent / "sprite.png").is_file()
 
 
-def test_without_val_the_pictures_are_those_of_train() -> None:
+def test_without_val_the_images_are_those_of_train() -> None:
     data = ImageDataModule("digits", val_size=0)
     shown = board.reconstructed(autoencoder(data), data, 4)
     assert list(shown) == ["original", "reconstruction"]

@@ -103,11 +103,11 @@ def test_curves_of_both_loops_overlay(name: str, tab: "Page", address: str, logs
 @pytest.mark.browser
 def test_reconstructions_of_both_loops_are_there_and_the_same(tab: "Page", address: str) -> None:
     tab.goto(f"{address}?tagFilter=%5Eval%2Freconstructions%24#timeseries")
-    pictures = tab.locator("image-card img")
-    pictures.nth(1).wait_for()
+    images = tab.locator("image-card img")
+    images.nth(1).wait_for()
     cards = tab.locator("image-card").all_inner_texts()
     assert [f"autoencoder/{loop}" in card for loop, card in zip(LOOPS, cards, strict=True)]
-    sources = [picture.get_attribute("src") for picture in pictures.all()]
+    sources = [image.get_attribute("src") for image in images.all()]
     one, other = (tab.request.get(f"{address.rstrip('/')}/{s}").body() for s in sources if s)
     assert one == other
     assert one.startswith(b"\x89PNG")

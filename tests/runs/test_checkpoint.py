@@ -19,8 +19,8 @@ from twinloop.models import MLP
 from twinloop.runs.checkpoint import (
     WholeCheckpointIO,
     check_fits,
-    going_on,
     read_checkpoint,
+    resume_errors,
     spec_of,
 )
 
@@ -273,16 +273,16 @@ def test_a_checkpoint_is_blamed_up_to_the_first_step() -> None:
     optimizer = torch.optim.SGD([weight], lr=0.1)
     path = Path("last.ckpt")
     message = r"^last.ckpt: cannot go on from this checkpoint: KeyError: 'loops'$"
-    with pytest.raises(UserError, match=message), going_on(path):
+    with pytest.raises(UserError, match=message), resume_errors(path):
         raise KeyError("loops")
 
     def step() -> None:
         optimizer.step()
         raise KeyError("loops")
 
-    with pytest.raises(KeyError), going_on(path):
+    with pytest.raises(KeyError), resume_errors(path):
         step()
-    with pytest.raises(KeyError), going_on(None):
+    with pytest.raises(KeyError), resume_errors(None):
         raise KeyError("loops")
 
     schedule = OneCycleLR(optimizer, max_lr=1.0, total_steps=4)
@@ -292,9 +292,12 @@ def test_a_checkpoint_is_blamed_up_to_the_first_step() -> None:
         optimizer.step()
         schedule.step()
 
-    with pytest.raises(UserError, match=r"last.ckpt: cannot go on .*: ValueError"), going_on(path):
+    with (
+        pytest.raises(UserError, match=r"last.ckpt: cannot go on .*: ValueError"),
+        resume_errors(path),
+    ):
         step_a_schedule()
-    with pytest.raises(UserError, match=r"^as it is$"), going_on(path):
+    with pytest.raises(UserError, match=r"^as it is$"), resume_errors(path):
         raise UserError("as it is")
 
 

@@ -81,7 +81,7 @@ def test_one_class_is_no_obstacle() -> None:
     assert found["knn_accuracy"] == 0.75
 
 
-def test_fewer_pictures_than_numbers_in_a_code_are_no_obstacle() -> None:
+def test_fewer_images_than_numbers_in_a_code_are_no_obstacle() -> None:
     assert evaluate_codes(FirstPixels(8), small([0, 1, 0, 1], [0, 1]))["pca_mse"] > 0
 
 

@@ -14,7 +14,7 @@ from twinloop.models import MLP, BottleneckAutoencoder
 from twinloop.runs.predictions import write_predictions
 from twinloop.tasks import Classification, Reconstruction
 
-ROOT = Path("pictures")
+ROOT = Path("images")
 PATHS = [ROOT / "a.jpg", ROOT / "a.png", ROOT / "inside" / "b.png"]
 
 
@@ -46,7 +46,7 @@ def test_a_classifier_writes_classes_and_probabilities(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_autoencoder_writes_codes_errors_and_pictures(channels: int, tmp_path: Path) -> None:
+def test_an_autoencoder_writes_codes_errors_and_images(channels: int, tmp_path: Path) -> None:
     spec = DataSpec("pets", "", (channels, 8, 8), ("cat",))
     task = Reconstruction(
         lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
@@ -77,12 +77,12 @@ def test_an_autoencoder_writes_codes_errors_and_pictures(channels: int, tmp_path
         np.testing.assert_allclose(arrays["codes"], codes, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(arrays["mse"], [0, 0.25, 0], rtol=1e-5)
 
-    # Two pictures that differ in their suffix only do not overwrite each other.
+    # Two images that differ in their suffix only do not overwrite each other.
     folder = tmp_path / "reconstructions"
     files = [folder / "a.jpg.png", folder / "a.png", folder / "inside" / "b.png"]
     assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(files)
     for path, output in zip(files, outputs, strict=True):
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture).reshape(8, 8, channels)
+        with Image.open(path) as image:
+            pixels = np.asarray(image).reshape(8, 8, channels)
         expected = np.rint(output.clamp(0, 1).permute(1, 2, 0).numpy() * 255)
         np.testing.assert_array_equal(pixels, expected)

@@ -18,7 +18,7 @@ from twinloop.runs.record import flat
 
 ROOT = Path(__file__).parents[2]
 BATCHES, EPOCHS = 7, 3
-"""1,372 pictures are 686 for each of two tasks, in batches of 99."""
+"""1,372 images are 686 for each of two tasks, in batches of 99."""
 STEP = BATCHES + 2
 """The first step, in the second epoch, after which a job may be pre-empted."""
 

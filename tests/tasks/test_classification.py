@@ -16,7 +16,7 @@ SPEC = DataSpec("pets", "", (1, 2, 2), ("cat", "dog", "eel", "fox"))
 
 
 class Guess(nn.Module):
-    """Logits of a picture by its mean: `slope` times the mean, for the class `label`."""
+    """Logits of a image by its mean: `slope` times the mean, for the class `label`."""
 
     def __init__(self, classes: int, label: int = 3, slope: float = 20.0) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def quiet(**options: int) -> Trainer:
     )
 
 
-def test_metrics_of_val_are_those_of_all_pictures_whatever_the_batches(
+def test_metrics_of_val_are_those_of_all_images_whatever_the_batches(
     digits: ImageDataModule,
 ) -> None:
     classifier = task(digits.spec)
@@ -107,7 +107,7 @@ def test_the_best_is_the_most_accurate() -> None:
     assert (Classification.monitor, Classification.mode) == ("val/accuracy", "max")
 
 
-def test_mirror_answers_with_the_mean_over_a_picture_and_its_mirror_image() -> None:
+def test_mirror_answers_with_the_mean_over_a_image_and_its_mirror_image() -> None:
     def network(_: tuple[int, int, int], classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
 

@@ -19,7 +19,7 @@ SPEC = DataSpec("pets", "", (1, 16, 16), ("cat", "dog"))
 
 
 class Half(Autoencoder):
-    """Draws every picture half as bright."""
+    """Draws every image half as bright."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_colour_is_counted_as_grey_is() -> None:
     assert logged["val/loss"] == pytest.approx(mse, rel=1e-5)
 
 
-def test_ssim_on_test_is_that_of_flat_pictures() -> None:
+def test_ssim_on_test_is_that_of_flat_images() -> None:
     shades = torch.tensor([51, 102, 255], dtype=torch.uint8)
     images = shades[:, None, None, None].expand(3, 1, 16, 16) / 255
     batches = [(images[:2], torch.zeros(2)), (images[2:], torch.zeros(1))]
@@ -107,7 +107,7 @@ def test_one_step_of_training_goes_down_the_gradient(digits: ImageDataModule) ->
     assert weight.item() == pytest.approx(0.5 + 0.1 * power, rel=1e-6)
 
 
-def test_without_noise_the_picture_is_the_target() -> None:
+def test_without_noise_the_image_is_the_target() -> None:
     images = torch.rand(2, 1, 4, 4)
     inputs, targets = task().inputs_and_targets((images, torch.zeros(2)))
     assert torch.equal(inputs, images)

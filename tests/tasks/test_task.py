@@ -82,7 +82,7 @@ def test_a_schedule_needs_a_length(digits: ImageDataModule) -> None:
         run.fit(task(digits, OneCycle()), datamodule=digits)
 
 
-def test_train_metrics_are_the_mean_over_all_pictures(digits: ImageDataModule) -> None:
+def test_train_metrics_are_the_mean_over_all_images(digits: ImageDataModule) -> None:
     # A rate of 0 keeps the weights, so that val and train may be counted afterwards.
     still = Classification(MLP, lambda weights: SGD(weights, 0.0), digits.spec)
     run = trainer(max_epochs=1)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from twinloop.cli.experiment import SEEDS, checked_name, read_experiment
-from twinloop.comparison.compare import ComparedRun, compare_checkpoints, conclude
+from twinloop.comparison.compare import ComparedRun, compare_checkpoints, write_report
 from twinloop.comparison.outcome import LOOPS, Loop
 from twinloop.errors import Parser, UserError
-from twinloop.files import written_whole
-from twinloop.runs.folder import only_process
+from twinloop.files import atomic_write
+from twinloop.runs.folder import lock_run
 from twinloop.runs.stop import StoppedAtOnce
 
 MOST_SEEDS = 1_000
@@ -53,7 +53,7 @@ def main(args: list[str]) -> int:
             recorded = "all" if run.seed == seeds[0] else "times"
             _train(run, [*options, "--record", recorded], wanted.config, folder)
     lines = {loop: _lines(loop, wanted.config, options) for loop in LOOPS}
-    same = conclude(name, ["python", "-m", "twinloop", "compare", *args], runs, lines, folder)
+    same = write_report(name, ["python", "-m", "twinloop", "compare", *args], runs, lines, folder)
     return 0 if same else 1
 
 
@@ -109,7 +109,7 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
     print(f"\n{run.loop} loop, seed {run.seed}", flush=True)
     run.folder.mkdir(exist_ok=True)
     # The run of a comparison that was killed has gone on without it.
-    only_process(run.folder, wait=True).release()
+    lock_run(run.folder, wait=True).release()
     shutil.rmtree(run.folder)
     with subprocess.Popen(command) as process:
         try:
@@ -130,7 +130,7 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
             "a run with trainer.fast_dev_run leaves nothing that could be compared; leave it out "
             "(--trainer.max_steps 1 is as short)"
         )
-    with written_whole(run.folder / "memory.txt") as part:
+    with atomic_write(run.folder / "memory.txt") as part:
         part.write_text(f"{usage.ru_maxrss / 1024:.1f}\n")
 
 

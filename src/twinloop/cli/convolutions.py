@@ -23,9 +23,9 @@ from twinloop.runs.folder import latest_run, run_of
 from twinloop.tasks import Classification
 
 GARMENTS = 6
-"""How many classes the figures show a picture of."""
+"""How many classes the figures show a image of."""
 MANY = 1000
-"""How many pictures of val the strongest answers are looked up in."""
+"""How many images of val the strongest answers are looked up in."""
 
 
 class ExperimentWithOutput(Experiment):
@@ -72,7 +72,7 @@ def main(args: list[str]) -> int:
         sections,
         title=f"Convolutions by hand: {data.spec.name}",
         lead=f"{experiment.name} on {data.spec.name}, with the weights of "
-        f"{source}: right on {accuracy:.1%} of {len(images):,} pictures of val. All pictures here "
+        f"{source}: right on {accuracy:.1%} of {len(images):,} images of val. All images here "
         "are of val too. The same network as a spreadsheet is convolutions.xlsx beside this page.",
         model=network,
         image=shown[-1],
@@ -129,7 +129,7 @@ def _weigh(experiment: Experiment) -> str:
 
 
 def _val(data: ImageDataModule) -> tuple[Tensor, Tensor]:
-    """All pictures of val `[N, C, H, W]` in [0, 1], and their labels; test is left alone."""
+    """All images of val `[N, C, H, W]` in [0, 1], and their labels; test is left alone."""
     rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
     return data.data.train.images[rows].float() / 255, data.data.train.labels[rows]
 

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from twinloop.cli.parser import Experiment
-from twinloop.errors import told_as_mistake
+from twinloop.errors import as_user_error
 from twinloop.loops.lightning import bare_trainer
 from twinloop.runs.checkpoint import check_fits, read_checkpoint
 from twinloop.runs.evaluation import evaluate
@@ -38,7 +38,7 @@ def load(experiment: Experiment) -> tuple[Path, Trainer]:
         experiment.task.load_state_dict(checkpoint["state_dict"])
         trainer = bare_trainer(flags)
     if flags["precision"] is None:
-        with told_as_mistake(f"{path}: cannot be evaluated"):
+        with as_user_error(f"{path}: cannot be evaluated"):
             trainer = bare_trainer(flags | {"precision": _precision_of(checkpoint)})
     return path, trainer
 

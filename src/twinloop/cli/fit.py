@@ -16,8 +16,7 @@ from twinloop.loops.homemade import check_task
 from twinloop.processes import is_first, peer_lost, world_size
 from twinloop.runs import results
 from twinloop.runs.board import RunLogger
-from twinloop.runs.checkpoint import check_fits, going_on, read_checkpoint
-from twinloop.runs.diary import Diary, write_diary
+from twinloop.runs.checkpoint import check_fits, read_checkpoint, resume_errors
 from twinloop.runs.history import History
 from twinloop.runs.last_batch import check_last_batch
 from twinloop.runs.record import Record
@@ -25,6 +24,7 @@ from twinloop.runs.run import Run, run_folder
 from twinloop.runs.saver import Saver
 from twinloop.runs.settings import check_data, check_settings, load_weights
 from twinloop.runs.stop import Stopped, StoppedAtOnce, StopSignals
+from twinloop.runs.timings import EventTimings, write_timings
 
 LOOPS = {"lightning": lightning.train, "homemade": homemade.train}
 
@@ -55,7 +55,7 @@ def main(args: list[str]) -> int:
             if distributed.is_initialized():
                 distributed.destroy_process_group()
             if is_first():
-                conclude(experiment, run, trainer, resume)
+                finish_run(experiment, run, trainer, resume)
     return 0
 
 
@@ -124,7 +124,7 @@ def open_run(experiment: Experiment, folder: Path) -> Run:
         History(config.loop, str(config.weights) if config.weights else None),
         StopSignals(),
         RunLogger(folder),
-        diary=Diary() if config.record != "no" else None,
+        timings=EventTimings() if config.record != "no" else None,
         record=Record() if config.record == "all" else None,
         bar=False if quiet else None,
     )
@@ -138,8 +138,8 @@ def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
         print(f"{experiment.name} on {task.spec.name}, {loop} loop: {sizes}", flush=True)
     if experiment.config.compile != "no":
         task.compile(mode=experiment.config.compile)
-    timing = run.diary.timing(task.network) if run and run.diary else nullcontext()
-    with run.signals if run else nullcontext(), timing, going_on(resume):
+    timing = run.timings.timing(task.network) if run and run.timings else nullcontext()
+    with run.signals if run else nullcontext(), timing, resume_errors(resume):
         try:
             LOOPS[loop](task, data, experiment.flags, run, resume)
         except Exception as error:
@@ -149,7 +149,7 @@ def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
             raise
 
 
-def conclude(experiment: Experiment, run: Run, trainer: Trainer, resume: Path | None) -> None:
+def finish_run(experiment: Experiment, run: Run, trainer: Trainer, resume: Path | None) -> None:
     """Measure the best weights on val and test, and write everything that a run leaves at its end.
 
     Raises:
@@ -160,8 +160,8 @@ def conclude(experiment: Experiment, run: Run, trainer: Trainer, resume: Path | 
             f"{resume}: nothing is left to train up to trainer.max_epochs or max_steps; raise "
             "them, or measure the checkpoint with `test`"
         )
-    if run.diary:
-        write_diary(run.folder, run.diary, run.record)
+    if run.timings:
+        write_timings(run.folder, run.timings, run.record)
     limits = {stage: experiment.flags[f"limit_{stage}_batches"] for stage in ("val", "test")}
     context = trainer.precision_plugin.forward_context
-    results.conclude(run, experiment.name, experiment.task, experiment.data, limits, context)
+    results.write_results(run, experiment.name, experiment.task, experiment.data, limits, context)

@@ -51,7 +51,7 @@ from pathlib import Path
 
 from twinloop.cli import main
 from twinloop.comparison.differences import differences
-from twinloop.runs.diary import read_record
+from twinloop.runs.timings import read_record
 
 EXPERIMENT = Path(__file__).parent.parent / "experiments" / "{name}.yaml"
 SHORT = (

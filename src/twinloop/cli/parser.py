@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from twinloop.cli.experiment import files_of, parse, read_experiment
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError, told_as_mistake
+from twinloop.errors import UserError, as_user_error
 from twinloop.runs.folder import latest_run
 from twinloop.tasks import Task
 
@@ -136,7 +136,7 @@ class Experiment(LightningCLI):
 
     def mistakes(self) -> Any:
         """Within it, whatever is raised is a mistake in the experiment: its files are named."""
-        return told_as_mistake(f"{files_of(self.config)}: cannot be made")
+        return as_user_error(f"{files_of(self.config)}: cannot be made")
 
     @property
     def name(self) -> str:

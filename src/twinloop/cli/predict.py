@@ -20,10 +20,10 @@ def main(args: list[str]) -> int:
     outputs: Any = trainer.predict(experiment.task, datamodule=data)
     assert data.images is not None
     folder = run_of(path) / "predictions" / data.images.resolve().name
-    images = data.pictures.float() / 255
+    images = data.predict_images.float() / 255
     predicted = torch.cat([part.float() for part in outputs])
     write_predictions(experiment.task, images, predicted, data.paths, data.images, folder)
-    print(f"{len(images)} pictures, with {path}")
+    print(f"{len(images)} images, with {path}")
     print(f"overview.png, predictions.csv and predictions.npz: {folder}")
     return 0
 

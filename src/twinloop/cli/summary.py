@@ -5,7 +5,7 @@ from rich.measure import Measurement
 
 from twinloop.cli.parser import Experiment
 from twinloop.convolution.summary import summarise, table
-from twinloop.errors import told_as_mistake
+from twinloop.errors import as_user_error
 
 
 def main(args: list[str]) -> int:
@@ -16,7 +16,7 @@ def main(args: list[str]) -> int:
     """
     experiment = Experiment(args)
     spec = experiment.task.spec
-    with told_as_mistake("model.network"):
+    with as_user_error("model.network"):
         rows = summarise(experiment.task.network, spec.image_shape)
     drawn = table(rows, f"{experiment.name} on {spec.name}")
     console = Console(markup=False, emoji=False)

@@ -11,12 +11,12 @@ from typing import Any
 from twinloop.comparison import report
 from twinloop.comparison.differences import compare_tensors, differences
 from twinloop.comparison.outcome import LOOPS, Loop
-from twinloop.errors import told_as_mistake
-from twinloop.files import as_json, written_whole
+from twinloop.errors import as_user_error
+from twinloop.files import as_json, atomic_write
 from twinloop.runs.checkpoint import read_checkpoint
-from twinloop.runs.diary import Diary, read_diary, read_record
 from twinloop.runs.folder import latest_checkpoint
 from twinloop.runs.record import flat
+from twinloop.runs.timings import EventTimings, read_record, read_timings
 
 SAME_NAMES = ("state_dict", "optimizer_states", "lr_schedulers")
 """The parts of a checkpoint that decide how a run goes on, the same in either loop."""
@@ -42,9 +42,9 @@ class ComparedRun:
         return found
 
     @property
-    def diary(self) -> Diary:
+    def timings(self) -> EventTimings:
         """When everything was."""
-        return read_diary(self.folder)
+        return read_timings(self.folder)
 
     @property
     def megabytes(self) -> float:
@@ -52,7 +52,7 @@ class ComparedRun:
         return float((self.folder / "memory.txt").read_text())
 
 
-def conclude(
+def write_report(
     experiment: str,
     command: Sequence[str],
     runs: Sequence[ComparedRun],
@@ -90,10 +90,10 @@ def conclude(
         "costs": costs,
         "results": {f"{run.loop}-{run.seed}": run.results for run in runs},
     }
-    with written_whole(folder / "comparison.json") as part:
+    with atomic_write(folder / "comparison.json") as part:
         part.write_text(as_json(comparison))
     page = folder / "comparison.html"
-    with written_whole(page) as part:
+    with atomic_write(page) as part:
         part.write_text(report.page(comparison, *(run.folder for run in runs[:2])))
     print(f"page, and comparison.json beside it: {page}")
     print(f"look at both runs: tensorboard --logdir {folder}")
@@ -129,7 +129,7 @@ def compare_checkpoints(logs: Path, experiment: str, against: Path) -> int:
     """Compare what two runs had saved, whenever they were."""
     latest = latest_checkpoint(logs, experiment)
     checkpoints = read_checkpoint(latest), read_checkpoint(against)
-    with told_as_mistake(f"{against}: no checkpoint that can be compared"):
+    with as_user_error(f"{against}: no checkpoint that can be compared"):
         found = _differing(*checkpoints)
     print(f"{latest}\n{against}")
     if found:
@@ -165,6 +165,6 @@ def _costs(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[float]]]:
             if isinstance(value, float):
                 add(f"{stage}/{name}", lambda run, s=stage, n=name: run.results[s][n])
     add("seconds an epoch", lambda run: mean(run.results["seconds"]["per_epoch"]))
-    add("µs a step outside the model", lambda run: run.diary.outside() * 1e6)
+    add("µs a step outside the model", lambda run: run.timings.outside() * 1e6)
     add("MB of memory", lambda run: run.megabytes)
     return costs

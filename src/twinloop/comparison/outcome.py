@@ -30,7 +30,7 @@ from twinloop.cli.experiment import LOADER
 from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.matrix import RUN, Settings
 from twinloop.loops.trace import comparable, translated
-from twinloop.runs.diary import read_diary, read_record
+from twinloop.runs.timings import read_record, read_timings
 
 Loop = Literal["lightning", "homemade"]
 LOOPS: tuple[Loop, Loop] = ("lightning", "homemade")
@@ -142,11 +142,11 @@ def _left(place: Path) -> Iterator[tuple[str, Any]]:
         record = asdict(read_record(place))
         yield from _leaves({"start": record.pop("start")} | record, "record", place)
     if (place / "trace.json").exists():
-        diary = read_diary(place)
-        lightnings = any(event.event.startswith("on_") for event in diary.events)
-        events = translated(diary.events) if lightnings else comparable(diary.events)
+        timings = read_timings(place)
+        lightnings = any(event.event.startswith("on_") for event in timings.events)
+        events = translated(timings.events) if lightnings else comparable(timings.events)
         yield from _leaves(events, "trace", place)
-        yield "trace/forwards and steps", (len(diary.forward), len(diary.stepped))
+        yield "trace/forwards and steps", (len(timings.forward), len(timings.stepped))
     for path in sorted(place.glob("checkpoints/*.ckpt")):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         yield from _leaves(checkpoint, path.name, place)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from twinloop.learner.callbacks.trace import Traced
 from twinloop.loops.trace import COUNTERPARTS
-from twinloop.runs.diary import read_diary, read_record
+from twinloop.runs.timings import read_record, read_timings
 
 Costs = Mapping[str, Mapping[str, Sequence[float]]]
 """By what was measured and by loop: a value for each seed."""
@@ -41,8 +41,8 @@ def page(comparison: Mapping[str, Any], lightning: Path, homemade: Path) -> str:
         homemade: The recorded run of the homemade loop.
     """
     runs = {"lightning": lightning, "homemade": homemade}
-    diaries = {loop: read_diary(run) for loop, run in runs.items()}
-    hooks, events = (diary.events for diary in diaries.values())
+    timings = {loop: read_timings(run) for loop, run in runs.items()}
+    hooks, events = (one.events for one in timings.values())
     results = next(iter(comparison["results"].values()))
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -63,8 +63,8 @@ def page(comparison: Mapping[str, Any], lightning: Path, homemade: Path) -> str:
         step=_aligned(_first_step(hooks), _first_step(events)),
         outline=_aligned(_outline(hooks), _outline(events)),
         slowest={
-            loop: sorted(diary.by_event().items(), key=lambda item: -item[1][1])[:SLOWEST]
-            for loop, diary in diaries.items()
+            loop: sorted(one.by_event().items(), key=lambda item: -item[1][1])[:SLOWEST]
+            for loop, one in timings.items()
         },
     )
 

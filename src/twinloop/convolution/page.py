@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from twinloop.convolution import figures
 from twinloop.convolution.stages import check_class_names, stages_of
-from twinloop.files import written_whole
+from twinloop.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +150,7 @@ def write(
         },
         data=network_data(model, image, class_names),
     )
-    with written_whole(path) as part_path:
+    with atomic_write(path) as part_path:
         part_path.write_text(page, encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xlsxwriter.utility import xl_rowcol_to_cell
 
 from twinloop.convolution.stages import Stage, check_class_names, stages_of
-from twinloop.files import written_whole
+from twinloop.files import atomic_write
 
 TITLE_ROWS = 3
 """Rows above the first map: a title, a note, and an empty row."""
@@ -40,7 +40,7 @@ def write(path: Path, model: nn.Module, image: Tensor, class_names: Sequence[str
     """
     stages = stages_of(model, image)
     check_class_names(class_names, stages[-1])
-    with written_whole(path) as part, xlsxwriter.Workbook(str(part)) as book:
+    with atomic_write(path) as part, xlsxwriter.Workbook(str(part)) as book:
         writer = _Writer(book)
         maps = writer.image(image.detach().double().cpu(), stages[0].padding)
         for stage, following in zip(stages, [*stages[1:], None], strict=True):

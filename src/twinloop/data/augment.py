@@ -12,10 +12,10 @@ from twinloop.errors import UserError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a picture that leave its class as it is.
+    """Random changes of a image that leave its class as it is.
 
     `shift` moves it by up to that many pixels each way (the gap is black), `flip` mirrors half
-    of the pictures left to right, `erase` blackens a square of that many pixels a side.
+    of the images left to right, `erase` blackens a square of that many pixels a side.
     """
 
     shift: int = 0
@@ -27,23 +27,23 @@ class Augmentation:
             if getattr(self, name) < 0:
                 raise UserError(f"data.augmentation.{name} is {getattr(self, name)}; 0 is off")
 
-    def draws(self, pictures: int, seed: int, epoch: int) -> Tensor:
-        """The random numbers of one epoch, uniform in [0, 1): `[pictures, 5]`.
+    def draws(self, images: int, seed: int, epoch: int) -> Tensor:
+        """The random numbers of one epoch, uniform in [0, 1): `[images, 5]`.
 
-        Row i belongs to the i-th picture of the epoch, whatever the batch size.
+        Row i belongs to the i-th image of the epoch, whatever the batch size.
         """
-        return torch.rand(pictures, 5, generator=generator(seed, epoch, 1))
+        return torch.rand(images, 5, generator=generator(seed, epoch, 1))
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Change `images [B, C, H, W]` by `draws [B, 5]`, on the device of both.
 
         Raises:
-            UserError: the square to erase does not fit into a picture.
+            UserError: the square to erase does not fit into a image.
         """
         batch, channels, height, width = images.shape
         if self.erase > min(height, width):
             raise UserError(
-                f"data.augmentation.erase is {self.erase}, more than pictures of "
+                f"data.augmentation.erase is {self.erase}, more than images of "
                 f"{height}x{width} have"
             )
         if self.shift or self.flip:

@@ -1,4 +1,4 @@
-"""Whole batches by index: no Python for each picture, no PIL, no worker processes."""
+"""Whole batches by index: no Python for each image, no PIL, no worker processes."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from twinloop.data.cache import Split
 from twinloop.data.split import generator
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""uint8 pictures `[B, C, H, W]`, int64 labels `[B]`, and an augmentation's draws, int32 `[B, 5]`.
+"""uint8 images `[B, C, H, W]`, int64 labels `[B]`, and an augmentation's draws, int32 `[B, 5]`.
 
 Draws travel as integers since Lightning rounds every float of a batch to the precision it trains
 in, and 0.999 in bfloat16 is 1.

@@ -33,7 +33,7 @@ from twinloop.data.decode import (
 )
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError, visible
+from twinloop.errors import UserError, escape_unprintable
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -55,7 +55,7 @@ UNGUARDED = 'a script of yours has to do its work under `if __name__ == "__main_
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures uint8 `[N, C, H, W]` and labels int64 `[N]`, mapped from disk or on a GPU."""
+    """Images uint8 `[N, C, H, W]` and labels int64 `[N]`, mapped from disk or on a GPU."""
 
     images: Tensor
     labels: Tensor
@@ -93,7 +93,7 @@ def load(
 
     Raises:
         UserError: columns that cannot be told apart, an empty split, a label out of its range, a
-            picture that cannot be decoded, pictures of different sizes without `image_size`, a
+            image that cannot be decoded, images of different sizes without `image_size`, a
             cache that cannot be written to, a process that ended while it decoded, or a script
             without its guard.
     """
@@ -168,8 +168,8 @@ def _build(
         for name, found in labels.items():
             np.save(part / f"{name}-labels.npy", found)
         # Names are shown in terminals, tables and pages, a line each.
-        shown = tuple(visible(name) for name in classes)
-        spec = DataSpec(visible(source.name), _fingerprint(part), shape, shown)
+        shown = tuple(escape_unprintable(name) for name in classes)
+        spec = DataSpec(escape_unprintable(source.name), _fingerprint(part), shape, shown)
         facts = spec._asdict() | {"test_split": test_split}
         (part / "spec.json").write_text(json.dumps(facts, indent=2))
         for file in part.iterdir():
@@ -199,7 +199,7 @@ def _split(splits: "dict[str, Dataset]", names: tuple[str, ...], source: str) ->
 def _columns(
     features: "Features", image_column: str | None, label_column: str | None
 ) -> tuple[str, str]:
-    """Find the columns of pictures and of labels by the types of the features."""
+    """Find the columns of images and of labels by the types of the features."""
     from datasets import ClassLabel, Image, Value
 
     images = [name for name, kind in features.items() if isinstance(kind, Image)]
@@ -239,7 +239,7 @@ def _only(found: list[str], what: str, columns: list[str]) -> str:
 
 
 def _labels(split: "Dataset", name: str, column: str) -> Labels:
-    # Without the other columns, or each row's picture would be decoded here for nothing.
+    # Without the other columns, or each row's image would be decoded here for nothing.
     values = split.select_columns([column]).with_format("numpy")[:][column]
     missing = np.flatnonzero(~np.isfinite(values.astype(np.float64)))
     if len(missing):
@@ -256,7 +256,7 @@ def _class_names(train: "Dataset", column: str, labels: dict[str, Labels]) -> tu
     if classes > len(train):
         raise UserError(
             f"train row {labels['train'].argmax()}: column {column!r} is {classes - 1}, which is "
-            f"no class among {len(train)} pictures; pass --data.label_column"
+            f"no class among {len(train)} images; pass --data.label_column"
         )
     return tuple(str(label) for label in range(classes))
 
@@ -270,8 +270,8 @@ def _check_labels(labels: Labels, classes: int, split: str, column: str) -> None
         )
 
 
-def _pictures(split: "Dataset", column: str) -> Iterator[tuple[int, list[Encoded | None]]]:
-    """The encoded pictures of `split`, `ROWS_PER_TASK` at a time, with their first row."""
+def _images(split: "Dataset", column: str) -> Iterator[tuple[int, list[Encoded | None]]]:
+    """The encoded images of `split`, `ROWS_PER_TASK` at a time, with their first row."""
     for first in range(0, len(split), ROWS_PER_TASK):
         rows = split[first : first + ROWS_PER_TASK][column]
         yield first, [_encoded(row) for row in rows]
@@ -298,7 +298,7 @@ def _decode(
     first = _encoded(encoded["train"][0][column])
     try:
         if first is None:
-            raise UserError("has no picture")
+            raise UserError("has no image")
         with open_image(first) as image:
             channels = 1 if image.mode in GREY_MODES else 3
             height, width = image_size or (image.height, image.width)
@@ -315,26 +315,26 @@ def _decode(
                 # Take the room now: on a full disk, writing to a mapped hole would be fatal.
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     tasks = (
-        (part / f"{name}-images.npy", start, pictures, image_size is not None)
+        (part / f"{name}-images.npy", start, images, image_size is not None)
         for name, split in encoded.items()
-        for start, pictures in _pictures(split, column)
+        for start, images in _images(split, column)
     )
     # Where the output is no terminal, all that a bar leaves is an empty line.
     bars = Progress(transient=True, disable=not sys.stdout.isatty())
     with bars as progress, closing(_decoded(tasks, total)) as decoded:
-        bar = progress.add_task(f"decoding {total:,} pictures", total=total)
+        bar = progress.add_task(f"decoding {total:,} images", total=total)
         for rows in decoded:
             progress.advance(bar, rows)
     return channels, height, width
 
 
-def _decoded(tasks: Iterable[Rows], pictures: int) -> Generator[int]:
+def _decoded(tasks: Iterable[Rows], images: int) -> Generator[int]:
     """Run `decode_rows` on the tasks, and give the number of rows of each that is done.
 
-    A few pictures are decoded here, before a process would start; others by as many processes as
+    A few images are decoded here, before a process would start; others by as many processes as
     there are cores. These end at once where this one is stopped or killed.
     """
-    processes = min(os.cpu_count() or 1, -(-pictures // ROWS_PER_TASK))
+    processes = min(os.cpu_count() or 1, -(-images // ROWS_PER_TASK))
     if processes == 1:
         yield from itertools.starmap(decode_rows, tasks)
         return
@@ -383,12 +383,12 @@ def _submit(pool: ProcessPoolExecutor, task: Rows) -> Future[int]:
 
 
 def _hold_out(part: Path, labels: Labels) -> dict[str, Labels]:
-    """Split the decoded train pictures into train and test, stratified, the same for any seed."""
+    """Split the decoded train images into train and test, stratified, the same for any seed."""
     from twinloop.data.split import stratified
 
     size = max(1, round(len(labels) * HELD_OUT))
     if size == len(labels):
-        raise UserError("data.source: the split 'train' has only 1 picture, too few to train on")
+        raise UserError("data.source: the split 'train' has only 1 image, too few to train on")
     train, test = stratified(torch.from_numpy(labels), size, seed=0)
     images = np.load(part / "train-images.npy")
     np.save(part / "train-images.npy", images[train.numpy()])

@@ -12,7 +12,7 @@ from torch import Tensor
 from twinloop.data import cache
 from twinloop.data.augment import Augmentation
 from twinloop.data.batches import Batch, Batches, from_integers
-from twinloop.data.pictures import read_pictures
+from twinloop.data.images import read_images
 from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
 from twinloop.data.spec import DataSpec
 from twinloop.data.split import stratified
@@ -23,20 +23,20 @@ class ImageDataModule(LightningDataModule):
     """Batches `(images, labels)`: float32 `[B, C, H, W]` in [0, 1] and int64 `[B]`.
 
     Args:
-        source: A Hub id, a folder in Hub layout, a folder with one folder of pictures for each
+        source: A Hub id, a folder in Hub layout, a folder with one folder of images for each
             class, or 'digits' (needs no network). 'auto' is make's default: Fashion-MNIST from
             the Hub or its cache, and digits where neither answers.
-        batch_size: Pictures in a batch; the last batch of an epoch may have fewer.
+        batch_size: Images in a batch; the last batch of an epoch may have fewer.
         val_size: How much of train is validation: a share below 1, otherwise a number of
-            pictures. 1/12 of Fashion-MNIST's 60,000 is 5,000.
-        image_size: Resize every picture to this height and width.
-        augmentation: Random changes of the training pictures.
+            images. 1/12 of Fashion-MNIST's 60,000 is 5,000.
+        image_size: Resize every image to this height and width.
+        augmentation: Random changes of the training images.
         seed: Fixes the validation split, and with the epoch the order and the augmentation.
-        image_column: Which column holds the pictures, where there are several.
+        image_column: Which column holds the images, where there are several.
         label_column: Which column holds the labels, where there are several.
         revision: A commit, tag or branch of the data set on the Hub.
-        cache_dir: Where decoded pictures are kept; $TWINLOOP_CACHE or ~/.cache/twinloop if unset.
-        images: A folder of pictures of your own, for predict.
+        cache_dir: Where decoded images are kept; $TWINLOOP_CACHE or ~/.cache/twinloop if unset.
+        images: A folder of images of your own, for predict.
 
     Raises:
         UserError: a size that cannot be, or data that cannot be read.
@@ -94,7 +94,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def spec(self) -> DataSpec:
-        """The shape of a picture and the names of the classes, for the models.
+        """The shape of a image and the names of the classes, for the models.
 
         Predict sets it to what a checkpoint was trained on, and so needs no data set.
         """
@@ -107,7 +107,7 @@ class ImageDataModule(LightningDataModule):
         size = self.val_size if self.val_size >= 1 else len(train) * self.val_size
         if round(size) >= len(train):
             raise UserError(
-                f"data.val_size is {self.val_size:g}, but train has only {len(train)} pictures: "
+                f"data.val_size is {self.val_size:g}, but train has only {len(train)} images: "
                 "none would be left to train on"
             )
         rest, val = stratified(train.labels, round(size), self.seed)
@@ -115,7 +115,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The number of pictures in train, val and test."""
+        """The number of images in train, val and test."""
         return {name: len(rows) for name, rows in self.rows.items()}
 
     def __str__(self) -> str:
@@ -179,13 +179,13 @@ class ImageDataModule(LightningDataModule):
         return Batches(self.split("test"), self.rows["test"], self.batch_size)
 
     def predict_dataloader(self) -> Batches:
-        """The pictures of the folder `images`, in the order of `self.paths`, all labelled 0."""
+        """The images of the folder `images`, in the order of `self.paths`, all labelled 0."""
         if self.images is None:
-            raise UserError("data.images is not set; pass --data.images FOLDER with your pictures")
-        self.paths, self.pictures = read_pictures(self.images, self.spec.image_shape)
-        labels = torch.zeros(len(self.pictures), dtype=torch.int64)
+            raise UserError("data.images is not set; pass --data.images FOLDER with your images")
+        self.paths, self.predict_images = read_images(self.images, self.spec.image_shape)
+        labels = torch.zeros(len(self.predict_images), dtype=torch.int64)
         return Batches(
-            cache.Split(self.pictures, labels), torch.arange(len(labels)), self.batch_size
+            cache.Split(self.predict_images, labels), torch.arange(len(labels)), self.batch_size
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:

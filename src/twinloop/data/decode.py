@@ -1,4 +1,4 @@
-"""Picture files to uint8 arrays. Needs no torch, so that decoding processes start quickly."""
+"""Image files to uint8 arrays. Needs no torch, so that decoding processes start quickly."""
 
 import io
 import os
@@ -15,23 +15,23 @@ from PIL import Image, ImageFile
 from twinloop.errors import UserError
 
 MAX_PIXELS = 50_000_000
-"""A picture with more is refused before it is decoded; it would take over 150 MB."""
+"""A image with more is refused before it is decoded; it would take over 150 MB."""
 
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
-# A truncated file is an error here, never a picture that is grey from some row on.
+# A truncated file is an error here, never a image that is grey from some row on.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 Encoded = bytes | str
-"""A picture as the bytes of its file, or as the path of it."""
+"""A image as the bytes of its file, or as the path of it."""
 
 
 def open_image(encoded: Encoded) -> Image.Image:
-    """Read a picture's header.
+    """Read a image's header.
 
     Raises:
-        UserError: no picture, too many pixels, or a kind of pixel that does not fit 8 bits.
+        UserError: no image, too many pixels, or a kind of pixel that does not fit 8 bits.
     """
     with warnings.catch_warnings():
         # Pillow warns of odd files and of large ones; what cannot be used is refused below.
@@ -41,7 +41,7 @@ def open_image(encoded: Encoded) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise UserError(f"over the limit of {MAX_PIXELS:,} pixels; make it smaller") from error
         except Exception as error:  # of any type: Pillow's plugins trip over damaged headers
-            raise UserError("not a picture that can be read") from error
+            raise UserError("not a image that can be read") from error
     width, height = image.size
     wrong = None
     if width * height > MAX_PIXELS:
@@ -57,22 +57,22 @@ def open_image(encoded: Encoded) -> Image.Image:
 def decode_image(
     encoded: Encoded, channels: int, size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Decode one picture to `[channels, height, width]`, resized to `size` where it is given.
+    """Decode one image to `[channels, height, width]`, resized to `size` where it is given.
 
     Raises:
-        UserError: see `open_image`; also a picture that is cut off, or in colour where
+        UserError: see `open_image`; also a image that is cut off, or in colour where
             `channels` is 1.
     """
     with open_image(encoded) as image:
         if channels == 1 and image.mode in COLOUR_MODES:
-            raise UserError(f"is in colour ({image.mode}) where the first picture is grey")
+            raise UserError(f"is in colour ({image.mode}) where the first image is grey")
         return to_array(image, channels, size)
 
 
 def to_array(
     image: Image.Image, channels: int, size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Convert a picture to `[channels, height, width]`, colour to grey where `channels` is 1."""
+    """Convert a image to `[channels, height, width]`, colour to grey where `channels` is 1."""
     mode = "L" if channels == 1 else "RGB"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -87,23 +87,21 @@ def to_array(
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def decode_rows(
-    path: Path, first_row: int, pictures: Sequence[Encoded | None], resize: bool
-) -> int:
-    """Decode `pictures` into the rows of the uint8 array file at `path` from `first_row` on.
+def decode_rows(path: Path, first_row: int, images: Sequence[Encoded | None], resize: bool) -> int:
+    """Decode `images` into the rows of the uint8 array file at `path` from `first_row` on.
 
     `path` is `<split>-images.npy`. Returns the number of rows written.
 
     Raises:
-        UserError: the split, the row, and what is wrong with its picture.
+        UserError: the split, the row, and what is wrong with its image.
     """
     split = path.name.removesuffix("-images.npy")
     array = np.load(path, mmap_mode="r+")
     _, channels, height, width = array.shape
-    for row, encoded in enumerate(pictures, start=first_row):
+    for row, encoded in enumerate(images, start=first_row):
         try:
             if encoded is None:
-                raise UserError("has no picture")
+                raise UserError("has no image")
             pixels = decode_image(encoded, channels, (height, width) if resize else None)
         except UserError as error:
             where = f"{encoded}: " if isinstance(encoded, str) else ""
@@ -111,11 +109,11 @@ def decode_rows(
         if pixels.shape[1:] != (height, width):
             raise UserError(
                 f"{split} row {row}: {pixels.shape[1]}x{pixels.shape[2]} pixels where the first "
-                f"picture has {height}x{width}; pass --data.image_size to resize all to one size"
+                f"image has {height}x{width}; pass --data.image_size to resize all to one size"
             )
         array[row] = pixels
     array.flush()
-    return len(pictures)
+    return len(images)
 
 
 def end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""Where pictures come from: the Hub, a folder in Hub layout, class folders, or digits."""
+"""Where images come from: the Hub, a folder in Hub layout, class folders, or digits."""
 
 import glob
 import hashlib
@@ -57,7 +57,7 @@ def source_for_make() -> str:
 
 
 def _folder(folder: Path, name: str) -> Source:
-    """A folder of parquet, Arrow or CSV files, or of pictures in one folder for each class."""
+    """A folder of parquet, Arrow or CSV files, or of images in one folder for each class."""
     if glob.has_magic(str(folder.absolute())):
         raise UserError(
             f"data.source: {folder.absolute()} has one of * ? [ in it, which the library that "

@@ -48,7 +48,7 @@ class RandomState(LightningCallback):
         torch.cuda.set_rng_state_all(state_dict["cuda"])
 
 
-class LightningForm(Callback):
+class CheckpointCodec(Callback):
     """Packs a Learner as Lightning packs a Trainer, and unpacks either's checkpoint.
 
     It counts the batches of validation, which Lightning's checkpoint has and the Learner does not,

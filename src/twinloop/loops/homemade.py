@@ -30,7 +30,7 @@ from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callbacks.limits import limited
-from twinloop.loops.checkpoint import LightningForm
+from twinloop.loops.checkpoint import CheckpointCodec
 from twinloop.loops.checks import check_run, overridden_hooks
 from twinloop.loops.counterparts import (
     counterparts,
@@ -43,7 +43,7 @@ from twinloop.loops.record import RecorderCB
 from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
 from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
 from twinloop.loops.stop import SaveAndStopCB
-from twinloop.loops.task import LearnerAsTrainer, TaskCB, TaskMetricsCB
+from twinloop.loops.task import BatchPrepCB, LearnerAsTrainer, TaskMetricsCB
 from twinloop.processes import join, world_size
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.run import Run
@@ -79,8 +79,8 @@ def train(
     if run:
         checkpoint = read_checkpoint(resume) if resume else None
         callbacks = learner_callbacks(run, task, data, wanted, checkpoint)
-        if run.diary:
-            callbacks.append(cbs.TraceCB(run.diary.events, run.diary.times))
+        if run.timings:
+            callbacks.append(cbs.TraceCB(run.timings.events, run.timings.times))
         if run.record:
             callbacks.append(RecorderCB(run.record))
     learn = build_learner(task, data, wanted, callbacks)
@@ -97,14 +97,14 @@ def learner_callbacks(
 
     With a `checkpoint` of either loop the run is resumed from there.
     """
-    form = LightningForm(task, flags["accumulate_grad_batches"])
-    save = SaveCheckpointsCB(run.saver, form)
+    codec = CheckpointCodec(task, flags["accumulate_grad_batches"])
+    save = SaveCheckpointsCB(run.saver, codec)
     callbacks: list[Callback] = [
-        *(form, KeepHistoryCB(run.history), cbs.FiniteLossCB(Batches.rows_of)),
-        *(save, SaveBestCB(save), SaveAndStopCB(run.signals, save, form)),
+        *(codec, KeepHistoryCB(run.history), cbs.FiniteLossCB(Batches.rows_of)),
+        *(save, SaveBestCB(save), SaveAndStopCB(run.signals, save, codec)),
     ]
     if checkpoint:
-        callbacks.append(cbs.ResumeCB(checkpoint, form.unpack))
+        callbacks.append(cbs.ResumeCB(checkpoint, codec.unpack))
     if run.writer is not None:
         callbacks += [
             EpochProgressCB(run.history, run.bar),
@@ -149,7 +149,7 @@ def build_learner(
     optimizer, scheduler = _optimizer_and_scheduler(task)
     callbacks: list[Callback] = [
         cbs.DeviceCB(data.device),
-        TaskCB(task, data, trainer),
+        BatchPrepCB(task, data, trainer),
         TaskMetricsCB(task),
         cbs.ShuffleCB(),
         cbs.LimitBatchesCB(**limits),

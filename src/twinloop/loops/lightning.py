@@ -79,8 +79,8 @@ def has_own_bar(flags: Mapping[str, Any]) -> bool:
 def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) -> Trainer:
     """A Trainer that keeps its run in the folder of `run`."""
     callbacks = trainer_callbacks(run, data)
-    if run.diary:
-        callbacks.insert(0, HookTrace(run.diary.events, run.diary.times))
+    if run.timings:
+        callbacks.insert(0, HookTrace(run.timings.events, run.timings.times))
     if run.record:
         callbacks.append(Recorder(run.record))
     given = flags["plugins"] or []

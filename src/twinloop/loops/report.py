@@ -174,7 +174,7 @@ class Board(Checkpoint):
 
 
 class BoardCB(Callback):
-    """What TensorBoard shows besides scalars: graph, hyperparameters, histograms, pictures."""
+    """What TensorBoard shows besides scalars: graph, hyperparameters, histograms, images."""
 
     order = Order.RESUME + 1
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from twinloop.files import save_whole
 from twinloop.learner import Callback, Learner, Order
-from twinloop.loops.checkpoint import LightningForm
+from twinloop.loops.checkpoint import CheckpointCodec
 from twinloop.processes import is_first
 from twinloop.runs.saver import Saver
 
@@ -58,8 +58,8 @@ class SaveCheckpointsCB(Callback):
 
     order = Order.SAVE
 
-    def __init__(self, saver: Saver, form: LightningForm) -> None:
-        self.saver, self.form = saver, form
+    def __init__(self, saver: Saver, codec: CheckpointCodec) -> None:
+        self.saver, self.codec = saver, codec
         self.begun = False
         self.validated = False  # since the last batch of train
 
@@ -76,8 +76,8 @@ class SaveCheckpointsCB(Callback):
             self.saver.end_epoch(partial(self.save, learn))
 
     def save(self, learn: Learner, path: Path, *, completed: bool = False) -> None:
-        """Write what the Learner is now, whole or not at all: see `LightningForm.pack`."""
-        checkpoint = self.form.pack(learn, completed=completed)
+        """Write what the Learner is now, whole or not at all: see `CheckpointCodec.pack`."""
+        checkpoint = self.codec.pack(learn, completed=completed)
         checkpoint["settings"] = self.saver.settings
         if is_first():
             save_whole(checkpoint, path)

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callback import CancelEpochException
-from twinloop.loops.checkpoint import LightningForm
+from twinloop.loops.checkpoint import CheckpointCodec
 from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
 from twinloop.processes import world_size
 from twinloop.runs.stop import Stopped, StopSignals
@@ -87,13 +87,15 @@ class SaveAndStopCB(Callback):
 
     order = SaveBestCB.order + 1
 
-    def __init__(self, signals: StopSignals, saver: SaveCheckpointsCB, form: LightningForm) -> None:
-        self.signals, self.saver, self.form = signals, saver, form
+    def __init__(
+        self, signals: StopSignals, saver: SaveCheckpointsCB, codec: CheckpointCodec
+    ) -> None:
+        self.signals, self.saver, self.codec = signals, saver, codec
         self.full = True
 
     def before_epoch(self, learn: Learner) -> None:
         """Stop where the run was resumed in a validation, and that is left too."""
-        if learn.training and self.form.validating_from:
+        if learn.training and self.codec.validating_from:
             learn.num -= 1  # the batch that the validation came after
             self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")
 
@@ -109,7 +111,7 @@ class SaveAndStopCB(Callback):
             if self.full and self.signals.received and world_size() == 1:
                 raise CancelEpochException
             return
-        if self.form.validating_from:
+        if self.codec.validating_from:
             self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")
         done = learn.num + 1
         if not self.full or done >= learn.n_batches:

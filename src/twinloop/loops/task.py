@@ -59,7 +59,7 @@ class LearnerAsTrainer:
         )
 
 
-class TaskCB(Callback):
+class BatchPrepCB(Callback):
     """A batch of the data module as what goes into the network and what should come out."""
 
     order = cbs.TruePrecisionCB.order + 1

@@ -13,13 +13,13 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.errors import visible
+from twinloop.errors import escape_unprintable
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Reconstruction, Task
 
-PICTURES = 8
-"""How many pictures of val stand beside their reconstructions."""
+IMAGES = 8
+"""How many images of val stand beside their reconstructions."""
 PROJECTED = 500
 """How many codes of test are in the projector."""
 
@@ -66,7 +66,7 @@ def _traced(network: nn.Module, example: Tensor) -> Any:
         return torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
     except Exception as error:  # of any type: it is the network's own, or the tracer's
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(f"TensorBoard's graph is left out: {visible(reason)}", flush=True)
+        print(f"TensorBoard's graph is left out: {escape_unprintable(reason)}", flush=True)
         return None
 
 
@@ -75,14 +75,14 @@ def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: in
     for name, weight in task.network.named_parameters():
         writer.add_histogram(f"weights/{name}", weight, step)
     if isinstance(task, Reconstruction):
-        grid = torch.cat(list(reconstructed(task, data, PICTURES).values()))
+        grid = torch.cat(list(reconstructed(task, data, IMAGES).values()))
         columns = len(grid) // (3 if task.noise else 2)
         writer.add_image("val/reconstructions", _tile(grid, columns), step)
     elif "val/confusion" in task.last_metrics:
         title = f"{task.spec.name}, val: true class down, predicted across"
         counts = task.last_metrics["val/confusion"]
-        picture = figures.confusion_image(counts, task.spec.class_names, title)
-        writer.add_image("val/confusion", picture, step, dataformats="HWC")
+        image = figures.confusion_image(counts, task.spec.class_names, title)
+        writer.add_image("val/confusion", image, step, dataformats="HWC")
 
 
 def log_end(
@@ -109,7 +109,7 @@ def log_end(
 
 
 def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> dict[str, Tensor]:
-    """The first pictures of val, with noise if the task has any, and what comes out: `[N, ...]`."""
+    """The first images of val, with noise if the task has any, and what comes out: `[N, ...]`."""
     rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
     images = data.data.train.images[rows[:count]].to(next(task.parameters())) / 255
     with evaluating(task), torch.no_grad():

@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from twinloop.data.decode import MAX_PIXELS
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError, told_as_mistake
+from twinloop.errors import UserError, as_user_error
 from twinloop.files import save_whole
 from twinloop.runs.stop import Stopped
 
@@ -186,7 +186,7 @@ def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None
 
 
 @contextmanager
-def going_on(path: Path | None) -> Iterator[None]:
+def resume_errors(path: Path | None) -> Iterator[None]:
     """Tell what goes wrong up to the first step as a mistake in the checkpoint at `path`, if any.
 
     What its schedule was restored to is first used after that step.
@@ -211,7 +211,7 @@ def going_on(path: Path | None) -> Iterator[None]:
     except Exception as error:
         if stepped and not _is_of_a_schedule(error):
             raise
-        with told_as_mistake(f"{path}: cannot go on from this checkpoint"):
+        with as_user_error(f"{path}: cannot go on from this checkpoint"):
             raise
     finally:
         handle.remove()

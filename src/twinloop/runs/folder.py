@@ -32,7 +32,7 @@ def new_run(logs: Path, experiment: str, dataset: str) -> Path:
         number += 1
 
 
-def only_process(run: Path, *, wait: bool = False) -> FileLock:
+def lock_run(run: Path, *, wait: bool = False) -> FileLock:
     """Make this process the only one that trains in the folder `run`, until it ends or releases it.
 
     Two of them would write over each other's checkpoints.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.errors import UserError, visible
+from twinloop.errors import UserError, escape_unprintable
 from twinloop.learner.callbacks.limits import limited
 from twinloop.tasks import Task
 
@@ -45,7 +45,7 @@ def check_last_batch(
     error = _error(task, data, 1)
     if error is None or _error(task, data, 2) is not None:
         return  # what fails on any batch is no matter of this one
-    reason = visible(f"{type(error).__name__}: {error}".splitlines()[0])
+    reason = escape_unprintable(f"{type(error).__name__}: {error}".splitlines()[0])
     which = f"the last batch of an epoch, number {batches:,}," if data.batch_size > 1 else "a batch"
     raise UserError(
         f"data.batch_size is {data.batch_size}: {which} has 1 image, and the network cannot train "

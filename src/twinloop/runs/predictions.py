@@ -1,4 +1,4 @@
-"""What a trained model makes of a person's own pictures, as files."""
+"""What a trained model makes of a user's own images, as files."""
 
 import csv
 from pathlib import Path
@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 
 from twinloop import figures
-from twinloop.errors import visible
+from twinloop.errors import escape_unprintable
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Task
 
 SHOWN = 64
-"""How many pictures the overview has at the most."""
+"""How many images the overview has at the most."""
 
 
 def write_predictions(
@@ -29,14 +29,14 @@ def write_predictions(
     Args:
         task: The task with its trained weights.
         images: What the network was given, `[N, C, H, W]` in [0, 1].
-        outputs: What it answered: pictures `[N, C, H, W]` or logits `[N, classes]`.
-        paths: The file of each picture, below `root`.
-        root: The folder of pictures that was asked for.
+        outputs: What it answered: images `[N, C, H, W]` or logits `[N, classes]`.
+        paths: The file of each image, below `root`.
+        root: The folder of images that was asked for.
         folder: Where to write.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = [visible(str(path.relative_to(root))) for path in paths]
-    title = f"{task.spec.name}: {len(names)} pictures of {visible(root.name)}"
+    names = [escape_unprintable(str(path.relative_to(root))) for path in paths]
+    title = f"{task.spec.name}: {len(names)} images of {escape_unprintable(root.name)}"
     if isinstance(task.network, Autoencoder):
         with evaluating(task.network), torch.no_grad():
             codes = task.network.encode(images.to(task.device)).flatten(1).cpu()
@@ -44,10 +44,10 @@ def write_predictions(
         header = ["file", "mse", *(f"code_{number}" for number in range(codes.shape[1]))]
         columns = torch.cat([errors[:, None], codes], dim=1)
         arrays = {"reconstructions": outputs, "codes": codes, "mse": errors}
-        for name, picture in zip(names, outputs, strict=True):
+        for name, image in zip(names, outputs, strict=True):
             # "a.jpg" becomes "a.jpg.png", for there may be an "a.png" too.
             suffix = "" if name.endswith(".png") else ".png"
-            _save_picture(picture, folder / "reconstructions" / f"{name}{suffix}")
+            _save_image(image, folder / "reconstructions" / f"{name}{suffix}")
         shown = {"yours": images[:SHOWN], "reconstruction": outputs[:SHOWN]}
         figure = figures.reconstructions({k: v[:10] for k, v in shown.items()}, title)
     else:
@@ -79,7 +79,7 @@ def _cell(name: str) -> str:
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
-def _save_picture(picture: Tensor, path: Path) -> None:
+def _save_image(image: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).squeeze(2).numpy()
+    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).squeeze(2).numpy()
     Image.fromarray(pixels).save(path)

@@ -12,7 +12,7 @@ from typing import Any
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
-from twinloop.files import as_json, written_whole
+from twinloop.files import as_json, atomic_write
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs import board
 from twinloop.runs.checkpoint import read_checkpoint
@@ -31,7 +31,7 @@ UNITS = {
 PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "numpy")
 
 
-def conclude(
+def write_results(
     run: Run,
     experiment: str,
     task: Task,
@@ -134,7 +134,7 @@ def write(results: dict[str, Any], path: Path) -> None:
         UserError: it cannot be written.
     """
     try:
-        with written_whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text(as_json(results))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -12,12 +12,12 @@ from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.processes import is_first
 from twinloop.runs.board import RunLogger
-from twinloop.runs.diary import Diary
-from twinloop.runs.folder import check_unused, new_run, only_process, run_of
+from twinloop.runs.folder import check_unused, lock_run, new_run, run_of
 from twinloop.runs.history import History
 from twinloop.runs.record import Record
 from twinloop.runs.saver import Saver
 from twinloop.runs.stop import StopSignals
+from twinloop.runs.timings import EventTimings
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Run:
         history: Its rows of metrics.
         signals: What has asked it to stop.
         logger: Lightning's, which writes for TensorBoard.
-        diary: When everything was, where that is to be recorded.
+        timings: When everything was, where that is to be recorded.
         record: Every number, where that is to be recorded.
         bar: Whether to draw progress bars; None draws them in a terminal.
     """
@@ -40,7 +40,7 @@ class Run:
     history: History
     signals: StopSignals
     logger: RunLogger
-    diary: Diary | None = None
+    timings: EventTimings | None = None
     record: Record | None = None
     bar: bool | None = None
 
@@ -80,7 +80,7 @@ def run_folder(
             folder = logs / experiment / "version_of_the_first_process"
     elif asked:
         folder.mkdir(parents=True, exist_ok=True)
-    lock = only_process(folder) if is_first() else None
+    lock = lock_run(folder) if is_first() else None
     try:
         yield folder
     except FileNotFoundError as error:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from twinloop.errors import UserError
-from twinloop.files import written_whole
+from twinloop.files import atomic_write
 from twinloop.processes import is_first, largest
 
 
@@ -57,7 +57,7 @@ class Saver:
         if not largest(int(is_first() and self.best_path.exists())):
             self.best = None
         if is_first():
-            with written_whole(self.folder / "config.yaml") as part:
+            with atomic_write(self.folder / "config.yaml") as part:
                 part.write_text(self.config, encoding="utf-8")
 
     def validated(

@@ -17,12 +17,12 @@ class Classification(Task):
     """Cross entropy on logits; counts accuracy, accuracy by class, and the confusion matrix.
 
     Args:
-        network: Makes a network from a picture's shape and the number of classes.
+        network: Makes a network from a image's shape and the number of classes.
         optimizer: Makes an optimiser from parameters.
         spec: What the data looks like; filled in from the data set.
         schedule: How the learning rate moves; it stays as it is if unset.
         label_smoothing: Share of the target that is spread over all classes, in training only.
-        mirror: Answer in evaluation with the mean of the logits of a picture and its mirror image.
+        mirror: Answer in evaluation with the mean of the logits of a image and its mirror image.
     """
 
     monitor = "val/accuracy"
@@ -70,7 +70,7 @@ class Classification(Task):
         return logits
 
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Pictures `[B, C, H, W]` and labels `[B]`."""
+        """Images `[B, C, H, W]` and labels `[B]`."""
         return batch
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:

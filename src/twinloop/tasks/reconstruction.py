@@ -1,4 +1,4 @@
-"""Can the picture be drawn again from a few numbers?"""
+"""Can the image be drawn again from a few numbers?"""
 
 from collections.abc import Callable
 
@@ -20,10 +20,10 @@ class Reconstruction(Task):
     """Mean squared error per pixel, pixels in [0, 1]; counts MSE, PSNR (dB), and SSIM on test.
 
     With `noise` it is a denoising autoencoder (Vincent et al. 2008): the network is given the
-    picture with Gaussian noise, and should answer with the clean one.
+    image with Gaussian noise, and should answer with the clean one.
 
     Args:
-        network: Makes an autoencoder from a picture's shape.
+        network: Makes an autoencoder from a image's shape.
         optimizer: Makes an optimiser from parameters.
         spec: What the data looks like; filled in from the data set.
         schedule: How the learning rate moves; it stays as it is if unset.
@@ -66,7 +66,7 @@ class Reconstruction(Task):
         self.noise = noise
 
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Pictures with noise and without, both `[B, C, H, W]`."""
+        """Images with noise and without, both `[B, C, H, W]`."""
         images, _ = batch
         if not self.noise:
             return images, images

@@ -15,13 +15,13 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError, told_as_mistake
+from twinloop.errors import UserError, as_user_error
 from twinloop.finite import check_weights
 from twinloop.processes import gathered, rank, world_size
 from twinloop.tasks.schedule import Schedule
 
 ImageBatch = tuple[Tensor, Tensor]
-"""Pictures float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
+"""Images float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
 
 
 class Task(LightningModule):
@@ -107,7 +107,7 @@ class Task(LightningModule):
         self._evaluate("test", batch)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """The network's answer to a person's own pictures."""
+        """The network's answer to a user's own images."""
         output: Tensor = self(batch[0])
         return output
 
@@ -137,7 +137,7 @@ class Task(LightningModule):
         Raises:
             UserError: a schedule where the length of the run is not known.
         """
-        with told_as_mistake("model.optimizer"):
+        with as_user_error("model.optimizer"):
             optimizer = self.optimizer(self.network.parameters())
         if self.schedule is None:
             return optimizer, None
@@ -148,7 +148,7 @@ class Task(LightningModule):
                 "model.schedule needs to know how long the run is; set trainer.max_epochs"
             )
         self._check_plan()
-        with told_as_mistake("model.schedule"):
+        with as_user_error("model.schedule"):
             steps = int(min(steps, sys.maxsize))
             return optimizer, self.schedule(optimizer, steps, epochs or -1)
 

@@ -1,4 +1,4 @@
-"""A person's own pictures come out in the shape that a model wants, in the order of their names."""
+"""A user's own images come out in the shape that a model wants, in the order of their names."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from twinloop.data.pictures import read_pictures
+from twinloop.data.images import read_images
 from twinloop.errors import UserError
 
 
-def test_pictures_are_found_by_suffix_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_images_are_found_by_suffix_in_the_order_of_their_paths(tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
     for number, name in enumerate(("b.png", "a.PNG", "inside/c.bmp")):
         Image.new("L", (3, 2), 10 * number).save(tmp_path / name)
     (tmp_path / "notes.txt").touch()
-    paths, images = read_pictures(tmp_path, (1, 2, 3))
+    paths, images = read_images(tmp_path, (1, 2, 3))
     assert [str(path.relative_to(tmp_path)) for path in paths] == ["a.PNG", "b.png", "inside/c.bmp"]
     assert images.dtype == torch.uint8
     assert images.shape == (3, 1, 2, 3)
@@ -26,20 +26,20 @@ def test_pictures_are_found_by_suffix_in_the_order_of_their_paths(tmp_path: Path
 def test_grey_and_colour_become_what_the_model_was_trained_on(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), (200, 100, 50)).save(tmp_path / "colour.png")
     Image.new("L", (9, 7), 77).save(tmp_path / "grey.png")
-    _, grey = read_pictures(tmp_path, (1, 4, 4))
+    _, grey = read_images(tmp_path, (1, 4, 4))
     # Luma of ITU-R 601: (299 * 200 + 587 * 100 + 114 * 50) / 1000 = 124.2
     assert torch.equal(grey[0], torch.full((1, 4, 4), 124))
     assert torch.equal(grey[1], torch.full((1, 4, 4), 77))
-    _, colour = read_pictures(tmp_path, (3, 5, 6))
+    _, colour = read_images(tmp_path, (3, 5, 6))
     assert colour.shape == (2, 3, 5, 6)
     assert colour[:, :, 2, 2].tolist() == [[200, 100, 50], [77, 77, 77]]
 
 
-def test_a_picture_is_resized_to_height_and_width(tmp_path: Path) -> None:
+def test_a_image_is_resized_to_height_and_width(tmp_path: Path) -> None:
     halves = np.zeros((8, 4), np.uint8)
     halves[:4] = 200
     Image.fromarray(halves).save(tmp_path / "tall.png")
-    _, images = read_pictures(tmp_path, (1, 4, 2))
+    _, images = read_images(tmp_path, (1, 4, 2))
     assert images.shape == (1, 1, 4, 2)
     assert images[0, 0, 0].tolist() == [200, 200]
     assert images[0, 0, 3].tolist() == [0, 0]
@@ -47,16 +47,16 @@ def test_a_picture_is_resized_to_height_and_width(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"data.images: there is no folder {tmp_path}/nothing"):
-        read_pictures(tmp_path / "nothing", (1, 8, 8))
+        read_images(tmp_path / "nothing", (1, 8, 8))
 
 
-def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=f"data.images: no pictures in {tmp_path} "):
-        read_pictures(tmp_path, (1, 8, 8))
+    with pytest.raises(UserError, match=f"data.images: no images in {tmp_path} "):
+        read_images(tmp_path, (1, 8, 8))
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=f"{tmp_path}/broken.png: not a picture that can be read"):
-        read_pictures(tmp_path, (1, 8, 8))
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=f"{tmp_path}/broken.png: not a image that can be read"):
+        read_images(tmp_path, (1, 8, 8))

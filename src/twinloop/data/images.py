@@ -1,4 +1,4 @@
-"""A person's own pictures, of any size, in the shape that a model was trained on."""
+"""A user's own images, of any size, in the shape that a model was trained on."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from twinloop.errors import UserError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
-def read_pictures(folder: Path, shape: tuple[int, int, int]) -> tuple[list[Path], Tensor]:
-    """Read every picture under `folder`, by name, as uint8 `[N, *shape]`.
+def read_images(folder: Path, shape: tuple[int, int, int]) -> tuple[list[Path], Tensor]:
+    """Read every image under `folder`, by name, as uint8 `[N, *shape]`.
 
     Raises:
-        UserError: no such folder, no picture in it, or one that cannot be read.
+        UserError: no such folder, no image in it, or one that cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"data.images: there is no folder {folder}")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise UserError(f"data.images: no pictures in {folder} ({', '.join(SUFFIXES)})")
+        raise UserError(f"data.images: no images in {folder} ({', '.join(SUFFIXES)})")
     arrays = []
     for path in paths:
         try:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from twinloop.files import save_whole, written_whole
+from twinloop.files import atomic_write, save_whole
 from twinloop.learner.callbacks.trace import Traced
 from twinloop.runs.record import Record
 
@@ -33,7 +33,7 @@ BEFORE_STEP = ("on_before_optimizer_step", "before_step")
 
 
 @dataclass
-class Diary:
+class EventTimings:
     """When each hook or event was called, and how long the model itself took; in seconds.
 
     `forward` has when each forward in training began and was done, `stepped` when each step of the
@@ -119,20 +119,20 @@ class Diary:
         return found
 
 
-def write_diary(run: Path, diary: Diary, record: Record | None) -> None:
+def write_timings(run: Path, timings: EventTimings, record: Record | None) -> None:
     """Write trace.json, and record.pt where every number was kept."""
-    with written_whole(run / "trace.json") as part:
-        part.write_text(json.dumps(asdict(diary)))
+    with atomic_write(run / "trace.json") as part:
+        part.write_text(json.dumps(asdict(timings)))
     if record is not None:
         save_whole(asdict(record), run / "record.pt")
 
 
-def read_diary(run: Path) -> Diary:
+def read_timings(run: Path) -> EventTimings:
     """When everything was in a run."""
     content = json.loads((run / "trace.json").read_text())
     content["events"] = [Traced(*event) for event in content["events"]]
     content["forward"] = [(began, done) for began, done in content["forward"]]
-    return Diary(**content)
+    return EventTimings(**content)
 
 
 def read_record(run: Path) -> Record:

@@ -6,21 +6,21 @@ from statistics import median
 import pytest
 
 from twinloop.learner.callbacks.trace import Traced
-from twinloop.runs.diary import Diary, read_diary, write_diary
+from twinloop.runs.timings import EventTimings, read_timings, write_timings
 
 
-def diary(
+def timings(
     *timed: tuple[str, str, int, float],
     forward: list[tuple[float, float]],
     stepped: list[float],
-) -> Diary:
+) -> EventTimings:
     events = [Traced(event, stage, epoch, 0) for event, stage, epoch, _ in timed]
-    return Diary(events, [at for *_, at in timed], forward, stepped)
+    return EventTimings(events, [at for *_, at in timed], forward, stepped)
 
 
 def test_a_step_is_what_is_left_when_the_model_is_taken_away() -> None:
     # From 0 to 100, with 30 forward, 20 backward and 15 of the optimiser: 35 are left.
-    learner = diary(
+    learner = timings(
         ("before_batch", "train", 0, 0.0),
         ("after_loss", "train", 0, 40.0),
         ("after_backward", "train", 0, 60.0),
@@ -37,7 +37,7 @@ def test_a_step_is_what_is_left_when_the_model_is_taken_away() -> None:
 
 
 def test_lightnings_hooks_are_read_the_same_way() -> None:
-    lightning = diary(
+    lightning = timings(
         ("on_train_batch_start", "train", 0, 0.0),
         ("on_before_backward", "train", 0, 40.0),
         ("on_after_backward", "train", 0, 60.0),
@@ -82,14 +82,14 @@ def test_a_step_counts_for_the_batch_that_it_was_made_in(
         if steps:
             stepped.append(start + 62.0 + rest)
         start += 50.0 + rest + outside[-1]
-    found = diary(*timed, forward=forward, stepped=stepped)
+    found = timings(*timed, forward=forward, stepped=stepped)
     assert found.outside() == median(outside[:-1])
-    write_diary(tmp_path, found, None)
-    assert read_diary(tmp_path).outside() == median(outside[:-1])
+    write_timings(tmp_path, found, None)
+    assert read_timings(tmp_path).outside() == median(outside[:-1])
 
 
 def test_a_batch_without_a_forward_and_one_with_two_keep_their_own() -> None:
-    found = diary(
+    found = timings(
         *(("before_batch", "train", 0, 100.0 * number) for number in range(4)),
         forward=[(110.0, 120.0), (130.0, 150.0), (210.0, 240.0)],
         stepped=[],
@@ -98,7 +98,7 @@ def test_a_batch_without_a_forward_and_one_with_two_keep_their_own() -> None:
 
 
 def test_time_falls_to_the_event_before_it() -> None:
-    run = diary(
+    run = timings(
         ("before_batch", "train", 0, 0.0),
         ("after_batch", "train", 0, 3.0),
         ("before_batch", "train", 0, 4.0),
