@@ -143,7 +143,7 @@ def _growth(rows: list[Row]) -> str:
         for row in rows
         if row["grows"] == "data"
     ]
-    head = ["data set", "images", "us a image", "own memory, MB", "mapped files, MB"]
+    head = ["data set", "images", "us an image", "own memory, MB", "mapped files, MB"]
     found = ["![Growth](growth.png)", table(head, data)]
     for grows, at in (("batch", "size"), ("width", "times"), ("processes", "processes")):
         lines = []

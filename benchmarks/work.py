@@ -90,7 +90,7 @@ class Work:
 
     @cached_property
     def is_autoencoder(self) -> bool:
-        """Whether a image is its own target."""
+        """Whether an image is its own target."""
         return isinstance(self.task(), Reconstruction)
 
     def task(self) -> Task:

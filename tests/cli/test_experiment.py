@@ -107,6 +107,17 @@ def test_what_a_class_refuses_is_told_in_one_line(
     assert re.match(rf"error: {message}", capsys.readouterr().err)
 
 
+def test_an_option_of_older_files_is_told_by_its_new_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old.yaml"
+    text = (MLP.parent / "classifier-5-epochs.yaml").read_text()
+    path.write_text(text.replace("tta_flip", "mirror"))
+    assert main(["fit", "--config", str(path), "--data.source", "digits"]) == 2
+    line = f"error: {path}: mirror is called tta_flip now; rename it there\n"
+    assert capsys.readouterr().err == line
+
+
 @pytest.mark.parametrize(
     "name", ["mlp", "lesson-classifier", "7", "Größe 2 [x]", "a..b", "x" * 100]
 )

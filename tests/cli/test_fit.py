@@ -258,7 +258,7 @@ def test_deterministic_may_only_warn(
         found.append(torch.is_deterministic_algorithms_warn_only_enabled())
 
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setattr("twinloop.runs.results.conclude", look)
+    monkeypatch.setattr("twinloop.runs.results.write_results", look)
     assert fit(tmp_path, "--trainer.deterministic", "warn", "--loop", loop) == 0
     assert found == [True, True]
 

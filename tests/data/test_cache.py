@@ -33,7 +33,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (9, 5, 4), dtype=np.uint8)
 
 
 def encoded(pixels: Pixels | Image.Image) -> dict[str, Any]:
-    """A image as the row of a data set."""
+    """An image as the row of a data set."""
     file = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(file, "PNG")
@@ -243,15 +243,15 @@ BAD = {
     "image missing": ({"train": replaced(4, None)}, "train row 4: has no image"),
     "image in no file": (
         {"train": replaced(4, {"bytes": None, "path": "/nowhere/a.png"})},
-        "train row 4: /nowhere/a.png: not a image that can be read",
+        "train row 4: /nowhere/a.png: not an image that can be read",
     ),
     "corrupt image": (
         {"train": replaced(3, {"bytes": b"corrupt", "path": None})},
-        "train row 3: not a image that can be read",
+        "train row 3: not an image that can be read",
     ),
     "first image corrupt": (
         {"train": replaced(0, {"bytes": b"corrupt", "path": None})},
-        "train row 0: not a image that can be read",
+        "train row 0: not an image that can be read",
     ),
     "cut-off image in test": (
         {"train": WHOLE, "test": replaced(5, BROKEN)},
@@ -398,7 +398,7 @@ def test_several_processes_decode_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_processes")
 def test_several_processes_name_the_row(tmp_path: Path) -> None:
-    message = "test row 4: not a image that can be read"
+    message = "test row 4: not an image that can be read"
     corrupt = replaced(4, {"bytes": b"corrupt", "path": None})
     with pytest.raises(UserError, match=message):
         cache.load(source(train=WHOLE, test=corrupt), tmp_path)
@@ -411,7 +411,7 @@ def test_a_failure_ends_no_process_but_its_own(row: int, tmp_path: Path) -> None
     other.start()
     try:
         corrupt = replaced(row, {"bytes": b"corrupt", "path": None})
-        with pytest.raises(UserError, match=f"test row {row}: not a image"):
+        with pytest.raises(UserError, match=f"test row {row}: not an image"):
             cache.load(source(train=WHOLE, test=corrupt), tmp_path)
         assert multiprocessing.active_children() == [other]
         assert other.is_alive()

@@ -17,7 +17,7 @@ COLOUR = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
 
 
 def encoded(pixels: NDArray[Any] | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """The file of a image, as bytes."""
+    """The file of an image, as bytes."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     file = io.BytesIO()
     image.save(file, kind, **options)
@@ -62,8 +62,8 @@ def test_a_palette_with_transparency_is_read_without_a_word() -> None:
 
 
 WRONG = {
-    "no image": (b"not a image", "not a image that can be read"),
-    "no file": ("/nowhere/image.png", "not a image that can be read"),
+    "no image": (b"not an image", "not an image that can be read"),
+    "no file": ("/nowhere/image.png", "not an image that can be read"),
     "cut off": (encoded(COLOUR)[:-30], r"cannot be decoded \(.+\)"),
     "cut off JPEG": (
         encoded(np.tile(COLOUR, (9, 9, 1)), "JPEG")[:-40],
@@ -122,7 +122,7 @@ WRONG_ROWS = {
         encoded(GREY.T.copy()),
         "row 8: 4x3 pixels where the first image has 3x4; pass --data.image_size",
     ),
-    "no file": ("/nowhere/image.png", "row 8: /nowhere/image.png: not a image"),
+    "no file": ("/nowhere/image.png", "row 8: /nowhere/image.png: not an image"),
 }
 
 

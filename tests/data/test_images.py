@@ -58,5 +58,5 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=f"{tmp_path}/broken.png: not a image that can be read"):
+    with pytest.raises(UserError, match=f"{tmp_path}/broken.png: not an image that can be read"):
         read_images(tmp_path, (1, 8, 8))

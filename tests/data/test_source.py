@@ -120,7 +120,7 @@ def test_a_image_that_cannot_be_read_is_named_also_if_it_is_the_first(
 ) -> None:
     write_class_folders(tmp_path / "pets")
     (tmp_path / "pets" / "train" / "cat" / broken).write_bytes(b"broken")
-    with pytest.raises(UserError, match=rf"train row \d: .+/{broken}: not a image"):
+    with pytest.raises(UserError, match=rf"train row \d: .+/{broken}: not an image"):
         cache.load(find_source(str(tmp_path / "pets")), tmp_path / "cache")
 
 

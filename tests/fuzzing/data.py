@@ -136,7 +136,7 @@ SIZES = [(1, 1), (1, 5000), (8000, 7000), (20_000, 20_000)]
 
 
 def sizes(draw: Draw, sandbox: Sandbox) -> Case:
-    """A image of another size, up to 20,000 x 20,000, among those to predict."""
+    """An image of another size, up to 20,000 x 20,000, among those to predict."""
     folder = sandbox.new("my images")
     folder.mkdir()
     width, height = draw(st.sampled_from(SIZES))

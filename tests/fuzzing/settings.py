@@ -84,7 +84,7 @@ MODEL: dict[str, tuple[Any, ...]] = {
     "schedule": SCHEDULES,
     "noise": (0, 1e30, 1e-40),
     "label_smoothing": (0, 1.0, 2.0, -1.0),
-    "mirror": (True,),
+    "tta_flip": (True,),
 }
 RATES = (0, 1e-40, 1e30, -1.0, float("inf"), float("nan"))
 TABLE = [

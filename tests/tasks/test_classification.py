@@ -16,7 +16,7 @@ SPEC = DataSpec("pets", "", (1, 2, 2), ("cat", "dog", "eel", "fox"))
 
 
 class Guess(nn.Module):
-    """Logits of a image by its mean: `slope` times the mean, for the class `label`."""
+    """Logits of an image by its mean: `slope` times the mean, for the class `label`."""
 
     def __init__(self, classes: int, label: int = 3, slope: float = 20.0) -> None:
         super().__init__()
@@ -107,11 +107,11 @@ def test_the_best_is_the_most_accurate() -> None:
     assert (Classification.monitor, Classification.mode) == ("val/accuracy", "max")
 
 
-def test_mirror_answers_with_the_mean_over_a_image_and_its_mirror_image() -> None:
+def test_tta_flip_answers_with_the_mean_over_an_image_and_its_mirror_image() -> None:
     def network(_: tuple[int, int, int], classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
 
-    task = Classification(network, lambda weights: SGD(weights), SPEC, mirror=True).eval()
+    task = Classification(network, lambda weights: SGD(weights), SPEC, tta_flip=True).eval()
     images = torch.rand(3, 1, 2, 2)
     once, flipped = task.network(images), task.network(images.flip(3))
     assert torch.equal(task(images), (once + flipped) / 2)

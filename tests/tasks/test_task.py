@@ -128,7 +128,7 @@ def test_hyperparameters_stay_in_a_checkpoint_where_they_are_plain(digits: Image
     plain = {
         "width": 3,
         "rate": 0.5,
-        "mirror": True,
+        "tta_flip": True,
         "none": None,
         "nested": {"names": ["a", ("b", 1)], 2: {}},
     }

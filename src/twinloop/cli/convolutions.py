@@ -23,7 +23,7 @@ from twinloop.runs.folder import latest_run, run_of
 from twinloop.tasks import Classification
 
 GARMENTS = 6
-"""How many classes the figures show a image of."""
+"""How many classes the figures show an image of."""
 MANY = 1000
 """How many images of val the strongest answers are looked up in."""
 

@@ -17,6 +17,8 @@ MAX_VALUES = 10_000
 MAX_DEPTH = 50
 SEEDS = 2**32
 """How many seeds there are: NumPy takes no others."""
+RENAMED = {"mirror": "tta_flip"}
+"""Options of older experiment files, and what they are called now."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """What the parser reads with, which knows no tags that name Python."""
 
@@ -64,6 +66,11 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
         for file in files:
             if _same(error, _mistake_in(file, parser, args)):
                 reason = explain(error) or " ".join(str(error).split())
+                renamed = [
+                    old for old in RENAMED if f"Option '{old}' is not accepted" in str(error)
+                ]
+                if renamed:
+                    reason = f"{renamed[0]} is called {RENAMED[renamed[0]]} now; rename it there"
                 raise UserError(f"{file}: {reason}") from error
         raise
     settings = config[config.subcommand] if "subcommand" in config else config

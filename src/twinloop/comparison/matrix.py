@@ -102,8 +102,8 @@ AXES: dict[str, dict[str, Settings]] = {
         "batch norm, dropout, label smoothing": _model(
             "Classification", "SequentialClassifier", _NORMED, label_smoothing=0.1
         ),
-        "the same, mirrored": _model(
-            "Classification", "SequentialClassifier", _NORMED, mirror=True
+        "the same, tta_flip": _model(
+            "Classification", "SequentialClassifier", _NORMED, tta_flip=True
         ),
         "lesson autoencoder": _model("Reconstruction", "LessonAutoencoder"),
         "bottleneck autoencoder": _model("Reconstruction", "BottleneckAutoencoder", _BOTTLENECK),

@@ -12,7 +12,7 @@ from twinloop.errors import UserError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a image that leave its class as it is.
+    """Random changes of an image that leave its class as it is.
 
     `shift` moves it by up to that many pixels each way (the gap is black), `flip` mirrors half
     of the images left to right, `erase` blackens a square of that many pixels a side.
@@ -38,7 +38,7 @@ class Augmentation:
         """Change `images [B, C, H, W]` by `draws [B, 5]`, on the device of both.
 
         Raises:
-            UserError: the square to erase does not fit into a image.
+            UserError: the square to erase does not fit into an image.
         """
         batch, channels, height, width = images.shape
         if self.erase > min(height, width):

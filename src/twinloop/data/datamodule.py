@@ -94,7 +94,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def spec(self) -> DataSpec:
-        """The shape of a image and the names of the classes, for the models.
+        """The shape of an image and the names of the classes, for the models.
 
         Predict sets it to what a checkpoint was trained on, and so needs no data set.
         """

@@ -15,20 +15,20 @@ from PIL import Image, ImageFile
 from twinloop.errors import UserError
 
 MAX_PIXELS = 50_000_000
-"""A image with more is refused before it is decoded; it would take over 150 MB."""
+"""An image with more is refused before it is decoded; it would take over 150 MB."""
 
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
-# A truncated file is an error here, never a image that is grey from some row on.
+# A truncated file is an error here, never an image that is grey from some row on.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 Encoded = bytes | str
-"""A image as the bytes of its file, or as the path of it."""
+"""An image as the bytes of its file, or as the path of it."""
 
 
 def open_image(encoded: Encoded) -> Image.Image:
-    """Read a image's header.
+    """Read an image's header.
 
     Raises:
         UserError: no image, too many pixels, or a kind of pixel that does not fit 8 bits.
@@ -41,7 +41,7 @@ def open_image(encoded: Encoded) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise UserError(f"over the limit of {MAX_PIXELS:,} pixels; make it smaller") from error
         except Exception as error:  # of any type: Pillow's plugins trip over damaged headers
-            raise UserError("not a image that can be read") from error
+            raise UserError("not an image that can be read") from error
     width, height = image.size
     wrong = None
     if width * height > MAX_PIXELS:
@@ -60,7 +60,7 @@ def decode_image(
     """Decode one image to `[channels, height, width]`, resized to `size` where it is given.
 
     Raises:
-        UserError: see `open_image`; also a image that is cut off, or in colour where
+        UserError: see `open_image`; also an image that is cut off, or in colour where
             `channels` is 1.
     """
     with open_image(encoded) as image:
@@ -72,7 +72,7 @@ def decode_image(
 def to_array(
     image: Image.Image, channels: int, size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Convert a image to `[channels, height, width]`, colour to grey where `channels` is 1."""
+    """Convert an image to `[channels, height, width]`, colour to grey where `channels` is 1."""
     mode = "L" if channels == 1 else "RGB"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What a model must know of a data set: the shape of a image and the names of the classes."""
+"""What a model must know of a data set: the shape of an image and the names of the classes."""
 
 from typing import NamedTuple
 

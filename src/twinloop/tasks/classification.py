@@ -17,12 +17,12 @@ class Classification(Task):
     """Cross entropy on logits; counts accuracy, accuracy by class, and the confusion matrix.
 
     Args:
-        network: Makes a network from a image's shape and the number of classes.
+        network: Makes a network from an image's shape and the number of classes.
         optimizer: Makes an optimiser from parameters.
         spec: What the data looks like; filled in from the data set.
         schedule: How the learning rate moves; it stays as it is if unset.
         label_smoothing: Share of the target that is spread over all classes, in training only.
-        mirror: Answer in evaluation with the mean of the logits of a image and its mirror image.
+        tta_flip: Answer in evaluation with the mean of the logits of an image and its mirror image.
     """
 
     monitor = "val/accuracy"
@@ -35,7 +35,7 @@ class Classification(Task):
         spec: DataSpec,
         schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
-        mirror: bool = False,
+        tta_flip: bool = False,
     ) -> None:
         classes = len(spec.class_names)
         # Labels were checked against the classes when the data was decoded.
@@ -60,12 +60,12 @@ class Classification(Task):
             },
         )
         self.label_smoothing = label_smoothing
-        self.mirror = mirror
+        self.tta_flip = tta_flip
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W] -> [B, classes]`, pixels to logits."""
         logits = super().forward(x)
-        if self.mirror and not self.training:
+        if self.tta_flip and not self.training:
             logits = (logits + super().forward(x.flip(3))) / 2
         return logits
 

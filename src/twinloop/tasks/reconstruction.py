@@ -23,7 +23,7 @@ class Reconstruction(Task):
     image with Gaussian noise, and should answer with the clean one.
 
     Args:
-        network: Makes an autoencoder from a image's shape.
+        network: Makes an autoencoder from an image's shape.
         optimizer: Makes an optimiser from parameters.
         spec: What the data looks like; filled in from the data set.
         schedule: How the learning rate moves; it stays as it is if unset.
