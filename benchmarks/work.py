@@ -133,7 +133,7 @@ class Work:
     @cached_property
     def hub_images(self) -> dict[str, Any]:
         """Train and val as `datasets` has them, PNG by PNG, with the lesson's transform."""
-        whole = find_source(self.source).read()["train"]
+        whole = find_source(self.source).read()[0]["train"]
         held_out = len(whole) - len(self.data.data.train)
         first = stratified(torch.tensor(whole["label"]), held_out, seed=0)[0]
         image, label = whole.column_names[:2]

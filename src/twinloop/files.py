@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with `~` for the home folder and `$NAME` for a variable written out."""
+    return Path(os.path.expandvars(path)).expanduser()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Have a file written under a temporary name beside `path`, flush it to disk, and rename it.

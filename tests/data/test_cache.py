@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from twinloop.data import cache
+from twinloop.data import cache, pool
 from twinloop.data.source import Source
 from twinloop.errors import UserError
 
@@ -56,8 +56,17 @@ def split(images: Sequence[Any], labels: Sequence[Any], kind: Any = CLASSES) -> 
     return table(image=(datasets.Image(), images), label=(kind, labels))
 
 
+def replaced(row: int, image: Any) -> Any:
+    """Six images, one of them another."""
+    return split([*GREY[:row], image, *GREY[row + 1 : 6]], LABELS)
+
+
+WHOLE = split(GREY[:6], LABELS)
+BROKEN = {"bytes": GREY[0]["bytes"][:-40], "path": None}
+
+
 def source(name: str = "pets", key: str = "1", **splits: Any) -> Source:
-    return Source(name, key, lambda: datasets.DatasetDict(splits))
+    return Source(name, key, lambda: (datasets.DatasetDict(splits), []))
 
 
 def never() -> Any:
@@ -95,7 +104,7 @@ def test_image_size_makes_mixed_sizes_one(tmp_path: Path) -> None:
     flat = [np.full(size, 100, np.uint8) for size in ((5, 4), (8, 8), (1, 9))]
     test = split([encoded(flat[0])], [0])
     mixed = source(train=split(list(map(encoded, flat)), [0, 1, 0]), test=test)
-    data = cache.load(mixed, tmp_path, image_size=(6, 7))
+    data = cache.load(mixed, tmp_path, cache.Reading(image_size=(6, 7)))
     assert data.spec.image_shape == (1, 6, 7)
     assert torch.equal(data.train.images, torch.full((3, 1, 6, 7), 100, dtype=torch.uint8))
 
@@ -135,11 +144,87 @@ def test_columns_are_found_by_their_features(tmp_path: Path) -> None:
     assert data.train.labels.tolist() == LABELS
 
 
-def test_whole_numbers_are_labels_where_nothing_has_class_names(tmp_path: Path) -> None:
-    rows = split(GREY[:4], [0, 2, 2, 0], datasets.Value("uint8"))
+VALUES = {
+    "numbers with a gap": ("uint8", [10, 20, 20, 10], ("10", "20")),
+    "numbers from 1": ("int64", [2, 1, 3, 2], ("1", "2", "3")),
+    "words": ("string", ["dog", "cat", "dog", "ant"], ("ant", "cat", "dog")),
+    "yes or no": ("bool", [True, False, False, True], ("False", "True")),
+}
+
+
+@pytest.mark.parametrize(("kind", "values", "names"), VALUES.values(), ids=VALUES.keys())
+def test_distinct_values_are_the_classes_where_nothing_has_class_names(
+    kind: str, values: list[Any], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    rows = split(GREY[:4], values, datasets.Value(kind))
     data = cache.load(source(train=rows, test=rows), tmp_path)
-    assert data.spec.class_names == ("0", "1", "2")
-    assert data.train.labels.tolist() == [0, 2, 2, 0]
+    assert data.spec.class_names == names
+    assert [names[label] for label in data.train.labels] == list(map(str, values))
+
+
+def test_several_labels_for_an_image_are_refused(tmp_path: Path) -> None:
+    tags = table(image=(datasets.Image(), GREY[:2]), tags=(datasets.List(NUMBERS), [[0, 1], [1]]))
+    message = r"'tags' is no label column but .+; one label per image is supported"
+    with pytest.raises(UserError, match=message):
+        cache.load(source(train=tags), tmp_path, cache.Reading(label_column="tags"))
+
+
+@pytest.mark.parametrize("label", [-1, None])
+def test_a_test_split_may_keep_its_labels_to_itself(label: int | None, tmp_path: Path) -> None:
+    test = split(GREY[6:9], [label] * 3, NUMBERS)
+    data = cache.load(source(train=split(GREY[:6], LABELS, NUMBERS), test=test), tmp_path)
+    assert data.test.labels.tolist() == [-1] * 3
+    assert data.notes == ("test has no labels: no metrics on it that need them",)
+
+
+def test_data_without_labels_is_read(tmp_path: Path) -> None:
+    data = cache.load(source(train=table(image=(datasets.Image(), GREY))), tmp_path)
+    assert data.spec.class_names == ()
+    assert (len(data.train), len(data.test)) == (7, 2)
+    assert data.notes == ("no labels: no column of labels among ['image']",)
+
+
+def test_a_validation_split_beside_test_is_validation(tmp_path: Path) -> None:
+    splits = {"train": WHOLE, "test": split(GREY[6:8], [0, 1]), "dev": split(GREY[8:], [1])}
+    data = cache.load(source(**splits), tmp_path)
+    assert (data.test_split, data.val_rows) == ("test", 1)
+    np.testing.assert_array_equal(data.train.images, PIXELS[[0, 1, 2, 3, 4, 5, 8], None])
+    assert data.train.labels.tolist() == [*LABELS, 1]
+
+
+def test_grey_before_colour_is_decoded_in_colour(tmp_path: Path) -> None:
+    colour = encoded(Image.new("RGB", (4, 5), (10, 20, 30)))
+    data = cache.load(source(train=replaced(4, colour)), tmp_path)
+    assert data.spec.image_shape == (3, 5, 4)
+    data = cache.load(source(train=replaced(4, colour)), tmp_path, cache.Reading(channels=1))
+    assert data.spec.image_shape == (1, 5, 4)
+
+
+def test_every_image_that_cannot_be_read_is_listed_or_left_out(tmp_path: Path) -> None:
+    rows = split([GREY[0], BROKEN, *GREY[1:5], None], [0, 1, 0, 1, 0, 1, 1])
+    damaged = source(train=rows, test=WHOLE, validation=replaced(2, BROKEN))
+    with pytest.raises(UserError) as caught:
+        cache.load(damaged, tmp_path)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "3 images cannot be read; pass --data.skip_unreadable true to go without"
+    assert [line.split(":")[0].strip() for line in lines] == [
+        *("train row 1", "train row 6", "validation row 2")
+    ]
+    data = cache.load(damaged, tmp_path, cache.Reading(skip_unreadable=True))
+    assert data.train.labels.tolist() == [0, 0, 1, 0, 1, 0, 1, 1, 0, 1]
+    kept = [*range(5), 0, 1, 3, 4, 5]
+    np.testing.assert_array_equal(data.train.images, PIXELS[kept, None])
+    assert data.val_rows == 5
+    assert data.notes[0].startswith("3 images that cannot be read left out: train row 1: ")
+
+
+def test_animations_are_reported(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    frames = [Image.fromarray(pixels) for pixels in PIXELS[:2]]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    moving = {"bytes": file.getvalue(), "path": None}
+    data = cache.load(source(train=replaced(4, moving)), tmp_path)
+    assert data.notes == ("of 1 animations the first frame is read (train row 4)",)
 
 
 TWO = table(
@@ -155,7 +240,7 @@ TWO = table(
 def test_an_option_chooses_between_columns(tmp_path: Path) -> None:
     def labels(column: str) -> list[int]:
         both = source(train=TWO, test=TWO)
-        data = cache.load(both, tmp_path, image_column="b", label_column=column)
+        data = cache.load(both, tmp_path, cache.Reading(image_column="b", label_column=column))
         np.testing.assert_array_equal(data.train.images, PIXELS[4:8, None])
         found: list[int] = data.train.labels.tolist()
         return found
@@ -174,8 +259,8 @@ COLUMNS = {
     "no such": ({"image_column": "c"}, "data.image_column: there is no column 'c', only ['a', "),
     "no images": ({"image_column": "text"}, "data.image_column: 'text' is no image column"),
     "no labels": (
-        {"image_column": "a", "label_column": "text"},
-        "data.label_column: 'text' is no label column",
+        {"image_column": "a", "label_column": "texts"},
+        "data.label_column: there is no column 'texts'",
     ),
     "labels of images": (
         {"image_column": "a", "label_column": "b"},
@@ -189,21 +274,10 @@ def test_a_wrong_or_missing_column_names_the_option(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        cache.load(source(train=TWO), tmp_path, **options)
+        cache.load(source(train=TWO), tmp_path, cache.Reading(**options))
 
 
-def replaced(row: int, image: Any) -> Any:
-    """Six images, one of them another."""
-    return split([*GREY[:row], image, *GREY[row + 1 : 6]], LABELS)
-
-
-WHOLE = split(GREY[:6], LABELS)
-BROKEN = {"bytes": GREY[0]["bytes"][:-40], "path": None}
 BAD = {
-    "no label column": (
-        {"train": table(image=(datasets.Image(), GREY))},
-        "data.source: the data set has no label column among ['image']",
-    ),
     "no image column": (
         {"train": table(label=(CLASSES, LABELS))},
         "data.source: the data set has no image column among ['label']",
@@ -220,19 +294,19 @@ BAD = {
     "one image": ({"train": split(GREY[:1], [0])}, "has only 1 image, too few to train on"),
     "label too large": (
         {"train": WHOLE, "test": split(GREY[:3], [0, 1, 2], NUMBERS).cast_column("label", NUMBERS)},
-        "test row 2: column 'label' is 2, outside 0 to 1 (1 such rows); mend or remove them",
+        "test row 2: column 'label' is 2, which is no class of train (0, 1; 1 such rows)",
     ),
     "label below 0": (
         {"train": split(GREY[:6], [0, -1, 1, -1, 1, 1])},
-        "train row 1: column 'label' is -1, outside 0 to 1 (2 such rows); mend or remove them",
+        "train row 1: column 'label' is -1, which is no class of train (0, 1; 2 such rows)",
     ),
     "label missing": (
         {"train": split(GREY[:6], [0, 1, None, 1, 0, 1])},
         "train row 2: column 'label' has no label",
     ),
     "numbers that are no classes": (
-        {"train": split(GREY[:6], [0, 1, 2, 10**9, 1, 1], NUMBERS)},
-        "train row 3: column 'label' is 1000000000, which is no class among 6 images; "
+        {"train": split([GREY[0]] * 20, range(11, 31), NUMBERS)},
+        "column 'label' has 20 different values for 20 images of train, which are no classes; "
         "pass --data.label_column",
     ),
     "first image missing": ({"train": replaced(0, None)}, "train row 0: has no image"),
@@ -260,10 +334,6 @@ BAD = {
     "mixed sizes": (
         {"train": replaced(2, encoded(PIXELS[0].T.copy()))},
         "train row 2: 4x5 pixels where the first image has 5x4; pass --data.image_size",
-    ),
-    "colour among grey": (
-        {"train": replaced(2, encoded(Image.new("RGB", (4, 5))))},
-        "train row 2: is in colour (RGB) where the first image is grey",
     ),
     "huge image": (
         {"train": replaced(2, encoded(Image.new("1", (8_000, 7_000))))},
@@ -318,7 +388,7 @@ def test_whatever_changes_the_pixels_is_decoded_anew(
     name: str, key: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     cache.load(source(train=WHOLE), tmp_path)
-    cache.load(source(name, key, train=WHOLE), tmp_path, **options)
+    cache.load(source(name, key, train=WHOLE), tmp_path, cache.Reading(**options))
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
 
 
@@ -355,7 +425,7 @@ def test_a_full_disk_names_the_cache(tmp_path: Path) -> None:
     # A petabyte, which no disk has room for.
     message = rf"data.cache_dir: cannot write to {tmp_path}: .+"
     with pytest.raises(UserError, match=message):
-        cache.load(source(train=WHOLE), tmp_path, image_size=(10**7, 10**7))
+        cache.load(source(train=WHOLE), tmp_path, cache.Reading(image_size=(10**7, 10**7)))
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -385,7 +455,7 @@ def test_the_fingerprint_tells_the_data_and_not_where_it_was(tmp_path: Path) -> 
 @pytest.fixture
 def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode as large data sets are decoded."""
-    monkeypatch.setattr(cache, "ROWS_PER_TASK", 2)
+    monkeypatch.setattr(pool, "ROWS_PER_TASK", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
@@ -452,7 +522,7 @@ import io, os, sys
 from pathlib import Path
 import datasets
 from PIL import Image
-from twinloop.data import cache
+from twinloop.data import cache, pool
 from twinloop.data.source import Source
 from twinloop.runs.stop import StoppedAtOnce, stopping_at_once
 
@@ -462,12 +532,12 @@ def read():
     names = datasets.ClassLabel(names=["one", "other"])
     rows = {"image": [{"bytes": file.getvalue(), "path": None}] * 400, "label": [0, 1] * 200}
     features = datasets.Features(image=datasets.Image(), label=names)
-    return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features))
+    return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)), []
 
-cache.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
+pool.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
 try:
     with stopping_at_once():
-        cache.load(Source("slow", "1", read), Path(sys.argv[1]), image_size=(8, 8))
+        cache.load(Source("slow", "1", read), Path(sys.argv[1]), cache.Reading(image_size=(8, 8)))
 except StoppedAtOnce as stopped:
     print(stopped)
     sys.exit(stopped.status)
@@ -514,10 +584,11 @@ UNGUARDED = """
 import os
 import sys
 from pathlib import Path
-from twinloop.data import cache
+from twinloop.data import cache, pool
 from twinloop.data.datamodule import ImageDataModule
 
-cache.ROWS_PER_TASK, os.cpu_count = 500, lambda: 2
+pool.ROWS_PER_TASK = 500
+os.cpu_count = lambda: 2
 print(ImageDataModule("digits", cache_dir=Path(sys.argv[1])).sizes)
 """
 """Decodes in processes that import it."""
@@ -540,6 +611,15 @@ def test_a_script_without_its_guard_is_told_so_and_does_not_wait_for_ever(tmp_pa
     assert done.stderr.splitlines()[-1].startswith(f"twinloop.errors.{told}")
     assert "UserError: a script of yours has to do its work under" in done.stderr  # and where
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
+def test_a_script_that_is_piped_in_decodes_in_its_own_process(tmp_path: Path) -> None:
+    code = UNGUARDED.replace("sys.argv[1]", repr(str(tmp_path / "cache")))
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def group_exists(group: int) -> bool:

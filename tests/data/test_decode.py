@@ -1,5 +1,6 @@
 """Image files become the right pixels, or one line that says why not."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from twinloop.data.decode import decode_image, decode_rows, open_image
+from twinloop.data.decode import (
+    ColourError,
+    Decoded,
+    Encoded,
+    Rows,
+    decode_image,
+    decode_rows,
+    height_and_width,
+    is_grey,
+    open_image,
+)
 from twinloop.errors import UserError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -55,10 +66,75 @@ def test_resizing_to_height_and_width() -> None:
     assert (left, right) == (29, 171)
 
 
-def test_a_palette_with_transparency_is_read_without_a_word() -> None:
+INK = np.zeros((2, 3, 4), np.uint8)
+INK[0, 1] = (10, 20, 30, 255)
+INK[1, 2] = (10, 20, 30, 128)
+"""One pixel of ink, one that is half transparent, and four of nothing."""
+
+
+def test_transparent_images_are_put_on_the_background() -> None:
+    on_white = decode_image(encoded(INK), 3)
+    assert on_white[:, 0, 0].tolist() == [255, 255, 255]
+    assert on_white[:, 0, 1].tolist() == [10, 20, 30]
+    # (128 * 10 + 127 * 255) / 255 = 132.0
+    assert on_white[:, 1, 2].tolist() == [132, 137, 142]
+    on_grey = decode_image(encoded(INK), 3, background="#640000")
+    assert on_grey[:, 0, 0].tolist() == [100, 0, 0]
+    grey = np.zeros((1, 2, 2), np.uint8)
+    grey[0, 1] = (7, 255)
+    assert decode_image(encoded(grey), 1)[0].tolist() == [[255, 7]]
+
+
+def test_a_palette_with_transparency_is_put_on_the_background() -> None:
     palette = Image.fromarray(GREY).convert("P")
     file = encoded(palette, transparency=bytes([0, 16, 128]))
-    np.testing.assert_array_equal(decode_image(file, 3), np.stack([GREY] * 3))
+    expected = GREY.copy()
+    # The colours 0, 1 and 2 have an alpha of 0, 16 and 128: (16 * 1 + 239 * 255) / 255 = 239.1
+    expected.ravel()[:3] = (255, 239, 128)
+    np.testing.assert_array_equal(decode_image(file, 3), np.stack([expected] * 3))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_an_image_is_turned_upright(kind: str) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees to the right
+    file = encoded(np.rot90(upright).copy(), kind, exif=exif)
+    with open_image(file) as image:
+        assert height_and_width(image) == (16, 32)
+    found = decode_image(file, 3)
+    assert found.shape == (3, 16, 32)
+    assert found[:, :6].min() > 240
+    assert found[:, 10:].max() < 15
+
+
+def test_sixteen_bits_are_scaled_over_their_range() -> None:
+    wide = np.array([[0, 128, 129, 257, 32767, 65535]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        assert decode_image(encoded(wide, kind), 1)[0, 0].tolist() == [0, 0, 1, 1, 127, 255]
+
+
+def test_cmyk_and_the_first_frame_of_an_animation() -> None:
+    cyan = encoded(Image.new("CMYK", (4, 3), (255, 0, 0, 0)), "TIFF")
+    assert decode_image(cyan, 3)[:, 0, 0].tolist() == [0, 255, 255]
+    frames = [Image.new("L", (4, 3), level) for level in (50, 150)]
+    file = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (decode_image(file, 1) == 50).all()
+
+
+def test_an_animation_is_reported(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((1, 1, 3, 4), np.uint8))
+    frames = [Image.new("L", (4, 3), level) for level in (50, 150)]
+    file = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    done = decode_rows(rows_of(tmp_path / "images.npy", 0, file))
+    assert done == Decoded(rows=1, animated=["train row 0"])
+
+
+def test_a_palette_of_greys_is_grey() -> None:
+    for image, grey in ((Image.fromarray(GREY), True), (Image.fromarray(COLOUR), False)):
+        with open_image(encoded(image.convert("P"))) as opened:
+            assert is_grey(opened) is grey
 
 
 WRONG = {
@@ -75,7 +151,7 @@ WRONG = {
     ),
     "where Pillow warns": (header_of(10_000, 10_000), "10000x10000 is over the limit"),
     "where Pillow refuses": (header_of(20_000, 20_000), "over the limit of 50,000,000 pixels"),
-    "16 bits": (encoded(GREY.astype(np.uint16)), "pixels of mode I;16 do not fit 8 bits"),
+    "32 bits": (encoded(GREY.astype(np.int32), "TIFF"), "pixels of mode I do not fit 8 bits"),
 }
 
 
@@ -86,9 +162,18 @@ def test_what_cannot_be_read_is_said_in_one_line(file: bytes | str, message: str
     assert "\n" not in str(caught.value)
 
 
-def test_colour_among_grey_is_refused() -> None:
-    with pytest.raises(UserError, match=r"is in colour \(RGB\) where the first image is grey"):
-        decode_image(encoded(COLOUR), 1)
+@pytest.mark.parametrize("convert", [False, True])
+def test_colour_among_grey_is_converted_only_where_asked(convert: bool, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((1, 1, 3, 4), np.uint8))
+    red = encoded(np.full((3, 4, 3), (200, 100, 50), np.uint8))
+    rows = rows_of(tmp_path / "images.npy", 0, red, convert=convert)
+    if not convert:
+        with pytest.raises(ColourError, match="train row 0"):
+            decode_rows(rows)
+    else:
+        assert decode_rows(rows) == Decoded(rows=1)
+        # (299 * 200 + 587 * 100 + 114 * 50) / 1000 = 124.2
+        assert (np.load(rows.path) == 124).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -107,30 +192,43 @@ def test_any_damage_ends_in_pixels_or_in_a_user_error(kind: str) -> None:
     assert refused > 10
 
 
+def rows_of(path: Path, first: int, *images: Encoded | None, **changes: Any) -> Rows:
+    """A task of decoding `images` into the array file at `path`."""
+    rows = Rows(path, first, list(images), "train", 0, False, "white", False)
+    return dataclasses.replace(rows, **changes)
+
+
 def test_rows_are_written_where_they_belong(tmp_path: Path) -> None:
     path = tmp_path / "images.npy"
     np.save(path, np.full((4, 1, 3, 4), 9, np.uint8))
-    assert decode_rows(path, 1, [encoded(GREY), encoded(GREY + 100)], resize=False) == 2
+    done = decode_rows(rows_of(path, 1, encoded(GREY), encoded(GREY + 100)))
+    assert done == Decoded(rows=2)
     expected = np.full((4, 1, 3, 4), 9)
     expected[1, 0], expected[2, 0] = GREY, GREY + 100
     np.testing.assert_array_equal(np.load(path), expected)
 
 
 WRONG_ROWS = {
-    "no image": (None, "row 8: has no image"),
-    "other size": (
-        encoded(GREY.T.copy()),
-        "row 8: 4x3 pixels where the first image has 3x4; pass --data.image_size",
+    "no image": (None, "val row 2: has no image"),
+    "no file": (
+        "/nowhere/image.png",
+        "val row 2: /nowhere/image.png: not an image that can be read",
     ),
-    "no file": ("/nowhere/image.png", "row 8: /nowhere/image.png: not an image"),
 }
 
 
 @pytest.mark.parametrize(("image", "message"), WRONG_ROWS.values(), ids=WRONG_ROWS.keys())
 def test_a_wrong_row_is_named(image: bytes | str | None, message: str, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((9, 1, 3, 4), np.uint8))
+    rows = rows_of(tmp_path / "images.npy", 7, encoded(GREY), image, split="val", split_row=1)
+    assert decode_rows(rows) == Decoded(rows=2, unreadable={("val", 2): message})
+
+
+def test_another_size_is_refused_where_none_was_asked_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((9, 1, 3, 4), np.uint8))
+    message = "train row 0: 4x3 pixels where the first image has 3x4; pass --data.image_size"
     with pytest.raises(UserError, match=message):
-        decode_rows(tmp_path / "images.npy", 7, [encoded(GREY), image], resize=False)
+        decode_rows(rows_of(tmp_path / "images.npy", 7, encoded(GREY.T.copy())))
 
 
 def test_a_refused_file_is_closed(tmp_path: Path) -> None:

@@ -45,14 +45,31 @@ def test_a_image_is_resized_to_height_and_width(tmp_path: Path) -> None:
     assert images[0, 0, 3].tolist() == [0, 0]
 
 
+def test_one_file_is_read_as_a_folder_of_one(tmp_path: Path) -> None:
+    Image.new("L", (3, 2), 9).save(tmp_path / "a.png")
+    paths, images = read_images(tmp_path / "a.png", (1, 2, 3))
+    assert paths == [tmp_path / "a.png"]
+    assert images.flatten().tolist() == [9] * 6
+
+
+def test_every_file_that_cannot_be_read_is_listed(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    message = r"a\.png: not an image that can be read\n  .+b\.png: not an image"
+    with pytest.raises(UserError, match=message):
+        read_images(tmp_path, (1, 2, 3))
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"data.images: there is no folder {tmp_path}/nothing"):
+    with pytest.raises(
+        UserError, match=f"data.images: there is no file or folder {tmp_path}/nothing"
+    ):
         read_images(tmp_path / "nothing", (1, 8, 8))
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=f"data.images: no images in {tmp_path} "):
+    with pytest.raises(UserError, match=f"data.images: no images in {tmp_path}"):
         read_images(tmp_path, (1, 8, 8))
 
 

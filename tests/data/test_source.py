@@ -17,7 +17,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from twinloop.data import cache, source
+from twinloop.data import cache, hub
 from twinloop.data.source import cache_folder, find_source, source_for_make
 from twinloop.errors import UserError
 
@@ -100,7 +100,11 @@ def test_a_folder_whose_name_would_match_others_is_refused(name: str, tmp_path: 
     write_hub_layout(tmp_path / "pets1")
     message = re.escape(f"data.source: {tmp_path / name} has one of * ? [ in it")
     with pytest.raises(UserError, match=message):
-        find_source(str(tmp_path / name))
+        cache.load(find_source(str(tmp_path / name)), tmp_path / "cache")
+    write_class_folders(tmp_path / name / "images")
+    (tmp_path / name / "data").rename(tmp_path / "data")
+    data = cache.load(find_source(str(tmp_path / name)), tmp_path / "cache")
+    assert len(data.train) == 6
 
 
 def test_what_the_library_logs_of_a_broken_file_is_not_shown_beside_the_error(
@@ -196,8 +200,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, reply: Any) -> None:
 
 
 def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert source.HUB_SECONDS == 3
-    monkeypatch.setattr(source, "HUB_SECONDS", 0.1)
+    assert hub.HUB_SECONDS == 3
+    monkeypatch.setattr(hub, "HUB_SECONDS", 0.1)
     answer(monkeypatch, lambda *_, **__: time.sleep(5))
     start = time.perf_counter()
     assert source_for_make() == "digits"

@@ -1,5 +1,6 @@
 """The metrics of a task; PCA and the probes of codes, against NumPy's own linear algebra."""
 
+import dataclasses
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -131,6 +132,17 @@ def test_only_the_first_batches_count_where_there_is_a_limit(
     with torch.no_grad():
         right = task(images).argmax(1) == digits.data.test.labels[: 64 * batches]
     assert found["accuracy"] == pytest.approx(right.float().mean().item())
+
+
+def test_without_labels_a_classifier_is_not_measured(
+    task: Classification, digits: ImageDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = Split(digits.data.test.images, torch.full_like(digits.data.test.labels, -1))
+    monkeypatch.setattr(digits, "data", dataclasses.replace(digits.data, test=test))
+    assert evaluate(task, digits, "test") == {}
+    assert evaluate(task, digits, "val")["accuracy"] > 0
+    network = BottleneckAutoencoder(digits.spec.image_shape, 2, widths=(4,))
+    assert list(evaluate_codes(network, digits)) == ["pca_mse"]
 
 
 def test_without_a_batch_there_is_no_metric(task: Classification, digits: ImageDataModule) -> None:

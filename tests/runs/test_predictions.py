@@ -11,7 +11,7 @@ from torch.optim import SGD
 
 from twinloop.data.spec import DataSpec
 from twinloop.models import MLP, BottleneckAutoencoder
-from twinloop.runs.predictions import write_predictions
+from twinloop.runs.predictions import predictions_folder, write_predictions
 from twinloop.tasks import Classification, Reconstruction
 
 ROOT = Path("images")
@@ -86,3 +86,43 @@ def test_an_autoencoder_writes_codes_errors_and_images(channels: int, tmp_path: 
             pixels = np.asarray(image).reshape(8, 8, channels)
         expected = np.rint(output.clamp(0, 1).permute(1, 2, 0).numpy() * 255)
         np.testing.assert_array_equal(pixels, expected)
+
+
+def test_outputs_of_two_images_never_share_a_file(tmp_path: Path) -> None:
+    spec = DataSpec("pets", "", (1, 8, 8), ())
+    task = Reconstruction(
+        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda weights: SGD(weights, 0.1),
+        spec,
+    )
+    images = torch.zeros(3, 1, 8, 8)
+    outputs = torch.arange(3).view(3, 1, 1, 1).expand(3, 1, 8, 8) / 255
+    paths = [ROOT / name for name in ("a.jpg", "a.jpg.png", "a.png")]
+    write_predictions(task, images, outputs, paths, ROOT, tmp_path / "new")
+    found = {}
+    for path in (tmp_path / "new" / "reconstructions").iterdir():
+        with Image.open(path) as image:
+            found[path.name] = image.getpixel((0, 0))
+    assert found == {"a.jpg.png.png": 0, "a.jpg.png": 1, "a.png": 2}
+
+
+def test_a_second_folder_of_the_same_name_has_predictions_of_its_own(tmp_path: Path) -> None:
+    spec = DataSpec("pets", "", (1, 8, 8), ("cat", "dog"))
+    task = Classification(MLP, lambda weights: SGD(weights, 0.1), spec)
+    run = tmp_path / "run"
+
+    def predict(source: Path) -> Path:
+        folder = predictions_folder(run, source)
+        write_predictions(
+            task, torch.rand(1, 1, 8, 8), torch.rand(1, 2), [source / "0.png"], source, folder
+        )
+        return folder
+
+    one, other = tmp_path / "one" / "mine", tmp_path / "other" / "mine"
+    assert predict(one) == run / "predictions" / "mine"
+    (run / "predictions" / "mine" / "old.png").touch()
+    assert predict(other) == run / "predictions" / "mine-1"
+    assert predict(one) == run / "predictions" / "mine"
+    # The folder is replaced as a whole, and nothing else is left.
+    assert not (run / "predictions" / "mine" / "old.png").exists()
+    assert sorted(path.name for path in (run / "predictions").iterdir()) == ["mine", "mine-1"]

@@ -30,7 +30,8 @@ def classifier(digits: ImageDataModule) -> Classification:
     task = Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
     task.last_metrics = {
         "test/class_accuracy": torch.arange(10) / 8,
-        "test/confusion": torch.eye(10).long(),
+        # Test has no image of class 3.
+        "test/confusion": torch.eye(10).long() - torch.eye(10).long()[3].diag(),
     }
     return task
 
@@ -70,6 +71,7 @@ def test_a_classifiers_results(classifier: Classification, digits: ImageDataModu
             "fingerprint": digits.spec.fingerprint,
             "test_split": "16.7% of train, held out",
             "sizes": {"train": 1_372, "val": 125, "test": 300},
+            "notes": [],
         },
         "seed": 42,
         "parameters": 64 * 50 + 50 + 50 * 10 + 10,
@@ -79,7 +81,7 @@ def test_a_classifiers_results(classifier: Classification, digits: ImageDataModu
         "val": {"loss": 0.2},
         "test": {
             "accuracy": 0.75,
-            "class_accuracy": {str(label): label / 8 for label in range(10)},
+            "class_accuracy": {str(n): None if n == 3 else n / 8 for n in range(10)},
         },
         "history": HISTORY,
     }

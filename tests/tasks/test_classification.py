@@ -10,6 +10,8 @@ from torch.optim import SGD
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError
+from twinloop.models import MLP
 from twinloop.tasks import Classification
 
 SPEC = DataSpec("pets", "", (1, 2, 2), ("cat", "dog", "eel", "fox"))
@@ -117,3 +119,9 @@ def test_tta_flip_answers_with_the_mean_over_an_image_and_its_mirror_image() -> 
     assert torch.equal(task(images), (once + flipped) / 2)
     assert not torch.equal(once, flipped)
     assert torch.equal(task.train()(images), once)
+
+
+def test_data_without_labels_is_refused() -> None:
+    message = "a classifier needs labels, and pets has none; put the images into a folder for each"
+    with pytest.raises(UserError, match=message):
+        Classification(MLP, lambda weights: SGD(weights), DataSpec("pets", "", (1, 8, 8), ()))

@@ -12,6 +12,7 @@ from twinloop.cli.experiment import files_of, parse, read_experiment
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
+from twinloop.files import expanded
 from twinloop.runs.folder import latest_run
 from twinloop.tasks import Task
 
@@ -22,6 +23,8 @@ STAND_IN = """
 *  For the real data: make ... DATA=FOLDER, or try again with network. *
 ************************************************************************
 """
+PATHS = ("trainer.default_root_dir", "data.cache_dir", "ckpt_path", "run_folder", "weights")
+"""Settings in which `~` and `$NAME` are written out; `data.source` and `data.images` do so."""
 KEYWORDS = ("last", "best")
 """Checkpoints of the latest run that `--ckpt_path` knows by name."""
 
@@ -121,6 +124,10 @@ class Experiment(LightningCLI):
             UserError: a mistake in a file, or a seed of the data that would not be used.
         """
         self.config = parse(parser, args)
+        for name in PATHS:
+            if self.config.get(name):
+                kind = type(self.config[name])
+                self.config[name] = kind(expanded(str(self.config[name])))
         for file in self.config.config or ():
             data = read_experiment(Path(str(file))).get("data")
             seeds = (None, self.config.seed_everything)

@@ -9,7 +9,7 @@ from twinloop.cli.parser import Experiment
 from twinloop.data.spec import DataSpec
 from twinloop.runs.checkpoint import read_checkpoint, spec_of
 from twinloop.runs.folder import run_of
-from twinloop.runs.predictions import write_predictions
+from twinloop.runs.predictions import predictions_folder, write_predictions
 
 
 def main(args: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(args: list[str]) -> int:
     data = experiment.data
     outputs: Any = trainer.predict(experiment.task, datamodule=data)
     assert data.images is not None
-    folder = run_of(path) / "predictions" / data.images.resolve().name
+    folder = predictions_folder(run_of(path), data.images)
     images = data.predict_images.float() / 255
     predicted = torch.cat([part.float() for part in outputs])
     write_predictions(experiment.task, images, predicted, data.paths, data.images, folder)

@@ -2,55 +2,68 @@
 
 import glob
 import hashlib
-import itertools
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from torch import Tensor
 
+from twinloop.data import pool
+from twinloop.data.columns import (
+    UNLABELLED,
+    Labels,
+    image_column_of,
+    label_column_of,
+    read_labels,
+)
 from twinloop.data.decode import (
-    GREY_MODES,
+    ColourError,
+    Decoded,
     Encoded,
-    decode_rows,
-    end_with_parent,
+    Rows,
+    height_and_width,
+    is_grey,
     open_image,
 )
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
+from twinloop.data.split import stratified
 from twinloop.errors import UserError, escape_unprintable
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Dataset
 
-Labels = NDArray[np.int64]
-Rows = tuple[Path, int, list[Encoded | None], bool]
-"""The arguments of `decode_rows`."""
-
-FORMAT = 1
+FORMAT = 2
 """Part of every cache key: raise it when the files below change their form."""
-ROWS_PER_TASK = 2_000
-TEST_SPLITS = ("test", "validation", "valid", "val")
 HELD_OUT = 1 / 6
 """The share of train that becomes test where a data set has no official split of its own."""
+SPLITS = ("test",), ("validation", "valid", "val", "dev")
+"""Names of the test and of the validation split; the latter is test where there is no other."""
+LISTED = 50
+"""How many images that cannot be read an error lists."""
 
 
-UNGUARDED = 'a script of yours has to do its work under `if __name__ == "__main__":`'
+class Reading(NamedTuple):
+    """How the images and labels of a data set are read: options of `ImageDataModule`."""
+
+    image_size: tuple[int, int] | None = None
+    channels: int | None = None
+    background: str = "white"
+    image_column: str | None = None
+    label_column: str | None = None
+    skip_unreadable: bool = False
+
+
+DEFAULT = Reading()
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its images have labels."""
+        return bool((self.labels != UNLABELLED).all())
 
     def to(self, device: torch.device) -> "Split":
         """The same on `device`."""
@@ -76,40 +94,37 @@ class DecodedData:
     train: Split
     test: Split
     test_split: str
+    val_rows: int = 0
+    """How many rows at the end of train are a validation split of the data set's own."""
+    notes: tuple[str, ...] = ()
+    """What a user should know: images that were left out, labels that there are not."""
 
 
-def load(
-    source: Source,
-    cache: Path,
-    *,
-    image_size: tuple[int, int] | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-) -> DecodedData:
+def load(source: Source, cache: Path, reading: Reading = DEFAULT) -> DecodedData:
     """Map the decoded form of `source`, decoding it first where the cache does not have it.
 
     Any number of processes may call this at once: one decodes, the others wait. A process that
     is killed while it decodes leaves nothing under the final name.
 
     Raises:
-        UserError: columns that cannot be told apart, an empty split, a label out of its range, a
-            image that cannot be decoded, images of different sizes without `image_size`, a
+        UserError: columns that cannot be told apart, an empty split, a label that train has not,
+            images that cannot be decoded, images of different sizes without `image_size`, a
             cache that cannot be written to, a process that ended while it decoded, or a script
             without its guard.
     """
-    wanted = [FORMAT, source.key, image_size, image_column, label_column]
+    wanted = [FORMAT, source.key, *reading]
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     folder = cache / f"{source.name}-{key}"
     if not folder.is_dir():
         # A script without its guard is run again by each process that it has start to decode,
         # and would wait there for the lock of the one that waits for it.
         if _runs_again():
-            raise UserError(UNGUARDED)
+            raise UserError(pool.UNGUARDED)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not folder.is_dir():
-                    _build(folder, source, image_size, image_column, label_column)
+                    _build(folder, source, reading)
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"data.cache_dir: cannot write to {cache}: {reason}") from error
@@ -124,9 +139,8 @@ def _runs_again() -> bool:
 
 def _map(folder: Path) -> DecodedData:
     facts = json.loads((folder / "spec.json").read_text())
-    test_split = facts.pop("test_split")
-    facts["image_shape"] = tuple(facts["image_shape"])
-    facts["class_names"] = tuple(facts["class_names"])
+    name, fingerprint, shape, class_names = facts["spec"]
+    spec = DataSpec(name, fingerprint, tuple(shape), tuple(class_names))
 
     def split(name: str) -> Split:
         # "c" is copy on write: torch takes only arrays that may be written to
@@ -134,50 +148,43 @@ def _map(folder: Path) -> DecodedData:
         labels = np.load(folder / f"{name}-labels.npy", mmap_mode="c")
         return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
-    return DecodedData(DataSpec(**facts), split("train"), split("test"), test_split)
+    notes = tuple(facts["notes"])
+    return DecodedData(
+        spec, split("train"), split("test"), facts["test_split"], facts["val_rows"], notes
+    )
 
 
-def _build(
-    folder: Path,
-    source: Source,
-    image_size: tuple[int, int] | None,
-    image_column: str | None,
-    label_column: str | None,
-) -> None:
+class _Part(NamedTuple):
+    """A split of the data set, and from which row on it stands in which array."""
+
+    split: str
+    rows: "Dataset"
+    array: str
+    first: int
+
+
+def _build(folder: Path, source: Source, reading: Reading) -> None:
     """Decode into a temporary folder beside `folder`, then rename it: all of it or nothing."""
     for left_over in folder.parent.glob(f"{glob.escape(folder.name)}.part-*"):
         shutil.rmtree(left_over)  # its process was killed; the lock is ours
-    splits = source.read()
-    rows = {"train": _split(splits, ("train",), source.name)}
-    test_split = next((name for name in TEST_SPLITS if name in splits), None)
-    if test_split:
-        rows["test"] = _split(splits, (test_split,), source.name)
-    image_column, label_column = _columns(rows["train"].features, image_column, label_column)
-
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-    part.chmod(0o777 & ~_umask())
+    splits, notes = source.read()
+    parts = _parts(splits, source.name)
+    place = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+    place.chmod(0o777 & ~_umask())
     try:
-        labels = {name: _labels(split, name, label_column) for name, split in rows.items()}
-        classes = _class_names(rows["train"], label_column, labels)
-        for name, found in labels.items():
-            _check_labels(found, len(classes), name, label_column)
-        shape = _decode(part, rows, image_column, image_size)
-        if not test_split:
-            test_split = f"{HELD_OUT:.1%} of train, held out"
-            labels = _hold_out(part, labels["train"])
-        for name, found in labels.items():
-            np.save(part / f"{name}-labels.npy", found)
+        facts = _write(place, parts, reading)
+        facts["notes"] = [*notes, *facts["notes"]]
         # Names are shown in terminals, tables and pages, a line each.
-        shown = tuple(escape_unprintable(name) for name in classes)
-        spec = DataSpec(escape_unprintable(source.name), _fingerprint(part), shape, shown)
-        facts = spec._asdict() | {"test_split": test_split}
-        (part / "spec.json").write_text(json.dumps(facts, indent=2))
-        for file in part.iterdir():
+        shown = [escape_unprintable(name) for name in facts.pop("classes")]
+        name = escape_unprintable(source.name)
+        facts["spec"] = [name, _fingerprint(place), facts.pop("shape"), shown]
+        (place / "spec.json").write_text(json.dumps(facts, indent=2))
+        for file in place.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        part.rename(folder)
+        place.rename(folder)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         raise
 
 
@@ -187,94 +194,169 @@ def _umask() -> int:
     return mask
 
 
-def _split(splits: "dict[str, Dataset]", names: tuple[str, ...], source: str) -> "Dataset":
-    for name in names:
-        if name in splits:
-            if len(splits[name]) == 0:
-                raise UserError(f"data.source: the split {name!r} of {source} is empty")
-            return splits[name]
-    raise UserError(f"data.source: {source} has no split {names[0]!r}, only {list(splits)}")
+def _parts(splits: "dict[str, Dataset]", source: str) -> list[_Part]:
+    """Train, validation where there is a test split too, and test.
+
+    Validation stands behind train in the same array: a row is either, as where it is held out.
+    """
+    test, val = (next((name for name in names if name in splits), None) for names in SPLITS)
+    test, val = (test, val) if test else (val, None)
+    for name in ("train", val, test):
+        if name and name not in splits:
+            raise UserError(f"data.source: {source} has no split {name!r}, only {list(splits)}")
+        if name and len(splits[name]) == 0:
+            raise UserError(f"data.source: the split {name!r} of {source} is empty")
+    train = splits["train"]
+    parts = [_Part("train", train, "train", 0)]
+    if val:
+        parts.append(_Part(val, splits[val], "train", len(train)))
+    if test:
+        parts.append(_Part(test, splits[test], "test", 0))
+    return parts
 
 
-def _columns(
-    features: "Features", image_column: str | None, label_column: str | None
-) -> tuple[str, str]:
-    """Find the columns of images and of labels by the types of the features."""
-    from datasets import ClassLabel, Image, Value
+def _write(place: Path, parts: list[_Part], reading: Reading) -> dict[str, Any]:
+    """Write the arrays of images and labels to `place`, and return the facts of `_map`."""
+    rows = {part.split: part.rows for part in parts}
+    features = rows["train"].features
+    image_column = image_column_of(features, reading.image_column)
+    label_column = label_column_of(features, reading.label_column)
+    if label_column:
+        found, classes = read_labels(rows, label_column)
+    else:
+        found = {name: np.full(len(split), UNLABELLED, np.int64) for name, split in rows.items()}
+        classes = ()
+    labels = {
+        array: np.concatenate([found[part.split] for part in parts if part.array == array])
+        for array in dict.fromkeys(part.array for part in parts)
+    }
+    done, shape = _decode(place, parts, image_column, reading)
+    notes = _notes(done, label_column, list(features), labels)
+    val_rows = sum(len(part.rows) for part in parts if part.array == "train" and part.first)
+    if done.unreadable:
+        val_rows -= sum(
+            part.first > 0 and split == part.split for split, _ in done.unreadable for part in parts
+        )
+        labels = _leave_out(place, parts, labels, set(done.unreadable))
+    last = parts[-1]
+    test_split = last.split
+    if last.array != "test":
+        test_split = f"{HELD_OUT:.1%} of train, held out"
+        labels = _hold_out(place, labels["train"])
+    for name, array in labels.items():
+        np.save(place / f"{name}-labels.npy", array)
+    return {
+        "shape": shape,
+        "classes": classes,
+        "test_split": test_split,
+        "val_rows": val_rows,
+        "notes": notes,
+    }
 
-    images = [name for name, kind in features.items() if isinstance(kind, Image)]
-    classes = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
-    numbers = [
-        name
-        for name, kind in features.items()
-        if isinstance(kind, Value) and kind.dtype.startswith(("int", "uint"))
+
+def _notes(
+    done: Decoded, label_column: str | None, columns: list[str], labels: dict[str, Labels]
+) -> list[str]:
+    """What a user should know of how the images and labels were read."""
+    notes = []
+    if not label_column:
+        notes.append(f"no labels: no column of labels among {columns}")
+    if label_column and (labels.get("test", np.zeros(1)) == UNLABELLED).all():
+        notes.append("test has no labels: no metrics on it that need them")
+    if done.animated:
+        first = min(done.animated)
+        notes.append(f"of {len(done.animated):,} animations the first frame is read ({first})")
+    if done.unreadable:
+        reasons = "; ".join(_reasons(done))
+        notes.append(f"{len(done.unreadable):,} images that cannot be read left out: {reasons}")
+    return notes
+
+
+def _reasons(done: Decoded) -> list[str]:
+    return [done.unreadable[key] for key in sorted(done.unreadable)]
+
+
+def _decode(
+    place: Path, parts: list[_Part], column: str, reading: Reading
+) -> tuple[Decoded, tuple[int, int, int]]:
+    """Decode all parts into `<array>-images.npy`; return channels, height and width too.
+
+    Where the first image is grey and a later one is not, all are decoded again in colour.
+    """
+    from datasets import Image
+
+    encoded = [
+        part._replace(
+            rows=part.rows.select_columns([column]).cast_column(column, Image(decode=False))
+        )
+        for part in parts
     ]
-    if image_column is not None:
-        images = _asked(image_column, images, "image", features)
-    if label_column is not None:
-        classes = _asked(label_column, classes + numbers, "label", features)
-    return (
-        _only(images, "image", list(features)),
-        _only(classes or numbers, "label", list(features)),
-    )
+    channels, height, width = _shape(encoded[0], column, reading)
+    total = sum(len(part.rows) for part in parts)
+    try:
+        _allocate(place, parts, (channels, height, width))
+        done = pool.decode_all(_tasks(place, encoded, column, reading), total)
+    except ColourError:
+        channels = 3
+        _allocate(place, parts, (channels, height, width))
+        done = pool.decode_all(_tasks(place, encoded, column, reading), total)
+    if done.unreadable and not reading.skip_unreadable:
+        reasons = _reasons(done)
+        advice = "pass --data.skip_unreadable true to go without"
+        if len(reasons) == 1:
+            raise UserError(f"{reasons[0]}; {advice}")
+        more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
+        lines = "\n  ".join([*reasons[:LISTED], *more])
+        raise UserError(f"{len(reasons)} images cannot be read; {advice}\n  {lines}")
+    return done, (channels, height, width)
 
 
-def _asked(column: str, fitting: list[str], what: str, features: "Features") -> list[str]:
-    option = f"data.{what}_column"
-    if column not in features:
-        raise UserError(f"{option}: there is no column {column!r}, only {list(features)}")
-    if column not in fitting:
-        raise UserError(f"{option}: {column!r} is no {what} column but {features[column]}")
-    return [column]
+def _shape(train: _Part, column: str, reading: Reading) -> tuple[int, int, int]:
+    """Channels, height and width of the first image that can be read."""
+    reasons = []
+    for row in range(len(train.rows)):
+        encoded = _encoded(train.rows[row][column])
+        try:
+            if encoded is None:
+                raise UserError("has no image")
+            with open_image(encoded) as image:
+                channels = reading.channels or (1 if is_grey(image) else 3)
+                height, width = reading.image_size or height_and_width(image)
+                return channels, height, width
+        except UserError as error:
+            where = f"{encoded}: " if isinstance(encoded, str) else ""
+            reasons.append(f"train row {row}: {where}{error}")
+    raise UserError(f"{reasons[0]}; none of the {len(reasons):,} images of train can be read")
 
 
-def _only(found: list[str], what: str, columns: list[str]) -> str:
-    if not found:
-        raise UserError(f"data.source: the data set has no {what} column among {columns}")
-    if len(found) > 1:
-        raise UserError(
-            f"data.source: which of the columns {found} is it? pass --data.{what}_column"
-        )
-    return found[0]
+def _allocate(place: Path, parts: list[_Part], shape: tuple[int, int, int]) -> None:
+    for array in dict.fromkeys(part.array for part in parts):
+        path = place / f"{array}-images.npy"
+        rows = sum(len(part.rows) for part in parts if part.array == array)
+        np.lib.format.open_memmap(path, "w+", np.uint8, (rows, *shape))
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            with path.open("r+b") as file:
+                # Take the room now: on a full disk, writing to a mapped hole would be fatal.
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _labels(split: "Dataset", name: str, column: str) -> Labels:
-    # Without the other columns, or each row's image would be decoded here for nothing.
-    values = split.select_columns([column]).with_format("numpy")[:][column]
-    missing = np.flatnonzero(~np.isfinite(values.astype(np.float64)))
-    if len(missing):
-        raise UserError(f"{name} row {missing[0]}: column {column!r} has no label")
-    labels: Labels = values.astype(np.int64)
-    return labels
-
-
-def _class_names(train: "Dataset", column: str, labels: dict[str, Labels]) -> tuple[str, ...]:
-    names = getattr(train.features[column], "names", None)
-    if names is not None:
-        return tuple(names)
-    classes = int(labels["train"].max()) + 1
-    if classes > len(train):
-        raise UserError(
-            f"train row {labels['train'].argmax()}: column {column!r} is {classes - 1}, which is "
-            f"no class among {len(train)} images; pass --data.label_column"
-        )
-    return tuple(str(label) for label in range(classes))
-
-
-def _check_labels(labels: Labels, classes: int, split: str, column: str) -> None:
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        raise UserError(
-            f"{split} row {wrong[0]}: column {column!r} is {labels[wrong[0]]}, outside "
-            f"0 to {classes - 1} ({len(wrong)} such rows); mend or remove them"
-        )
-
-
-def _images(split: "Dataset", column: str) -> Iterator[tuple[int, list[Encoded | None]]]:
-    """The encoded images of `split`, `ROWS_PER_TASK` at a time, with their first row."""
-    for first in range(0, len(split), ROWS_PER_TASK):
-        rows = split[first : first + ROWS_PER_TASK][column]
-        yield first, [_encoded(row) for row in rows]
+def _tasks(place: Path, parts: list[_Part], column: str, reading: Reading) -> Iterator[Rows]:
+    """The encoded images of all parts, `pool.ROWS_PER_TASK` at a time."""
+    for part in parts:
+        for row in range(0, len(part.rows), pool.ROWS_PER_TASK):
+            images = [
+                _encoded(found) for found in part.rows[row : row + pool.ROWS_PER_TASK][column]
+            ]
+            yield Rows(
+                place / f"{part.array}-images.npy",
+                part.first + row,
+                images,
+                split=part.split,
+                split_row=row,
+                resize=reading.image_size is not None,
+                background=reading.background,
+                convert=reading.channels is not None,
+            )
 
 
 def _encoded(row: dict[str, Any] | None) -> Encoded | None:
@@ -284,122 +366,41 @@ def _encoded(row: dict[str, Any] | None) -> Encoded | None:
     return encoded
 
 
-def _decode(
-    part: Path, splits: "dict[str, Dataset]", column: str, image_size: tuple[int, int] | None
-) -> tuple[int, int, int]:
-    """Decode every split into `<split>-images.npy`; return channels, height and width."""
-    from datasets import Image
-    from rich.progress import Progress
-
-    encoded = {
-        name: split.select_columns([column]).cast_column(column, Image(decode=False))
-        for name, split in splits.items()
-    }
-    first = _encoded(encoded["train"][0][column])
-    try:
-        if first is None:
-            raise UserError("has no image")
-        with open_image(first) as image:
-            channels = 1 if image.mode in GREY_MODES else 3
-            height, width = image_size or (image.height, image.width)
-    except UserError as error:
-        where = f"{first}: " if isinstance(first, str) else ""
-        raise UserError(f"train row 0: {where}{error}") from error
-
-    total = sum(map(len, encoded.values()))
-    for name, split in encoded.items():
-        path = part / f"{name}-images.npy"
-        np.lib.format.open_memmap(path, "w+", np.uint8, (len(split), channels, height, width))
-        if hasattr(os, "posix_fallocate"):  # macOS has none
-            with path.open("r+b") as file:
-                # Take the room now: on a full disk, writing to a mapped hole would be fatal.
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    tasks = (
-        (part / f"{name}-images.npy", start, images, image_size is not None)
-        for name, split in encoded.items()
-        for start, images in _images(split, column)
-    )
-    # Where the output is no terminal, all that a bar leaves is an empty line.
-    bars = Progress(transient=True, disable=not sys.stdout.isatty())
-    with bars as progress, closing(_decoded(tasks, total)) as decoded:
-        bar = progress.add_task(f"decoding {total:,} images", total=total)
-        for rows in decoded:
-            progress.advance(bar, rows)
-    return channels, height, width
+def _leave_out(
+    place: Path, parts: list[_Part], labels: dict[str, Labels], rows: set[tuple[str, int]]
+) -> dict[str, Labels]:
+    """Remove rows, given by split and row, from the arrays; return the labels without them."""
+    kept = {}
+    for array, found in labels.items():
+        keep = np.ones(len(found), bool)
+        for part in parts:
+            if part.array == array:
+                keep[[part.first + row for split, row in rows if split == part.split]] = False
+        if not keep.any():
+            raise UserError(f"data.source: no image of {array} can be read")
+        images = np.load(place / f"{array}-images.npy", mmap_mode="r")
+        np.save(place / "kept.npy", images[keep])
+        (place / "kept.npy").rename(place / f"{array}-images.npy")
+        kept[array] = found[keep]
+    return kept
 
 
-def _decoded(tasks: Iterable[Rows], images: int) -> Generator[int]:
-    """Run `decode_rows` on the tasks, and give the number of rows of each that is done.
-
-    A few images are decoded here, before a process would start; others by as many processes as
-    there are cores. These end at once where this one is stopped or killed.
-    """
-    processes = min(os.cpu_count() or 1, -(-images // ROWS_PER_TASK))
-    if processes == 1:
-        yield from itertools.starmap(decode_rows, tasks)
-        return
-    # fork would copy the locks of torch's threads; spawned processes import only data.decode
-    context = _Spawn()
-    with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
-        try:
-            futures = [_submit(pool, task) for task in tasks]
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"a process that decodes has ended early: {UNGUARDED}; if it does, the process "
-                "was killed, for want of memory perhaps"
-            ) from error
-        except BaseException:
-            context.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-class _Spawn(SpawnContext):
-    """Knows the processes that it has made: a pool does not tell which are its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[SpawnProcess] = []
-
-    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
-        self.made.append(SpawnProcess(*args, **kwargs))
-        return self.made[-1]
-
-    def terminate(self) -> None:
-        for process in self.made:
-            if process.is_alive():
-                process.terminate()
-
-
-def _submit(pool: ProcessPoolExecutor, task: Rows) -> Future[int]:
-    """Submit a task; a process that this starts never sees Ctrl-C, which is for its parent."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        return pool.submit(decode_rows, *task)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _hold_out(part: Path, labels: Labels) -> dict[str, Labels]:
+def _hold_out(place: Path, labels: Labels) -> dict[str, Labels]:
     """Split the decoded train images into train and test, stratified, the same for any seed."""
-    from twinloop.data.split import stratified
-
     size = max(1, round(len(labels) * HELD_OUT))
     if size == len(labels):
         raise UserError("data.source: the split 'train' has only 1 image, too few to train on")
-    train, test = stratified(torch.from_numpy(labels), size, seed=0)
-    images = np.load(part / "train-images.npy")
-    np.save(part / "train-images.npy", images[train.numpy()])
-    np.save(part / "test-images.npy", images[test.numpy()])
-    return {"train": labels[train.numpy()], "test": labels[test.numpy()]}
+    train, test = (rows.numpy() for rows in stratified(torch.from_numpy(labels), size, seed=0))
+    images = np.load(place / "train-images.npy")
+    np.save(place / "train-images.npy", images[train])
+    np.save(place / "test-images.npy", images[test])
+    return {"train": labels[train], "test": labels[test]}
 
 
-def _fingerprint(part: Path) -> str:
+def _fingerprint(place: Path) -> str:
     digest = hashlib.sha256()
     for name in ("train-images", "train-labels", "test-images", "test-labels"):
-        array = np.load(part / f"{name}.npy", mmap_mode="r")
+        array = np.load(place / f"{name}.npy", mmap_mode="r")
         digest.update(f"{name}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

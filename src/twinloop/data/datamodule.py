@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from PIL import ImageColor
 from torch import Tensor
 
 from twinloop.data import cache
@@ -16,7 +17,9 @@ from twinloop.data.images import read_images
 from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
 from twinloop.data.spec import DataSpec
 from twinloop.data.split import stratified
-from twinloop.errors import UserError
+from twinloop.errors import UserError, escape_unprintable
+from twinloop.files import expanded
+from twinloop.processes import is_first
 
 
 class ImageDataModule(LightningDataModule):
@@ -26,17 +29,23 @@ class ImageDataModule(LightningDataModule):
         source: A Hub id, a folder in Hub layout, a folder with one folder of images for each
             class, or 'digits' (needs no network). 'auto' is make's default: Fashion-MNIST from
             the Hub or its cache, and digits where neither answers.
+        name: Which configuration of the data set, where it has several.
         batch_size: Images in a batch; the last batch of an epoch may have fewer.
         val_size: How much of train is validation: a share below 1, otherwise a number of
-            images. 1/12 of Fashion-MNIST's 60,000 is 5,000.
+            images. 1/12 of Fashion-MNIST's 60,000 is 5,000. A validation split beside a test
+            split is validation, whatever its size.
         image_size: Resize every image to this height and width.
+        channels: 1 makes every image grey, 3 every image RGB; unset, images are RGB if one is.
+        background: The color that transparent images are put on, `white` or `#808080` say.
+        skip_unreadable: Leave out images that cannot be read, and say which; unset, all of them
+            are listed in an error.
         augmentation: Random changes of the training images.
         seed: Fixes the validation split, and with the epoch the order and the augmentation.
         image_column: Which column holds the images, where there are several.
         label_column: Which column holds the labels, where there are several.
         revision: A commit, tag or branch of the data set on the Hub.
         cache_dir: Where decoded images are kept; $TWINLOOP_CACHE or ~/.cache/twinloop if unset.
-        images: A folder of images of your own, for predict.
+        images: An image of your own, or a folder of them, for predict.
 
     Raises:
         UserError: a size that cannot be, or data that cannot be read.
@@ -46,9 +55,13 @@ class ImageDataModule(LightningDataModule):
         self,
         source: str = FASHION_MNIST,
         *,
+        name: str | None = None,
         batch_size: int = 256,
         val_size: float = 1 / 12,
         image_size: tuple[int, int] | None = None,
+        channels: int | None = None,
+        background: str = "white",
+        skip_unreadable: bool = False,
         augmentation: Augmentation | None = None,
         seed: int = 42,
         image_column: str | None = None,
@@ -62,20 +75,30 @@ class ImageDataModule(LightningDataModule):
             raise UserError(f"data.batch_size is {batch_size}; it must be at least 1")
         if not 0 <= val_size < math.inf:
             raise UserError(f"data.val_size is {val_size}; it must be 0 or more")
+        if channels not in (None, 1, 3):
+            raise UserError(f"data.channels is {channels}; it must be 1 (grey) or 3 (RGB)")
+        try:
+            ImageColor.getrgb(background)
+        except ValueError as error:
+            raise UserError(
+                f"data.background is {background!r}; it must be a color such as white or #808080"
+            ) from error
         if image_size is not None and min(image_size) < 1:
             raise UserError(f"data.image_size is {image_size}; both sides must be at least 1")
         self.source = source_for_make() if source == "auto" else source
         self.is_stand_in = source == "auto" and self.source == "digits"
         self.batch_size = batch_size
         self.val_size = val_size
-        self.image_size = image_size
+        self.name = name
+        self.reading = cache.Reading(
+            image_size and (image_size[0], image_size[1]),
+            *(channels, background, image_column, label_column, skip_unreadable),
+        )
         self.augmentation = augmentation
         self.seed = seed
-        self.image_column = image_column
-        self.label_column = label_column
         self.revision = revision
         self.cache_dir = cache_dir
-        self.images = images
+        self.images = expanded(images) if images else None
         self.device = torch.device("cpu")
         self._train: Batches | None = None
         self._resumed: dict[str, int] | None = None
@@ -84,13 +107,12 @@ class ImageDataModule(LightningDataModule):
     @cached_property
     def data(self) -> cache.DecodedData:
         """The decoded data set, mapped; the first use anywhere decodes it."""
-        return cache.load(
-            find_source(self.source, self.revision),
-            cache_folder(self.cache_dir),
-            image_size=self.image_size,
-            image_column=self.image_column,
-            label_column=self.label_column,
-        )
+        source = find_source(self.source, self.revision, self.name)
+        data = cache.load(source, cache_folder(self.cache_dir), self.reading)
+        if is_first():
+            for note in data.notes:
+                print(f"{data.spec.name}: {escape_unprintable(note)}", flush=True)
+        return data
 
     @cached_property
     def spec(self) -> DataSpec:
@@ -103,7 +125,10 @@ class ImageDataModule(LightningDataModule):
     @cached_property
     def rows(self) -> dict[str, Tensor]:
         """The row numbers of train and val, both in the official train split, and of test."""
-        train = self.data.train
+        train, own = self.data.train, self.data.val_rows
+        if own:
+            rows, test = torch.arange(len(train)), torch.arange(len(self.data.test))
+            return {"train": rows[:-own], "val": rows[-own:], "test": test}
         size = self.val_size if self.val_size >= 1 else len(train) * self.val_size
         if round(size) >= len(train):
             raise UserError(
@@ -179,10 +204,12 @@ class ImageDataModule(LightningDataModule):
         return Batches(self.split("test"), self.rows["test"], self.batch_size)
 
     def predict_dataloader(self) -> Batches:
-        """The images of the folder `images`, in the order of `self.paths`, all labelled 0."""
+        """The images at `images`, in the order of `self.paths`, all labelled 0."""
         if self.images is None:
             raise UserError("data.images is not set; pass --data.images FOLDER with your images")
-        self.paths, self.predict_images = read_images(self.images, self.spec.image_shape)
+        self.paths, self.predict_images = read_images(
+            self.images, self.spec.image_shape, self.reading.background
+        )
         labels = torch.zeros(len(self.predict_images), dtype=torch.int64)
         return Batches(
             cache.Split(self.predict_images, labels), torch.arange(len(labels)), self.batch_size

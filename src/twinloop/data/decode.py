@@ -4,21 +4,25 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from twinloop.errors import UserError
 
 MAX_PIXELS = 50_000_000
 """An image with more is refused before it is decoded; it would take over 150 MB."""
 
-GREY_MODES = ("1", "L", "LA")
-COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
+GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B")
+COLOUR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr")
+PALETTE_MODES = ("P", "PA")
+
+EXIF = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+"""What a file may say its orientation in; Pillow turns TIFF files by itself."""
 
 # A truncated file is an error here, never an image that is grey from some row on.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -46,7 +50,7 @@ def open_image(encoded: Encoded) -> Image.Image:
     wrong = None
     if width * height > MAX_PIXELS:
         wrong = f"{width}x{height} is over the limit of {MAX_PIXELS:,} pixels; make it smaller"
-    elif image.mode not in GREY_MODES + COLOUR_MODES:
+    elif image.mode not in GREY_MODES + COLOUR_MODES + PALETTE_MODES:
         wrong = f"pixels of mode {image.mode} do not fit 8 bits; convert it to grey or RGB"
     if wrong:
         image.close()
@@ -54,66 +58,153 @@ def open_image(encoded: Encoded) -> Image.Image:
     return image
 
 
+def is_grey(image: Image.Image) -> bool:
+    """Whether an image can have no colour: by its mode, or by the colours of its palette."""
+    if image.mode not in PALETTE_MODES:
+        return image.mode in GREY_MODES
+    palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
+
+
+def height_and_width(image: Image.Image) -> tuple[int, int]:
+    """The size of an image that has only been opened, once it is turned upright."""
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    width, height = image.size[::-1] if turned else image.size
+    return height, width
+
+
 def decode_image(
-    encoded: Encoded, channels: int, size: tuple[int, int] | None = None
+    encoded: Encoded,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    background: str = "white",
 ) -> NDArray[np.uint8]:
-    """Decode one image to `[channels, height, width]`, resized to `size` where it is given.
+    """Decode one image: see `to_array`.
 
     Raises:
-        UserError: see `open_image`; also an image that is cut off, or in colour where
-            `channels` is 1.
+        UserError: see `open_image`; also an image that is cut off.
     """
     with open_image(encoded) as image:
-        if channels == 1 and image.mode in COLOUR_MODES:
-            raise UserError(f"is in colour ({image.mode}) where the first image is grey")
-        return to_array(image, channels, size)
+        return to_array(image, channels, size, background)
 
 
 def to_array(
-    image: Image.Image, channels: int, size: tuple[int, int] | None = None
+    image: Image.Image,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    background: str = "white",
 ) -> NDArray[np.uint8]:
-    """Convert an image to `[channels, height, width]`, colour to grey where `channels` is 1."""
-    mode = "L" if channels == 1 else "RGB"
+    """Decode an open image to `[channels, height, width]`, resized to `size` where it is given.
+
+    The first frame of an animation is taken, turned upright by its EXIF orientation, and put on
+    `background` where it is transparent. 16 bits are scaled to 8 over their whole range. Colour
+    becomes grey where `channels` is 1 (luma of ITU-R BT.601), and grey is repeated where it is 3.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # as in open_image
         try:
-            if image.mode != mode:
-                image = image.convert(mode)
-            if size is not None and image.size != size[::-1]:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
+            return _to_array(image, channels, size, background)
         except Exception as error:  # as in open_image
             raise UserError(f"cannot be decoded ({error})") from error
+
+
+def _to_array(
+    image: Image.Image, channels: int, size: tuple[int, int] | None, background: str
+) -> NDArray[np.uint8]:
+    mode = "L" if channels == 1 else "RGB"
+    image.load()
+    if EXIF & image.info.keys():
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        wide = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, background)
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    if image.mode != mode:
+        image = image.convert(mode)
+    if size is not None and image.size != size[::-1]:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def decode_rows(path: Path, first_row: int, images: Sequence[Encoded | None], resize: bool) -> int:
-    """Decode `images` into the rows of the uint8 array file at `path` from `first_row` on.
+@dataclass(frozen=True)
+class Rows:
+    """Images of one split that are decoded together, into rows of its array file."""
 
-    `path` is `<split>-images.npy`. Returns the number of rows written.
+    path: Path
+    """The array file, uint8 `[N, channels, height, width]`."""
+    first: int
+    images: list[Encoded | None]
+    split: str
+    split_row: int
+    """The row of `images[0]` in its split, which is at `first` in the array."""
+    resize: bool
+    background: str
+    convert: bool
+    """Whether colour becomes grey where the array has one channel."""
+
+
+@dataclass
+class Decoded:
+    """What became of `rows` rows: the names of animations, and why images cannot be read."""
+
+    rows: int = 0
+    animated: list[str] = field(default_factory=list)
+    unreadable: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Reasons by split and row."""
+
+    def add(self, other: "Decoded") -> None:
+        """Count `other` rows too."""
+        self.rows += other.rows
+        self.animated += other.animated
+        self.unreadable |= other.unreadable
+
+
+class ColourError(Exception):
+    """An image in colour, where all before it were grey."""
+
+
+def decode_rows(rows: Rows) -> Decoded:
+    """Decode images into their rows.
 
     Raises:
-        UserError: the split, the row, and what is wrong with its image.
+        ColourError: an image is in colour, and the array has one channel.
+        UserError: an image of another size than the array, where none is to be resized.
     """
-    split = path.name.removesuffix("-images.npy")
-    array = np.load(path, mmap_mode="r+")
-    _, channels, height, width = array.shape
-    for row, encoded in enumerate(images, start=first_row):
+    array = np.load(rows.path, mmap_mode="r+")
+    _, channels, *size = array.shape
+    done = Decoded(len(rows.images))
+    for number, encoded in enumerate(rows.images):
+        row = rows.split_row + number
+        name = f"{rows.split} row {row}" + (f": {encoded}" if isinstance(encoded, str) else "")
         try:
             if encoded is None:
                 raise UserError("has no image")
-            pixels = decode_image(encoded, channels, (height, width) if resize else None)
+            with open_image(encoded) as image:
+                if channels == 1 and not rows.convert and not is_grey(image):
+                    raise ColourError(name)
+                if getattr(image, "is_animated", False):
+                    done.animated.append(name)
+                pixels = to_array(
+                    image, channels, (size[0], size[1]) if rows.resize else None, rows.background
+                )
         except UserError as error:
-            where = f"{encoded}: " if isinstance(encoded, str) else ""
-            raise UserError(f"{split} row {row}: {where}{error}") from error
-        if pixels.shape[1:] != (height, width):
+            done.unreadable[rows.split, row] = f"{name}: {error}"
+            continue
+        if pixels.shape[1:] != array.shape[2:]:
+            height, width = pixels.shape[1:]
             raise UserError(
-                f"{split} row {row}: {pixels.shape[1]}x{pixels.shape[2]} pixels where the first "
-                f"image has {height}x{width}; pass --data.image_size to resize all to one size"
+                f"{rows.split} row {row}: {height}x{width} pixels where the first image has "
+                f"{size[0]}x{size[1]}; pass --data.image_size to resize all to one size"
             )
-        array[row] = pixels
+        array[rows.first + number] = pixels
     array.flush()
-    return len(images)
+    return done
 
 
 def end_with_parent() -> None:

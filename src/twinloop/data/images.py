@@ -7,27 +7,32 @@ import torch
 from torch import Tensor
 
 from twinloop.data.decode import open_image, to_array
+from twinloop.data.folder import images_below
 from twinloop.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
+def read_images(
+    place: Path, shape: tuple[int, int, int], background: str = "white"
+) -> tuple[list[Path], Tensor]:
+    """Read an image file, or every one below a folder, by name, as uint8 `[N, *shape]`.
 
-def read_images(folder: Path, shape: tuple[int, int, int]) -> tuple[list[Path], Tensor]:
-    """Read every image under `folder`, by name, as uint8 `[N, *shape]`.
+    Files are found, turned upright and put on `background` as those that a model is trained on.
 
     Raises:
-        UserError: no such folder, no image in it, or one that cannot be read.
+        UserError: no such file or folder, no image in it, or images that cannot be read.
     """
-    if not folder.is_dir():
-        raise UserError(f"data.images: there is no folder {folder}")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not place.exists():
+        raise UserError(f"data.images: there is no file or folder {place}")
+    paths = images_below(place) if place.is_dir() else [place]
     if not paths:
-        raise UserError(f"data.images: no images in {folder} ({', '.join(SUFFIXES)})")
-    arrays = []
+        raise UserError(f"data.images: no images in {place}")
+    arrays, wrong = [], []
     for path in paths:
         try:
             with open_image(str(path)) as image:
-                arrays.append(to_array(image, shape[0], shape[1:]))
+                arrays.append(to_array(image, shape[0], shape[1:], background))
         except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+            wrong.append(f"{path}: {error}")
+    if wrong:
+        raise UserError("\n  ".join(wrong))
     return paths, torch.from_numpy(np.stack(arrays))

@@ -3,32 +3,42 @@
 import glob
 import hashlib
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from twinloop.data.folder import (
+    SUFFIXES,
+    files_below,
+    left_out,
+    read_image_folder,
+    split_folders,
+)
+from twinloop.data.hub import hub_folder
 from twinloop.errors import UserError
+from twinloop.files import expanded
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+METADATA = (".csv", ".jsonl", ".parquet")
 FASHION_MNIST = "zalando-datasets/fashion_mnist"
-HUB_SECONDS = 3.0
-"""How long the Hub may take to answer before its cache is asked."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found, not yet read. `key` changes whenever its files change."""
+    """A data set that was found, not yet read. `key` changes whenever its files change.
+
+    `read` gives its splits, and lines that a user should know of them.
+    """
 
     name: str
     key: str
-    read: Callable[[], "DatasetDict"]
+    read: Callable[[], tuple["DatasetDict", list[str]]]
 
 
-def find_source(source: str, revision: str | None = None) -> Source:
+def find_source(source: str, revision: str | None = None, config: str | None = None) -> Source:
     """Find a data set by folder, by Hub id, or as `digits`.
 
     Raises:
@@ -37,118 +47,101 @@ def find_source(source: str, revision: str | None = None) -> Source:
     if source == "digits":
         return _digits()
     # An empty name would be the current folder.
-    if source and Path(source).expanduser().is_dir():
-        return _folder(Path(source).expanduser(), name=Path(source).expanduser().resolve().name)
+    folder = expanded(source)
+    if source and folder.is_dir():
+        return _folder(folder, folder.resolve().name, config)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise UserError(
             f"data.source: there is no folder {source!r}; "
             "pass a folder, a Hub id (owner/name) or 'digits'"
         )
-    return _folder(_hub_folder(source, revision), name=source.rpartition("/")[2])
+    return _folder(hub_folder(source, revision), source.rpartition("/")[2], config)
 
 
 def source_for_make() -> str:
     """Name Fashion-MNIST where the Hub or its cache has it, and `digits` where neither does."""
     try:
-        _hub_folder(FASHION_MNIST, revision=None)
+        hub_folder(FASHION_MNIST, revision=None)
     except UserError:
         return "digits"
     return FASHION_MNIST
 
 
-def _folder(folder: Path, name: str) -> Source:
-    """A folder of parquet, Arrow or CSV files, or of images in one folder for each class."""
-    if glob.has_magic(str(folder.absolute())):
-        raise UserError(
-            f"data.source: {folder.absolute()} has one of * ? [ in it, which the library that "
-            "reads it takes for a pattern of several names; rename the folder"
-        )
-    key = hashlib.sha256()
+def _folder(folder: Path, name: str, config: str | None) -> Source:
+    """A folder of parquet, Arrow or CSV files, or of image files."""
+    key = hashlib.sha256(f"{config}\0".encode())
     try:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in files_below(folder):
             stat = path.stat()
             name_and_state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
             key.update(name_and_state.encode(errors="surrogateescape"))
     except OSError as error:
         raise UserError(f"data.source: cannot read {error.filename}: {error.strerror}") from error
-
-    def read() -> "DatasetDict":
-        import datasets
-
-        datasets.disable_progress_bars()
-        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs, it also raises
-        try:
-            return datasets.load_dataset(str(folder))
-        except Exception as error:
-            cause = error.__cause__ or error
-            reason = " ".join(str(cause).split())
-            raise UserError(f"data.source: cannot read {folder}: {reason}") from error
-
-    return Source(name, key.hexdigest(), read)
+    return Source(name, key.hexdigest(), lambda: _read(folder, config))
 
 
-def _hub_folder(repository: str, revision: str | None) -> Path:
-    """Download a data set's files, or find them in the Hub's cache where the Hub is silent."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    answer: list[str | Exception] = []
-
-    def ask() -> None:
-        try:
-            api = HfApi(library_name="twinloop")
-            info = api.dataset_info(repository, revision=revision, timeout=HUB_SECONDS)
-            answer.append(str(info.sha))
-        except Exception as error:  # handed to the thread that waits
-            answer.append(error)
-
-    # A name server that never answers is bound by no time-out of the client's.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    reply = answer[0] if answer else TimeoutError(f"no answer in {HUB_SECONDS:.0f} s")
-    if isinstance(reply, HfHubHTTPError) and not isinstance(reply, OfflineModeIsEnabled):
-        status = reply.response.status_code
-        if status in (401, 403, 404):
-            raise UserError(
-                f"data.source: the Hub has no public data set {repository!r} "
-                f"(revision {revision or 'main'}); check the name"
-            ) from reply
-    try:
-        folder = snapshot_download(
-            repository,
-            repo_type="dataset",
-            revision=reply if isinstance(reply, str) else revision,
-            local_files_only=not isinstance(reply, str),
+def _read(folder: Path, config: str | None) -> tuple["DatasetDict", list[str]]:
+    """Read a folder by ourselves where it has nothing but images, else by `datasets`."""
+    found = list(files_below(folder))
+    images = [path for path in found if path.suffix.lower() in SUFFIXES]
+    tables = any(path.suffix.lower() in (".parquet", ".arrow") for path in found)
+    listed = any(path.stem == "metadata" and path.suffix in METADATA for path in found)
+    readme = folder / "README.md"
+    described = readme.is_file() and "\nconfigs:" in readme.read_text(errors="replace")
+    if images and not (tables or listed or described or config):
+        return read_image_folder(folder)
+    if glob.has_magic(str(folder.absolute())):
+        raise UserError(
+            f"data.source: {folder.absolute()} has one of * ? [ in it, which the library that "
+            "reads it takes for a pattern of several names; rename the folder"
         )
-    except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"data.source: the Hub does not answer and its cache has no whole {repository!r}; "
-            "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits "
-            "to try things out with no network"
-        ) from error
-    except HFValidationError as error:
-        raise UserError(
-            f"data.source: {repository!r} is neither a folder nor a Hub id (owner/name)"
-        ) from error
-    except Exception as error:  # whatever a broken connection raises
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"data.source: the download of {repository!r} broke off: {reason}; "
-            "try again: what has arrived is kept; or pass --data.source FOLDER"
-        ) from error
-    return Path(folder)
+    if listed and not (tables or described or config):
+        files = {split: f"{place}/**" for split, place in split_folders(folder).items()}
+        splits = _load(folder, "imagefolder", data_files=files)
+    else:
+        splits = _load(folder, str(folder), name=config)
+    return splits, left_out(folder, _paths(splits)) if images else []
+
+
+def _load(folder: Path, *args: Any, **options: Any) -> "DatasetDict":
+    """What `datasets.load_dataset` makes of `folder`, or why it cannot."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs, it also raises
+    try:
+        return datasets.load_dataset(*args, **options)
+    except Exception as error:
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())
+        cache = datasets.config.HF_CACHE_HOME
+        if isinstance(cause, OSError) and str(cause.filename).startswith(str(cache)):
+            raise UserError(
+                f"HF_HOME: cannot write to {cache}: {cause.strerror}; set it to another folder"
+            ) from error
+        if "Config name is missing" in reason:
+            reason += "; pass --data.name"
+        raise UserError(f"data.source: cannot read {folder}: {reason}") from error
+
+
+def _paths(splits: "DatasetDict") -> set[Path]:
+    """The files that the images of a data set come from, as far as it says so."""
+    import datasets
+
+    found = set()
+    for split in splits.values():
+        for name, kind in split.features.items():
+            if isinstance(kind, datasets.Image):
+                encoded = split.select_columns([name])
+                encoded = encoded.cast_column(name, datasets.Image(decode=False))
+                found |= {Path(row["path"]) for row in encoded[name] if row and row["path"]}
+    return found
 
 
 def _digits() -> Source:
     """The 1,797 handwritten digits that scikit-learn carries: 8x8, grey, ten classes."""
 
-    def read() -> "DatasetDict":
+    def read() -> tuple["DatasetDict", list[str]]:
         import datasets
         import numpy as np
         from sklearn.datasets import load_digits
@@ -162,11 +155,12 @@ def _digits() -> Source:
         rows = datasets.Dataset.from_dict(
             {"image": list(pixels), "label": digits.target.tolist()}, features=features
         )
-        return datasets.DatasetDict(train=rows)
+        return datasets.DatasetDict(train=rows), []
 
     return Source("digits", "digits", read)
 
 
 def cache_folder(cache_dir: Path | None) -> Path:
     """The folder of decoded data sets: the argument, `$TWINLOOP_CACHE`, or `~/.cache/twinloop`."""
-    return cache_dir or Path(os.environ.get("TWINLOOP_CACHE", "~/.cache/twinloop")).expanduser()
+    named = cache_dir or os.environ.get("TWINLOOP_CACHE") or "~/.cache/twinloop"
+    return expanded(named)

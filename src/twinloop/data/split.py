@@ -15,8 +15,10 @@ def stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Split rows in two so that both have the classes of `labels [N]` in the same shares.
 
     Returns the row numbers of the rest `[N - size]` and of the part `[size]`, each ascending.
-    Seats are given by largest remainder, so the part has exactly `size` rows.
+    Seats are given by largest remainder, so the part has exactly `size` rows. Rows without a
+    label, -1, count as one class.
     """
+    labels = labels.clamp(min=0)
     counts = torch.bincount(labels)
     shares = counts.double() * size / len(labels)
     seats = shares.long()

@@ -92,7 +92,8 @@ def log_end(
     stage, _, name = task.monitor.partition("/")
     if name in results[stage]:
         writer.add_scalar(f"hp/{stage}_{name}", results[stage][name], step)
-    writer.add_scalar("hp/test_loss", results["test"]["loss"], step)
+    if results["test"]:
+        writer.add_scalar("hp/test_loss", results["test"]["loss"], step)
     if isinstance(task.network, Autoencoder):
         # Spread over the whole split, which may be sorted by class.
         rows = torch.linspace(0, len(data.data.test) - 1, min(PROJECTED, len(data.data.test)))
@@ -100,7 +101,7 @@ def log_end(
         labels = data.data.test.labels[rows.long()]
         with evaluating(task), torch.no_grad():
             codes = task.network.encode(images.to(next(task.parameters()))).flatten(1).float()
-        names = [task.spec.class_names[label] for label in labels]
+        names = [task.spec.class_names[label] if label >= 0 else "" for label in labels]
         # The projector cuts its sheet of thumbnails into squares.
         side = max(images.shape[2:])
         images = F.pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))

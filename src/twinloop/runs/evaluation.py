@@ -51,9 +51,12 @@ def evaluate(
             example.
 
     Returns:
-        The metrics that are one number; none where there is no batch.
+        The metrics that are one number; none where there is no batch, or no label for a task that
+        needs them.
     """
     task.eval()
+    if stage == "test" and task.needs_labels and not data.data.test.has_labels:
+        return {}
     loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
     with torch.no_grad():
         for batch in islice(loader, limited(len(loader), 1.0 if limit is None else limit)):
@@ -79,7 +82,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
         train; see `twinloop.runs.pca` for how exact it is, and when it is left out.
         `linear_probe_accuracy`: a logistic regression on the codes of train, of at most 1000
         iterations, scored on test. `knn_accuracy`: the vote of the 10 nearest codes of train,
-        scored on test.
+        scored on test. Without labels neither.
     """
     first = Batches(data.split("train"), data.rows["train"][:1], 1)
     size = encode(network, data, first)[0].shape[1]
@@ -90,8 +93,11 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
     codes, labels = encode(network, data, train)
     test_codes, test_labels = encode(network, data, test)
     pca = pca_mse(data, size)
+    found = {} if pca is None else {"pca_mse": pca}
+    if not (data.data.train.has_labels and data.data.test.has_labels):
+        return found
     few = drawn(torch.arange(len(test_codes)), COMPARED // codes.size).numpy()
-    return ({} if pca is None else {"pca_mse": pca}) | {
+    return found | {
         "linear_probe_accuracy": _probe(codes, labels).score(test_codes, test_labels),
         "knn_accuracy": _neighbours(codes, labels).score(test_codes[few], test_labels[few]),
     }

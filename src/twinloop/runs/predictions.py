@@ -1,7 +1,10 @@
 """What a trained model makes of a user's own images, as files."""
 
 import csv
+import itertools
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,69 +17,123 @@ from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Task
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SOURCE = "source.txt"
+"""Names the folder of images that predictions are of."""
 SHOWN = 64
 """How many images the overview has at the most."""
 
 
+class _Predicted(NamedTuple):
+    """The columns of the table, the arrays of the archive, and the overview."""
+
+    header: list[str]
+    rows: list[list[str | float]]
+    arrays: dict[str, Tensor]
+    figure: "Figure"
+
+
+def predictions_folder(run: Path, source: Path) -> Path:
+    """Where predictions of an image file, or of a folder, belong: not on those of another one."""
+    for number in itertools.count():
+        suffix = f"-{number}" if number else ""
+        folder = run / "predictions" / f"{source.resolve().name}{suffix}"
+        note = folder / SOURCE
+        if not folder.exists() or (note.exists() and note.read_text() == str(source.resolve())):
+            return folder
+    raise AssertionError("unreachable")
+
+
 def write_predictions(
-    task: Task, images: Tensor, outputs: Tensor, paths: list[Path], root: Path, folder: Path
+    task: Task, images: Tensor, outputs: Tensor, paths: list[Path], source: Path, folder: Path
 ) -> None:
     """Write predictions.csv, predictions.npz and overview.png, and reconstructions as PNG files.
 
-    In the CSV a name that a spreadsheet would compute (`=1+1`) has an apostrophe before it; in
-    the npz it is as it is.
+    The folder is replaced as a whole. In the CSV a name that a spreadsheet would compute (`=1+1`)
+    has an apostrophe before it; in the npz it is as it is.
 
     Args:
         task: The task with its trained weights.
         images: What the network was given, `[N, C, H, W]` in [0, 1].
         outputs: What it answered: images `[N, C, H, W]` or logits `[N, classes]`.
-        paths: The file of each image, below `root`.
-        root: The folder of images that was asked for.
+        paths: The file of each image.
+        source: The folder of images that was asked for, or the only file.
         folder: Where to write.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    root = source.parent if paths == [source] else source
     names = [escape_unprintable(str(path.relative_to(root))) for path in paths]
-    title = f"{task.spec.name}: {len(names)} images of {escape_unprintable(root.name)}"
+    title = f"{task.spec.name}: {len(names)} images of {escape_unprintable(source.name)}"
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     if isinstance(task.network, Autoencoder):
-        with evaluating(task.network), torch.no_grad():
-            codes = task.network.encode(images.to(task.device)).flatten(1).cpu()
-        errors = (outputs - images).square().flatten(1).mean(1)
-        header = ["file", "mse", *(f"code_{number}" for number in range(codes.shape[1]))]
-        columns = torch.cat([errors[:, None], codes], dim=1)
-        arrays = {"reconstructions": outputs, "codes": codes, "mse": errors}
-        for name, image in zip(names, outputs, strict=True):
-            # "a.jpg" becomes "a.jpg.png", for there may be an "a.png" too.
-            suffix = "" if name.endswith(".png") else ".png"
-            _save_image(image, folder / "reconstructions" / f"{name}{suffix}")
-        shown = {"yours": images[:SHOWN], "reconstruction": outputs[:SHOWN]}
-        figure = figures.reconstructions({k: v[:10] for k, v in shown.items()}, title)
+        found = _reconstructed(task, images, outputs, title)
+        for name, image in zip(_png_names(names), outputs, strict=True):
+            _save_image(image, part / "reconstructions" / name)
     else:
-        probabilities = outputs.softmax(1)
-        header = ["file", *task.spec.class_names]
-        columns = probabilities
-        arrays = {"logits": outputs, "probabilities": probabilities}
-        best = probabilities.max(1)
-        captions = [
-            f"{task.spec.class_names[label]}\n{share:.0%}"
-            for share, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-        header.insert(1, "class")
-        figure = figures.predictions(images[:SHOWN], captions[:SHOWN], title)
-    with (folder / "predictions.csv").open("w", newline="") as file:
+        found = _classified(task, images, outputs, title)
+    with (part / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(map(_cell, header))
-        for name, row in zip(names, columns, strict=True):
-            label = [task.spec.class_names[int(row.argmax())]] if "probabilities" in arrays else []
-            numbers = (f"{value:.6g}" for value in row.tolist())
-            writer.writerow([*map(_cell, [name, *label]), *numbers])
-    contents = {name: array.numpy() for name, array in arrays.items()}
-    np.savez(folder / "predictions.npz", allow_pickle=False, files=np.array(names), **contents)
-    figures.save(figure, folder / "overview.png")
+        writer.writerow(map(_cell, ["file", *found.header]))
+        for name, row in zip(names, found.rows, strict=True):
+            writer.writerow(map(_cell, [name, *row]))
+    contents = {name: array.numpy() for name, array in found.arrays.items()}
+    np.savez(part / "predictions.npz", allow_pickle=False, files=np.array(names), **contents)
+    figures.save(found.figure, part / "overview.png")
+    (part / SOURCE).write_text(str(source.resolve()))
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
 
 
-def _cell(name: str) -> str:
-    """A name as text, also for a spreadsheet, which would compute one that begins as a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+def _reconstructed(task: Task, images: Tensor, outputs: Tensor, title: str) -> _Predicted:
+    """The codes and errors of an autoencoder."""
+    network = task.network
+    assert isinstance(network, Autoencoder)
+    with evaluating(network), torch.no_grad():
+        codes = network.encode(images.to(task.device)).flatten(1).cpu()
+    errors = (outputs - images).square().flatten(1).mean(1)
+    header = ["mse", *(f"code_{number}" for number in range(codes.shape[1]))]
+    rows = torch.cat([errors[:, None], codes], dim=1).tolist()
+    arrays = {"reconstructions": outputs, "codes": codes, "mse": errors}
+    shown = {"yours": images[:10], "reconstruction": outputs[:10]}
+    return _Predicted(header, rows, arrays, figures.reconstructions(shown, title))
+
+
+def _classified(task: Task, images: Tensor, outputs: Tensor, title: str) -> _Predicted:
+    """The most probable class of each image, and the probabilities of all."""
+    probabilities = outputs.softmax(1)
+    best = probabilities.max(1)
+    classes = [task.spec.class_names[label] for label in best.indices.tolist()]
+    rows = [[name, *row] for name, row in zip(classes, probabilities.tolist(), strict=True)]
+    captions = [
+        f"{name}\n{share:.0%}" for name, share in zip(classes, best.values.tolist(), strict=True)
+    ]
+    return _Predicted(
+        ["class", *task.spec.class_names],
+        rows,
+        {"logits": outputs, "probabilities": probabilities},
+        figures.predictions(images[:SHOWN], captions[:SHOWN], title),
+    )
+
+
+def _png_names(names: list[str]) -> list[str]:
+    """A PNG file for each image, no two the same: "a.jpg" becomes "a.jpg.png"."""
+    taken, found = set(names), []
+    for name in names:
+        target = name
+        while not target.endswith(".png") or (target != name and target in taken):
+            target += ".png"
+        found.append(target)
+    return found
+
+
+def _cell(value: str | float) -> str:
+    """A cell as text, also for a spreadsheet, which would compute one that begins as a formula."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
 
 
 def _save_image(image: Tensor, path: Path) -> None:

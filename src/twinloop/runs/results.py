@@ -82,8 +82,11 @@ def collect(
     """
     if isinstance(task.network, Autoencoder):
         test = test | evaluate_codes(task.network, data)
-    if isinstance(task, Classification):
-        by_class = task.last_metrics["test/class_accuracy"].tolist()
+    if isinstance(task, Classification) and test:
+        # A class that test does not have has no accuracy.
+        counts = task.last_metrics["test/confusion"].sum(1).tolist()
+        shares = task.last_metrics["test/class_accuracy"].tolist()
+        by_class = [share if count else None for share, count in zip(shares, counts, strict=True)]
         test = test | {"class_accuracy": dict(zip(task.spec.class_names, by_class, strict=True))}
     seconds = [row["seconds"] for row in history.rows]
     return {
@@ -96,6 +99,7 @@ def collect(
             "fingerprint": task.spec.fingerprint,
             "test_split": data.data.test_split,
             "sizes": data.sizes,
+            "notes": list(data.data.notes),
         },
         "seed": data.seed,
         "parameters": sum(weight.numel() for weight in task.network.parameters()),
@@ -120,7 +124,7 @@ def write_figures(results: dict[str, Any], task: Task, data: ImageDataModule, fo
         title = f"{name}: test MSE {results['test']['mse']:.4f}"
         rows = board.reconstructed(task, data, 10)
         figures.save(figures.reconstructions(rows, title), folder / "reconstructions.png")
-    if isinstance(task, Classification):
+    if isinstance(task, Classification) and results["test"]:
         title = f"{name}: test accuracy {results['test']['accuracy']:.1%}"
         matrix = task.last_metrics["test/confusion"]
         figure = figures.confusion(matrix, task.spec.class_names, title)

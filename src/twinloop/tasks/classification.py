@@ -9,6 +9,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError
 from twinloop.tasks.schedule import Schedule
 from twinloop.tasks.task import ImageBatch, Task
 
@@ -26,6 +27,7 @@ class Classification(Task):
     """
 
     monitor = "val/accuracy"
+    needs_labels = True
     mode = "max"
 
     def __init__(
@@ -38,6 +40,11 @@ class Classification(Task):
         tta_flip: bool = False,
     ) -> None:
         classes = len(spec.class_names)
+        if not classes:
+            raise UserError(
+                f"a classifier needs labels, and {spec.name} has none; put the images into a "
+                "folder for each class, or pass --data.label_column"
+            )
         # Labels were checked against the classes when the data was decoded.
         accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
         full = MetricCollection(

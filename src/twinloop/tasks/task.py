@@ -37,6 +37,8 @@ class Task(LightningModule):
     """The metric that chooses the best checkpoint."""
     mode: ClassVar[str]
     """'min' or 'max': which end of `monitor` is better."""
+    needs_labels: ClassVar[bool] = False
+    """Whether there is nothing to measure on images without labels."""
 
     def __init__(
         self,

@@ -1,0 +1,124 @@
+"""Which columns of a data set are the images and the labels, and what the labels stand for."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinloop.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+Labels = NDArray[np.int64]
+UNLABELLED = -1
+"""The label of every test image where a data set keeps its labels to itself, as on the Hub."""
+MANY_CLASSES = 10
+"""With more classes than this, at least two images of train per class are expected."""
+
+
+def image_column_of(features: "Features", asked: str | None) -> str:
+    """The column of images: the one that was asked for, or the only one.
+
+    Raises:
+        UserError: there is none, there are several, or it is something else.
+    """
+    from datasets import Image
+
+    found = [name for name, kind in features.items() if isinstance(kind, Image)]
+    if asked is not None:
+        return _asked(asked, found, "image", features)
+    if not found:
+        raise UserError(f"data.source: the data set has no image column among {list(features)}")
+    return _only(found, "image")
+
+
+def label_column_of(features: "Features", asked: str | None) -> str | None:
+    """The column of labels: the one that was asked for, of class names, `label`, or of numbers.
+
+    Returns:
+        None where no column can be one.
+
+    Raises:
+        UserError: there are several, or the one that was asked for cannot be it.
+    """
+    from datasets import ClassLabel, Value
+
+    classes = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
+    types = {name: kind.dtype for name, kind in features.items() if isinstance(kind, Value)}
+    numbers = [name for name, dtype in types.items() if dtype.startswith(("int", "uint"))]
+    words = [name for name, dtype in types.items() if dtype in ("bool", "string", "large_string")]
+    if asked is not None:
+        return _asked(asked, classes + numbers + words, "label", features)
+    found = classes or [name for name in numbers + words if name == "label"] or numbers
+    return _only(found, "label") if found else None
+
+
+def _asked(column: str, fitting: list[str], what: str, features: "Features") -> str:
+    option = f"data.{what}_column"
+    if column not in features:
+        raise UserError(f"{option}: there is no column {column!r}, only {list(features)}")
+    if column not in fitting:
+        kind = features[column]
+        several = "; one label per image is supported" if "List" in type(kind).__name__ else ""
+        raise UserError(f"{option}: {column!r} is no {what} column but {kind}{several}")
+    return column
+
+
+def _only(found: list[str], what: str) -> str:
+    if len(found) > 1:
+        raise UserError(
+            f"data.source: which of the columns {found} is it? pass --data.{what}_column"
+        )
+    return found[0]
+
+
+def read_labels(
+    splits: "dict[str, Dataset]", column: str
+) -> tuple[dict[str, Labels], tuple[str, ...]]:
+    """The labels of every split as numbers of classes, and the names of the classes.
+
+    Without class names the distinct values of train are the classes, in their order. Labels of
+    test that are all -1, or all missing, become `UNLABELLED`.
+
+    Raises:
+        UserError: a label that is missing, that train does not have, or too many classes.
+    """
+    names = getattr(splits["train"].features[column], "names", None)
+    # Without the other columns, or each row's image would be decoded here for nothing.
+    values = {name: split.select_columns([column])[:][column] for name, split in splits.items()}
+    unlabelled = all(value in (None, UNLABELLED) for value in values.get("test", [0]))
+    for split, found in values.items():
+        missing = next((row for row, value in enumerate(found) if value is None), None)
+        if missing is not None and not (split == "test" and unlabelled):
+            raise UserError(f"{split} row {missing}: column {column!r} has no label")
+    if names is None:
+        classes = sorted(set(values["train"]))
+        if len(classes) > max(MANY_CLASSES, len(values["train"]) // 2):
+            raise UserError(
+                f"column {column!r} has {len(classes):,} different values for "
+                f"{len(values['train']):,} images of train, which are no classes; pass "
+                "--data.label_column"
+            )
+    else:
+        classes = list(range(len(names)))
+    numbers = {value: number for number, value in enumerate(classes)}
+    labels = {}
+    for split, found in values.items():
+        if split == "test" and unlabelled:
+            labels[split] = np.full(len(found), UNLABELLED, np.int64)
+        else:
+            labels[split] = _numbers(found, numbers, split, column)
+    return labels, tuple(names or map(str, classes))
+
+
+def _numbers(values: list[Any], numbers: dict[Any, int], split: str, column: str) -> Labels:
+    found = np.array([numbers.get(value, UNLABELLED) for value in values], np.int64)
+    wrong = np.flatnonzero(found == UNLABELLED)
+    if len(wrong):
+        known = ", ".join(map(str, list(numbers)[:10])) + (", ..." if len(numbers) > 10 else "")
+        raise UserError(
+            f"{split} row {wrong[0]}: column {column!r} is {values[wrong[0]]!r}, which is no class "
+            f"of train ({known}; {len(wrong)} such rows); correct or remove them"
+        )
+    return found

@@ -1,0 +1,165 @@
+"""A folder of image files: which are train, val and test, and what class each image is of."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twinloop.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+_COMMON = ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .avif .avifs"
+_RARE = ".heic .heif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
+SUFFIXES = frozenset(_COMMON.split() + _RARE.split())
+"""What Pillow reads, in small letters; HEIF only where `pillow-heif` is installed."""
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders, in small letters, that are splits of a data set."""
+TABLES = (".csv", ".tsv", ".jsonl", ".json")
+SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below `folder` in the order of names; links are followed.
+
+    Hidden files, and what macOS, Windows and network drives leave beside images, are left out.
+
+    Raises:
+        OSError: a folder that cannot be read.
+    """
+    return _files_below(folder, frozenset())
+
+
+def _files_below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    place = os.path.realpath(folder)
+    if place in above:
+        return  # a link to a folder above it
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
+            continue
+        if entry.is_dir():
+            yield from _files_below(Path(entry.path), above | {place})
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Every image file below `folder`, by its suffix, in the order of names."""
+    return [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split: `train` beside `val` or `test`, whatever their case; else `root`.
+
+    A folder that holds nothing but another one, as archives unpack to, stands for that one.
+
+    Raises:
+        UserError: two folders are the same split.
+    """
+    entries = [path for path in sorted(root.iterdir()) if not _is_left_over(path)]
+    folders = [path for path in entries if path.is_dir()]
+    if len(folders) == 1 and not any(path.suffix.lower() in SUFFIXES for path in entries):
+        return split_folders(folders[0])
+    named: dict[str, Path] = {}
+    for path in folders:
+        split = SPLITS.get(path.name.lower())
+        if split in named:
+            raise UserError(
+                f"data.source: {named[split].name} and {path.name} in {root} are both the split "
+                f"{split!r}; rename or join them"
+            )
+        if split:
+            named[split] = path
+    return named if "train" in named and len(named) > 1 else {"train": root}
+
+
+def _is_left_over(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in SYSTEM_FOLDERS
+
+
+def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":
+    """Read folders of image files as a data set with the columns `image` and, if any, `label`.
+
+    The class of an image is the folder that it is in, below that of its split; where all images
+    of train lie in one folder they have no label. A test image without a folder has label -1.
+
+    Returns:
+        The splits, and what a user should know of them.
+
+    Raises:
+        UserError: images at different depths, a class that only val or test has, or a file where
+            a folder was expected.
+    """
+    import datasets
+
+    places = split_folders(root)
+    images = {split: images_below(place) for split, place in places.items()}
+    classes = {split: _classes(images[split], places[split]) for split in images}
+    names = sorted({name for name in classes["train"] if name})
+    if len(names) == 1 and len(places) == 1:
+        names = []
+    for split, found in classes.items():
+        new = sorted({name for name in found if name} - set(names))
+        if names and new:
+            raise UserError(
+                f"data.source: {split} has the class {new[0]!r}, which train has not; its "
+                f"classes are {', '.join(names[:10])}"
+            )
+    result = datasets.DatasetDict()
+    for split, paths in images.items():
+        result[split] = _data_set(paths, classes[split], names)
+    notes = left_out(root, {path for paths in images.values() for path in paths})
+    tables = [path.name for path in files_below(root) if path.suffix.lower() in TABLES]
+    if tables:
+        notes.append(
+            f"{tables[0]} is not read; a table of labels has to be called metadata.csv and to "
+            "have a column file_name"
+        )
+    return result, notes
+
+
+def _classes(images: list[Path], place: Path) -> list[str]:
+    """The folder of each image below `place`, as `a/b`; an empty one where it is in none.
+
+    Raises:
+        UserError: some are in more folders than others.
+    """
+    folders = [path.relative_to(place).parent for path in images]
+    depths = {len(folder.parts): path for folder, path in zip(folders, images, strict=True)}
+    if len(depths) > 1:
+        (few, one), *_, (many, other) = sorted(depths.items())
+        raise UserError(
+            f"data.source: images lie at different depths, {one.relative_to(place)} in {few} and "
+            f"{other.relative_to(place)} in {many} folders below {place}; there has to be one "
+            "folder for each class, at the same level"
+        )
+    return [folder.as_posix() if folder.parts else "" for folder in folders]
+
+
+def _data_set(paths: list[Path], classes: list[str], names: list[str]) -> "Dataset":
+    import datasets
+
+    columns: dict[str, list[str] | list[int]] = {"image": [str(path) for path in paths]}
+    features = datasets.Features(image=datasets.Image(decode=False))
+    if names:
+        numbers = {name: number for number, name in enumerate(names)}
+        columns["label"] = [numbers.get(name, -1) for name in classes]
+        features["label"] = datasets.ClassLabel(names=names)
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def left_out(root: Path, read: set[Path]) -> list[str]:
+    """A line on the image files of `root` that are not among those that were `read`, if any."""
+    known = {path.absolute() for path in read}
+    others = [path for path in images_below(root) if path.absolute() not in known]
+    if not others:
+        return []
+    example = others[0].relative_to(root)
+    return [f"{len(others):,} image files of {root} are in no split, {example} for example"]
