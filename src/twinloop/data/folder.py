@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _COMMON = ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .avif .avifs"
 _RARE = ".heic .heif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
 SUFFIXES = frozenset(_COMMON.split() + _RARE.split())
-"""What Pillow reads, in small letters; HEIF only where `pillow-heif` is installed."""
+"""What Pillow reads, in small letters, and HEIF, which is then listed as unreadable."""
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),

@@ -1,0 +1,211 @@
+"""Every kind of input that the documentation names is read as it says there, or refused."""
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+TOP = np.zeros((8, 6), np.uint8)
+TOP[:4] = 200
+"""A grey image of 8x6 whose upper half is bright."""
+Write = Callable[[Path], None]
+
+
+class Input(NamedTuple):
+    """A kind of input, and what becomes of it."""
+
+    what: str
+    how: str
+    write: Write
+    expected: Any
+    """The first pixel of the first image, the classes or the sizes; or a part of the error."""
+    options: Mapping[str, Any] = MappingProxyType({})
+
+
+def save(path: Path, image: NDArray[Any] | Image.Image = TOP, **options: Any) -> None:
+    """Write an image file, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(path, **options)
+
+
+def classes(folder: Path, image: NDArray[Any] | Image.Image = TOP, **options: Any) -> None:
+    """Two images for each of two classes."""
+    for name in ("cat/0.png", "cat/1.png", "dog/2.png", "dog/3.png"):
+        save(folder / name, image, **options)
+
+
+def files(*names: str) -> Write:
+    """Write an image under each of `names`."""
+
+    def write(folder: Path) -> None:
+        for name in names:
+            save(folder / name)
+
+    return write
+
+
+def labels(*values: object) -> Write:
+    """Write images of these labels, listed in metadata.csv."""
+
+    def write(folder: Path) -> None:
+        for number in range(len(values)):
+            save(folder / f"{number}.png")
+        with (folder / "metadata.csv").open("w", newline="") as file:
+            rows: Iterable[Any] = ((f"{n}.png", value) for n, value in enumerate(values))
+            csv.writer(file).writerows([("file_name", "label"), *rows])
+
+    return write
+
+
+def on_its_side(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    classes(folder, np.rot90(TOP).copy(), exif=exif)
+
+
+def ink(folder: Path) -> None:
+    pixels = np.zeros((8, 6, 2), np.uint8)
+    pixels[4, 4, 1] = 255
+    classes(folder, pixels)
+
+
+def grey_then_colour(folder: Path) -> None:
+    classes(folder)
+    save(folder / "dog" / "3.png", np.stack([TOP] * 3, 2))
+
+
+def animation(folder: Path) -> None:
+    classes(folder)
+    other = Image.new("L", (6, 8))
+    save(folder / "cat" / "0.gif", TOP, save_all=True, append_images=[other])
+
+
+def truncated(folder: Path) -> None:
+    classes(folder)
+    whole = (folder / "cat" / "1.png").read_bytes()
+    (folder / "cat" / "1.png").write_bytes(whole[:-30])
+
+
+PIXELS = [
+    Input("turned by EXIF", "upright", on_its_side, [200]),
+    Input("transparent", "on white, or `--data.background`", ink, [255]),
+    Input("transparent, `background: black`", "on black", ink, [0], {"background": "black"}),
+    Input(
+        "16 bits, grey",
+        "scaled to 8 over the whole range",
+        lambda folder: classes(folder, TOP.astype(np.uint16) * 257),
+        [200],
+    ),
+    Input(
+        "32 bits or floats",
+        "refused",
+        lambda folder: [classes(folder), save(folder / "cat" / "0.tif", TOP.astype(np.int32))],  # type: ignore[arg-type, func-returns-value]
+        "pixels of mode I do not fit 8 bits; convert it to grey or RGB",
+    ),
+    Input(
+        "a palette of greys",
+        "grey",
+        lambda folder: classes(folder, Image.fromarray(TOP).convert("P")),
+        [200],
+    ),
+    Input("grey and colour, in any order", "all in colour", grey_then_colour, [200] * 3),
+    Input("the same, `channels: 1`", "all in grey", grey_then_colour, [200], {"channels": 1}),
+    Input("an animation", "its first frame, with a note", animation, [200]),
+    Input("one that cannot be read", "all such are listed, and refused", truncated, "cat/1.png"),
+    Input(
+        "the same, `skip_unreadable: true`",
+        "left out, with a note",
+        truncated,
+        {"train": 2, "val": 0, "test": 1},
+        {"skip_unreadable": True, "val_size": 0},
+    ),
+]
+FOLDERS = [
+    Input("a folder for each class", "its name is the class", classes, ("cat", "dog")),
+    Input(
+        "classes such as `test_tube`, `train`",
+        "classes",
+        files("test_tube/0.png", "test_tube/1.png", "train/2.png", "train/3.png"),
+        ("test_tube", "train"),
+    ),
+    Input(
+        "`train`, `val` and `test`, in any case",
+        "splits",
+        files("Train/a/0.png", "Train/b/1.png", "Val/a/2.png", "Test/b/3.png"),
+        {"train": 2, "val": 1, "test": 1},
+    ),
+    Input(
+        "classes in folders of folders",
+        "`a/b` is the class",
+        files("a/x/0.png", "a/y/1.png", "b/x/2.png", "b/x/3.png"),
+        ("a/x", "a/y", "b/x"),
+    ),
+    Input(
+        "images at different depths",
+        "refused",
+        files("a/0.png", "b/c/1.png"),
+        "images lie at different depths",
+    ),
+    Input("images in one folder", "without labels", files(*(f"{n}.png" for n in range(4))), ()),
+    Input(
+        "hidden files, `__MACOSX`",
+        "left out",
+        files("cat/0.png", "cat/1.png", "dog/2.png", "__MACOSX/eel/0.png", "cat/.0.png"),
+        ("cat", "dog"),
+    ),
+]
+LABELS = [
+    Input("words", "classes, in their order", labels("b", "a", "b", "a"), ("a", "b")),
+    Input("true and false", "classes", labels(True, False, True, False), ("False", "True")),
+    Input(
+        "numbers from 1, or with gaps", "the numbers are the classes", labels(1, 7, 7), ("1", "7")
+    ),
+    Input(
+        "nearly as many values as images",
+        "refused",
+        labels(*range(20)),
+        "which are no classes; pass --data.label_column",
+    ),
+]
+INPUTS = {"pixels": PIXELS, "folders": FOLDERS, "labels, in `metadata.csv`": LABELS}
+
+
+# `datasets` leaves metadata.csv to the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "given", [found for kind in INPUTS.values() for found in kind], ids=lambda given: given.what
+)
+def test_it_is_read_as_the_page_says(given: Input, tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    given.write(folder)
+    data = ImageDataModule(str(folder), cache_dir=tmp_path / "cache", **given.options)
+    if isinstance(given.expected, str):
+        with pytest.raises(UserError, match=given.expected):
+            _ = data.sizes
+    elif isinstance(given.expected, dict):
+        assert data.sizes == given.expected
+    elif isinstance(given.expected, tuple):
+        assert data.spec.class_names == given.expected
+    else:
+        assert data.data.train.images[0, :, 0, 0].tolist() == given.expected
+
+
+def test_the_page_has_every_kind_of_input() -> None:
+    lines = ["| input | how it is read |", "| --- | --- |"]
+    for kind, inputs in INPUTS.items():
+        lines.append(f"| **{kind}** | |")
+        lines += [f"| {given.what} | {given.how} |" for given in inputs]
+    table = "\n".join(lines)
+    assert f"\n\n{table}\n" in PAGE.read_text(), table
