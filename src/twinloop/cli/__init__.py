@@ -37,6 +37,7 @@ COMMANDS = {
     "parity": Command("comparison.parity:main", "run the whole proof, and print its table"),
     "summary": Command("cli.summary:main", "the layers of a network, their sizes and costs"),
     "convolutions": Command("cli.convolutions:main", "figures, a page and a workbook of a network"),
+    "cache": Command("cli.cache:main", "list the decoded data sets, or remove them"),
     "new": Command("cli.new:main", "start an experiment of your own, with its test"),
 }
 """Every command; its module is imported when it is called."""
