@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from twinloop.data import cache
+from twinloop.data import cache, decode_parallel
 from twinloop.data.source import Source
 from twinloop.errors import UserError
 
@@ -166,20 +166,26 @@ def test_an_option_chooses_between_columns(tmp_path: Path) -> None:
 
 
 COLUMNS = {
-    "two images": ({"label_column": "fine"}, "columns ['a', 'b'] is it? pass --data.image_column"),
+    "two images": (
+        {"label_column": "fine"},
+        "be the image column: ['a', 'b']; pass --data.image_column",
+    ),
     "two labels": (
         {"image_column": "a"},
-        "columns ['fine', 'coarse'] is it? pass --data.label_column",
+        "be the label column: ['fine', 'coarse']; pass --data.label_column",
     ),
     "no such": ({"image_column": "c"}, "data.image_column: there is no column 'c', only ['a', "),
-    "no images": ({"image_column": "text"}, "data.image_column: 'text' is no image column"),
+    "no images": (
+        {"image_column": "text"},
+        "data.image_column: 'text' has the type Value('string'), which",
+    ),
     "no labels": (
         {"image_column": "a", "label_column": "text"},
-        "data.label_column: 'text' is no label column",
+        "data.label_column: 'text' has the type Value('string'), which",
     ),
     "labels of images": (
         {"image_column": "a", "label_column": "b"},
-        "data.label_column: 'b' is no label column",
+        "data.label_column: 'b' has the type Image(",
     ),
 }
 
@@ -220,11 +226,11 @@ BAD = {
     "one image": ({"train": split(GREY[:1], [0])}, "has only 1 image, too few to train on"),
     "label too large": (
         {"train": WHOLE, "test": split(GREY[:3], [0, 1, 2], NUMBERS).cast_column("label", NUMBERS)},
-        "test row 2: column 'label' is 2, outside 0 to 1 (1 such rows); mend or remove them",
+        "test row 2: column 'label' is 2, outside 0 to 1 (1 such rows); correct or remove them",
     ),
     "label below 0": (
         {"train": split(GREY[:6], [0, -1, 1, -1, 1, 1])},
-        "train row 1: column 'label' is -1, outside 0 to 1 (2 such rows); mend or remove them",
+        "train row 1: column 'label' is -1, outside 0 to 1 (2 such rows); correct or remove them",
     ),
     "label missing": (
         {"train": split(GREY[:6], [0, 1, None, 1, 0, 1])},
@@ -232,7 +238,7 @@ BAD = {
     ),
     "numbers that are no classes": (
         {"train": split(GREY[:6], [0, 1, 2, 10**9, 1, 1], NUMBERS)},
-        "train row 3: column 'label' is 1000000000, which is no class among 6 images; "
+        "train row 3: column 'label' is 1000000000, more than a class index among 6 images can be; "
         "pass --data.label_column",
     ),
     "first image missing": ({"train": replaced(0, None)}, "train row 0: has no image"),
@@ -385,7 +391,7 @@ def test_the_fingerprint_tells_the_data_and_not_where_it_was(tmp_path: Path) -> 
 @pytest.fixture
 def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode as large data sets are decoded."""
-    monkeypatch.setattr(cache, "ROWS_PER_TASK", 2)
+    monkeypatch.setattr(decode_parallel, "ROWS_PER_TASK", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
@@ -452,7 +458,7 @@ import io, os, sys
 from pathlib import Path
 import datasets
 from PIL import Image
-from twinloop.data import cache
+from twinloop.data import cache, decode_parallel
 from twinloop.data.source import Source
 from twinloop.runs.stop import StoppedAtOnce, stopping_at_once
 
@@ -464,7 +470,7 @@ def read():
     features = datasets.Features(image=datasets.Image(), label=names)
     return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features))
 
-cache.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
+decode_parallel.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
 try:
     with stopping_at_once():
         cache.load(Source("slow", "1", read), Path(sys.argv[1]), image_size=(8, 8))
@@ -514,10 +520,10 @@ UNGUARDED = """
 import os
 import sys
 from pathlib import Path
-from twinloop.data import cache
+from twinloop.data import decode_parallel
 from twinloop.data.datamodule import ImageDataModule
 
-cache.ROWS_PER_TASK, os.cpu_count = 500, lambda: 2
+decode_parallel.ROWS_PER_TASK, os.cpu_count = 500, lambda: 2
 print(ImageDataModule("digits", cache_dir=Path(sys.argv[1])).sizes)
 """
 """Decodes in processes that import it."""
@@ -536,9 +542,9 @@ def test_a_script_without_its_guard_is_told_so_and_does_not_wait_for_ever(tmp_pa
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    told = "UserError: a process that decodes has ended early: a script of yours has to do its work"
+    told = "UserError: a decoding process ended early: images are decoded in processes that import"
     assert done.stderr.splitlines()[-1].startswith(f"twinloop.errors.{told}")
-    assert "UserError: a script of yours has to do its work under" in done.stderr  # and where
+    assert "UserError: images are decoded in processes that import" in done.stderr  # and where
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 

@@ -1,4 +1,4 @@
-"""Image files to uint8 arrays. Needs no torch, so that decoding processes start quickly."""
+"""Image files to uint8 arrays. Imports no torch, so that decoding processes start quickly."""
 
 import io
 import os
@@ -15,32 +15,29 @@ from PIL import Image, ImageFile
 from twinloop.errors import UserError
 
 MAX_PIXELS = 50_000_000
-"""An image with more is refused before it is decoded; it would take over 150 MB."""
-
+"""Larger images, of over 150 MB when decoded, are refused."""
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 
-# A truncated file is an error here, never an image that is grey from some row on.
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated file is an error, not a partly grey image
 
 Encoded = bytes | str
-"""An image as the bytes of its file, or as the path of it."""
+"""An image file: its bytes, or its path."""
 
 
 def open_image(encoded: Encoded) -> Image.Image:
-    """Read an image's header.
+    """Read the header of an image.
 
     Raises:
-        UserError: no image, too many pixels, or a kind of pixel that does not fit 8 bits.
+        UserError: not an image, too many pixels, or pixels that do not fit 8 bits.
     """
     with warnings.catch_warnings():
-        # Pillow warns of odd files and of large ones; what cannot be used is refused below.
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of odd or large files; unusable ones are refused below
         try:
             image = Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
         except Image.DecompressionBombError as error:
             raise UserError(f"over the limit of {MAX_PIXELS:,} pixels; make it smaller") from error
-        except Exception as error:  # of any type: Pillow's plugins trip over damaged headers
+        except Exception as error:  # Pillow's plugins raise errors of any type on damaged headers
             raise UserError("not an image that can be read") from error
     width, height = image.size
     wrong = None
@@ -57,11 +54,10 @@ def open_image(encoded: Encoded) -> Image.Image:
 def decode_image(
     encoded: Encoded, channels: int, size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Decode one image to `[channels, height, width]`, resized to `size` where it is given.
+    """Decode an image to `[channels, height, width]`, resized to `size` (height, width) if given.
 
     Raises:
-        UserError: see `open_image`; also an image that is cut off, or in colour where
-            `channels` is 1.
+        UserError: see `open_image`; also a truncated image, or colour where `channels` is 1.
     """
     with open_image(encoded) as image:
         if channels == 1 and image.mode in COLOUR_MODES:
@@ -72,7 +68,11 @@ def decode_image(
 def to_array(
     image: Image.Image, channels: int, size: tuple[int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Convert an image to `[channels, height, width]`, colour to grey where `channels` is 1."""
+    """Convert an image to `[channels, height, width]`, colour to grey where `channels` is 1.
+
+    Raises:
+        UserError: its pixels cannot be decoded.
+    """
     mode = "L" if channels == 1 else "RGB"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -82,18 +82,18 @@ def to_array(
             if size is not None and image.size != size[::-1]:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
-        except Exception as error:  # as in open_image
+        except Exception as error:  # of any type, as in open_image
             raise UserError(f"cannot be decoded ({error})") from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 def decode_rows(path: Path, first_row: int, images: Sequence[Encoded | None], resize: bool) -> int:
-    """Decode `images` into the rows of the uint8 array file at `path` from `first_row` on.
+    """Decode `images` into the uint8 array file `<split>-images.npy`, from row `first_row` on.
 
-    `path` is `<split>-images.npy`. Returns the number of rows written.
+    Returns the number of rows written.
 
     Raises:
-        UserError: the split, the row, and what is wrong with its image.
+        UserError: names the split and the row of an image that cannot be used.
     """
     split = path.name.removesuffix("-images.npy")
     array = np.load(path, mmap_mode="r+")
@@ -104,8 +104,7 @@ def decode_rows(path: Path, first_row: int, images: Sequence[Encoded | None], re
                 raise UserError("has no image")
             pixels = decode_image(encoded, channels, (height, width) if resize else None)
         except UserError as error:
-            where = f"{encoded}: " if isinstance(encoded, str) else ""
-            raise UserError(f"{split} row {row}: {where}{error}") from error
+            raise image_error(split, row, encoded, error) from error
         if pixels.shape[1:] != (height, width):
             raise UserError(
                 f"{split} row {row}: {pixels.shape[1]}x{pixels.shape[2]} pixels where the first "
@@ -116,8 +115,14 @@ def decode_rows(path: Path, first_row: int, images: Sequence[Encoded | None], re
     return len(images)
 
 
+def image_error(split: str, row: int, encoded: Encoded | None, error: UserError) -> UserError:
+    """Prefix an error of an image with its split, row and path."""
+    path = f"{encoded}: " if isinstance(encoded, str) else ""
+    return UserError(f"{split} row {row}: {path}{error}")
+
+
 def end_with_parent() -> None:
-    """Have this process end when the one that has started it is no more, killed for example."""
+    """End this process when its parent ends, for example because it was killed."""
     parent = parent_process()
     assert parent is not None
 

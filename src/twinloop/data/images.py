@@ -1,4 +1,4 @@
-"""A user's own images, of any size, in the shape that a model was trained on."""
+"""Images of the user, resized to the shape that a model was trained on."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def read_images(folder: Path, shape: tuple[int, int, int]) -> tuple[list[Path], Tensor]:
-    """Read every image under `folder`, by name, as uint8 `[N, *shape]`.
+    """Read every image in `folder` and its subfolders, sorted by path, as uint8 `[N, *shape]`.
 
     Raises:
-        UserError: no such folder, no image in it, or one that cannot be read.
+        UserError: no such folder, no images in it, or an image that cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"data.images: there is no folder {folder}")

@@ -1,4 +1,4 @@
-"""Where images come from: the Hub, a folder in Hub layout, class folders, or digits."""
+"""Find a data set: on the Hub, in a folder in Hub layout, in class folders, or digits."""
 
 import glob
 import hashlib
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 FASHION_MNIST = "zalando-datasets/fashion_mnist"
 HUB_SECONDS = 3.0
-"""How long the Hub may take to answer before its cache is asked."""
+"""How long to wait for the Hub before its local cache is used."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found, not yet read. `key` changes whenever its files change."""
+    """A data set that was found but not read. `key` changes whenever its files change."""
 
     name: str
     key: str
@@ -32,43 +32,48 @@ def find_source(source: str, revision: str | None = None) -> Source:
     """Find a data set by folder, by Hub id, or as `digits`.
 
     Raises:
-        UserError: no such folder, or a Hub id that neither the Hub nor its cache has.
+        UserError: no such folder, or a Hub id that is neither on the Hub nor in its cache.
     """
     if source == "digits":
-        return _digits()
-    # An empty name would be the current folder.
-    if source and Path(source).expanduser().is_dir():
-        return _folder(Path(source).expanduser(), name=Path(source).expanduser().resolve().name)
+        return Source("digits", "digits", _read_digits)
+    folder = Path(source).expanduser()
+    if source and folder.is_dir():  # Path("") is the current folder
+        return _folder(folder, name=folder.resolve().name)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise UserError(
             f"data.source: there is no folder {source!r}; "
             "pass a folder, a Hub id (owner/name) or 'digits'"
         )
-    return _folder(_hub_folder(source, revision), name=source.rpartition("/")[2])
+    return _folder(_download(source, revision), name=source.rpartition("/")[2])
 
 
 def source_for_make() -> str:
-    """Name Fashion-MNIST where the Hub or its cache has it, and `digits` where neither does."""
+    """Return the Hub id of Fashion-MNIST, or `digits` if neither the Hub nor its cache has it."""
     try:
-        _hub_folder(FASHION_MNIST, revision=None)
+        _download(FASHION_MNIST, revision=None)
     except UserError:
         return "digits"
     return FASHION_MNIST
 
 
+def cache_folder(cache_dir: Path | None) -> Path:
+    """The folder of decoded data sets: the argument, `$TWINLOOP_CACHE`, or `~/.cache/twinloop`."""
+    return cache_dir or Path(os.environ.get("TWINLOOP_CACHE", "~/.cache/twinloop")).expanduser()
+
+
 def _folder(folder: Path, name: str) -> Source:
-    """A folder of parquet, Arrow or CSV files, or of images in one folder for each class."""
+    """A folder of parquet, Arrow or CSV files, or of images in one folder per class."""
     if glob.has_magic(str(folder.absolute())):
         raise UserError(
-            f"data.source: {folder.absolute()} has one of * ? [ in it, which the library that "
-            "reads it takes for a pattern of several names; rename the folder"
+            f"data.source: {folder.absolute()} has one of * ? [ in it, which `datasets` expands "
+            "as a pattern; rename the folder"
         )
     key = hashlib.sha256()
     try:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             stat = path.stat()
-            name_and_state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
-            key.update(name_and_state.encode(errors="surrogateescape"))
+            state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+            key.update(state.encode(errors="surrogateescape"))
     except OSError as error:
         raise UserError(f"data.source: cannot read {error.filename}: {error.strerror}") from error
 
@@ -80,93 +85,91 @@ def _folder(folder: Path, name: str) -> Source:
         try:
             return datasets.load_dataset(str(folder))
         except Exception as error:
-            cause = error.__cause__ or error
-            reason = " ".join(str(cause).split())
+            reason = _one_line(error.__cause__ or error)
             raise UserError(f"data.source: cannot read {folder}: {reason}") from error
 
     return Source(name, key.hexdigest(), read)
 
 
-def _hub_folder(repository: str, revision: str | None) -> Path:
-    """Download a data set's files, or find them in the Hub's cache where the Hub is silent."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+def _download(repository: str, revision: str | None) -> Path:
+    """Download a data set, or find it in the Hub's cache if the Hub does not respond."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    answer: list[str | Exception] = []
-
-    def ask() -> None:
-        try:
-            api = HfApi(library_name="twinloop")
-            info = api.dataset_info(repository, revision=revision, timeout=HUB_SECONDS)
-            answer.append(str(info.sha))
-        except Exception as error:  # handed to the thread that waits
-            answer.append(error)
-
-    # A name server that never answers is bound by no time-out of the client's.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    reply = answer[0] if answer else TimeoutError(f"no answer in {HUB_SECONDS:.0f} s")
-    if isinstance(reply, HfHubHTTPError) and not isinstance(reply, OfflineModeIsEnabled):
-        status = reply.response.status_code
-        if status in (401, 403, 404):
-            raise UserError(
-                f"data.source: the Hub has no public data set {repository!r} "
-                f"(revision {revision or 'main'}); check the name"
-            ) from reply
+    commit = _commit(repository, revision)
     try:
         folder = snapshot_download(
             repository,
             repo_type="dataset",
-            revision=reply if isinstance(reply, str) else revision,
-            local_files_only=not isinstance(reply, str),
+            revision=commit or revision,
+            local_files_only=commit is None,
         )
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"data.source: the Hub does not answer and its cache has no whole {repository!r}; "
-            "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits "
-            "to try things out with no network"
+            f"data.source: the Hub does not respond and its cache has no complete {repository!r}; "
+            "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits, "
+            "which needs no network"
         ) from error
     except HFValidationError as error:
         raise UserError(
             f"data.source: {repository!r} is neither a folder nor a Hub id (owner/name)"
         ) from error
-    except Exception as error:  # whatever a broken connection raises
-        reason = " ".join(str(error).split())
+    except Exception as error:  # a broken connection raises errors of many types
         raise UserError(
-            f"data.source: the download of {repository!r} broke off: {reason}; "
-            "try again: what has arrived is kept; or pass --data.source FOLDER"
+            f"data.source: the download of {repository!r} failed: {_one_line(error)}; "
+            "try again: completed files are kept; or pass --data.source FOLDER"
         ) from error
     return Path(folder)
 
 
-def _digits() -> Source:
-    """The 1,797 handwritten digits that scikit-learn carries: 8x8, grey, ten classes."""
+def _commit(repository: str, revision: str | None) -> str | None:
+    """Ask the Hub for the commit of a revision; None if there is no response in `HUB_SECONDS`.
 
-    def read() -> "DatasetDict":
-        import datasets
-        import numpy as np
-        from sklearn.datasets import load_digits
+    Raises:
+        UserError: the Hub has no such public data set.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
-        digits = load_digits()
-        # scikit-learn counts pixels in steps of 1/16
-        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        features = datasets.Features(
-            image=datasets.Image(), label=datasets.ClassLabel(names=[str(d) for d in range(10)])
-        )
-        rows = datasets.Dataset.from_dict(
-            {"image": list(pixels), "label": digits.target.tolist()}, features=features
-        )
-        return datasets.DatasetDict(train=rows)
+    replies: list[str | Exception] = []
 
-    return Source("digits", "digits", read)
+    def ask() -> None:
+        try:
+            api = HfApi(library_name="twinloop")
+            info = api.dataset_info(repository, revision=revision, timeout=HUB_SECONDS)
+            replies.append(str(info.sha))
+        except Exception as error:  # handed to the waiting thread
+            replies.append(error)
+
+    # In a thread, because the client's time-out does not cover the look-up of the host name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_SECONDS)
+    reply = replies[0] if replies else None
+    if isinstance(reply, HfHubHTTPError) and reply.response.status_code in (401, 403, 404):
+        raise UserError(
+            f"data.source: the Hub has no public data set {repository!r} "
+            f"(revision {revision or 'main'}); check the name"
+        ) from reply
+    return reply if isinstance(reply, str) else None
 
 
-def cache_folder(cache_dir: Path | None) -> Path:
-    """The folder of decoded data sets: the argument, `$TWINLOOP_CACHE`, or `~/.cache/twinloop`."""
-    return cache_dir or Path(os.environ.get("TWINLOOP_CACHE", "~/.cache/twinloop")).expanduser()
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _read_digits() -> "DatasetDict":
+    """The 1,797 handwritten digits of scikit-learn: 8x8, grey, ten classes."""
+    import datasets
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # from 0 to 16
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=[str(d) for d in range(10)])
+    )
+    rows = datasets.Dataset.from_dict(
+        {"image": list(pixels), "label": digits.target.tolist()}, features=features
+    )
+    return datasets.DatasetDict(train=rows)
