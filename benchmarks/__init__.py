@@ -1,1 +1,1 @@
-"""What twinloop costs beside what one would take instead: `make bench`, see README.md."""
+"""Benchmarks of twinloop beside other frameworks: `make bench`, see README.md."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [PART ...]`: measure, and keep what came out. See benchmarks/README.md."""
+"""`python -m benchmarks [PART ...]`: measure, and save the results. See benchmarks/README.md."""
 
 import argparse
 import os
@@ -19,19 +19,21 @@ PARTS = (
     "convolutions",
 )
 HOURS = "quality"
-"""A part that runs only where it is named."""
+"""A part that takes hours, and runs only if it is named."""
 
 
 def main() -> None:
-    """Measure the parts that are asked for, each in a process of its own."""
+    """Measure the requested parts, each in its own process."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument(
         "parts", nargs="*", choices=[*PARTS, HOURS, []], help=f"all but {HOURS}, if none is named"
     )
     parser.add_argument("--data", default="auto", help="a folder, a Hub id, or digits")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, in each process")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds of which the median is reported"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch, in each process")
     options = parser.parse_args()
     parts = options.parts or PARTS
     if len(parts) > 1:
@@ -40,7 +42,7 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", "benchmarks", part, *given], check=True)
         return
 
-    # Before torch is imported, for it and for the processes that are started from here.
+    # Set before torch is imported, also for the processes started here.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     import torch
 
@@ -48,7 +50,7 @@ def main() -> None:
     from twinloop.cli.memory import keep_freed_memory
     from twinloop.data.datamodule import ImageDataModule
 
-    keep_freed_memory()  # as our command line does; else the ways differ by what malloc makes of it
+    keep_freed_memory()  # as the command line does, or malloc would decide the differences
 
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if cuda else "cpu")

@@ -1,4 +1,4 @@
-"""What a batch costs, from each loader one could take, without training on it."""
+"""The time of a batch from different loaders, without training."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,11 +16,11 @@ LESSON, TENSORS = "lesson's pipeline (PIL, default collate)", "TensorDataset and
 WORKERS = "lesson's pipeline, 2 workers"
 GATHER = "gather by index, as bytes"
 FEW = 40
-"""Batches of the slow ones in a round; the fast ones go through the whole epoch."""
+"""Batches per round of the slow loaders; the fast ones run a whole epoch."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Seconds for each image of train, loader by loader."""
+    """Seconds per image of train, by loader."""
     whole, few = Work("lesson-classifier", source, device), None
     few = Work("lesson-classifier", source, device, limit=FEW)
     loaders: dict[str, tuple[Work, Callable[[Work], Iterator[Any]]]] = {
@@ -47,26 +47,26 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
 
 
 def exhaust(batches: Iterator[Any]) -> None:
-    """Ask for every batch."""
+    """Iterate over all batches."""
     for _ in batches:
         pass
 
 
 def floats(work: Work) -> Iterator[Pair]:
-    """Ours, as a network takes them."""
-    for images, labels, draws in work.data.train_batches():
-        batch = images.to(work.device), labels.to(work.device), draws
+    """Ours, converted to floats on the device."""
+    for images, labels, random in work.data.train_batches():
+        batch = images.to(work.device), labels.to(work.device), random
         yield work.data.on_after_batch_transfer(batch, 0)
 
 
 def as_bytes(work: Work) -> Iterator[Pair]:
-    """Ours, as they leave the data set."""
+    """Ours, as bytes."""
     for images, labels, _ in work.data.train_batches():
         yield images, labels
 
 
 def gathered(work: Work) -> Iterator[Pair]:
-    """The least that must be done: two gathers a batch, in an order that is there before."""
+    """The minimum: two gathers per batch, in a precomputed order."""
     split, rows = work.data.data.train, work.data.rows["train"][list(work.order("train"))]
 
     def gather() -> Iterator[Pair]:
@@ -77,12 +77,12 @@ def gathered(work: Work) -> Iterator[Pair]:
 
 
 def tensors(work: Work) -> Iterator[Pair]:
-    """From floats in memory, by torch's DataLoader."""
+    """Floats in memory, by torch's DataLoader."""
     for images, labels in work.tensor_loader("train"):
         yield images.to(work.device), labels.to(work.device)
 
 
 def lesson(work: Work, workers: int = 0) -> Iterator[Pair]:
-    """From PNGs, image by image."""
+    """PNGs, decoded image by image."""
     for images, labels in work.lesson_loader("train", workers):
         yield images.to(work.device), labels.to(work.device)

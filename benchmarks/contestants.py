@@ -1,9 +1,9 @@
-"""A whole fit by each of the frameworks one could take instead, as their own guides set it up.
+"""A whole fit by twinloop and by other frameworks, each set up as in its own guides.
 
 Each trains the same network from the same weights, by the same optimiser and schedule, on the same
-batches in the same order, and counts loss (and accuracy) of train and val. Ours do more: a
-checkpoint every epoch, TensorBoard with histograms and images. What comes before the fit (reading
-the data set, making the network) is in nobody's time.
+batches in the same order, and measures loss (and accuracy) on train and val. twinloop also writes
+a checkpoint every epoch, and TensorBoard with histograms and images. Reading the data set and
+creating the network are not timed.
 """
 
 import os
@@ -30,11 +30,11 @@ from twinloop.tasks import Task
 OURS = ("twinloop, Lightning", "twinloop, Learner")
 SLOW = ("lesson's Learner over datasets", "Lightning over datasets")
 LENGTHS = {"lesson-classifier": (5, 10**9), "autoencoder": (1, 60)}
-"""Epochs, and batches of an epoch: the whole of the small experiment, and what 10 seconds allow."""
+"""Epochs, and batches per epoch: the whole small experiment, and about 10 seconds of the other."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Both networks: how many times as fast either loop is as each of the others."""
+    """For both networks, the speed of either loop relative to each of the others."""
     found = []
     for experiment, (epochs, limit) in LENGTHS.items():
         work = Work(experiment, source, device, epochs=epochs, limit=limit)
@@ -56,7 +56,7 @@ def torch_optimizer(work: Work, task: Task) -> tuple[torch.optim.Optimizer, Any]
 
 
 def accuracy_and_loss(work: Work) -> MetricCollection:
-    """What all of them count."""
+    """The metrics of all contestants."""
     metrics: dict[str, Any] = {"loss": MeanMetric()}
     if not work.is_autoencoder:
         metrics["accuracy"] = MulticlassAccuracy(len(work.data.spec.class_names), average="micro")
@@ -65,7 +65,7 @@ def accuracy_and_loss(work: Work) -> MetricCollection:
 
 @contextmanager
 def lesson(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """The lesson's way: `datasets.with_transform`, and its Learner."""
+    """The lesson: `datasets.with_transform`, and its Learner."""
     optimizer, schedule = torch_optimizer(work, task)
     classes = None if work.is_autoencoder else len(work.data.spec.class_names)
     cbs = [
@@ -104,15 +104,12 @@ class Usual(LightningModule):
         return loss
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """The loss of a batch."""
         return self._step("train", batch)
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        """Count a batch."""
         self._step("val", batch)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and a schedule by the step."""
         optimizer, schedule = self.parts
         return {
             "optimizer": optimizer,
@@ -199,7 +196,7 @@ def ignite(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
 
 @contextmanager
 def accelerate(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """A loop by hand with everything prepared by an Accelerator."""
+    """A hand-written loop with everything prepared by an Accelerator."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=work.device.type == "cpu")
@@ -240,7 +237,7 @@ def accelerate(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
 
 @contextmanager
 def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """Keras 3 on torch: `compile` and `fit` on arrays, with our network inside."""
+    """Keras 3 on torch: `compile` and `fit` on arrays, with the same network."""
     with patch.dict(os.environ, KERAS_BACKEND="torch"):
         import keras as k
 
@@ -252,7 +249,7 @@ def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
         schedule.step()
 
     class Gathered(k.utils.PyDataset):  # type: ignore[misc]
-        """Arrays in the order that all others take them."""
+        """Arrays in the order of the other contestants."""
 
         def __init__(self, stage: str) -> None:
             super().__init__()
@@ -268,12 +265,12 @@ def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
             return self.x[rows], self.y[rows]
 
         def set_epoch(self, epoch: int) -> None:
-            """Take the order of that epoch; Keras looks at a batch before the first one begins."""
+            """Set the epoch of the order; Keras reads a batch before the first epoch begins."""
             self.order.epoch = epoch
             self.rows = np.array(list(self.order))
 
     class OneCycle(k.callbacks.Callback):  # type: ignore[misc]
-        """The experiment's schedule, of learning rate and momentum, and its order of an epoch."""
+        """The experiment's schedule of learning rate and momentum, and its order of every epoch."""
 
         step = 0
 
@@ -310,5 +307,6 @@ CONTESTANTS: dict[str, Contestant] = {
     "Keras": keras,
 }
 ALIKE = {"Keras": 0.25}
-"""Its optimiser rounds otherwise, and turns about where a gradient is nearly 0: how far its weights
-end from the others' after 6 steps, as a share of the way that those went."""
+"""Tolerances of contestants with another optimiser: the distance of their weights from the others'
+after 6 steps, as a share of the distance that those moved. Keras rounds differently, and an update
+changes its sign where a gradient is nearly 0."""

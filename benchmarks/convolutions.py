@@ -1,6 +1,6 @@
-"""How fast our convolutions are beside F.unfold + matrix product, and beside F.conv2d.
+"""The speed of im2col beside F.unfold with a matrix product, and beside F.conv2d.
 
-Forward only, float32, at batch 256; a single image also by plain loops.
+Forward only, float32, batches of 256; a single image also by plain loops.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from twinloop.models import LessonClassifier, SequentialClassifier
 
 BATCH = 256
 LEAST_SECONDS = 0.02
-"""A way is called as often as takes this long, and the mean of the calls is one measurement."""
+"""A measurement is the mean of as many calls as take this long."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
@@ -40,7 +40,7 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
 def by_layer(
     name: str, conv: nn.Conv2d, shape: tuple[int, ...], device: torch.device, rounds: int
 ) -> list[dict[str, Any]]:
-    """One layer: im2col beside each other way."""
+    """One layer: im2col beside each alternative."""
     x, weight = torch.randn(shape, device=device), torch.randn(conv.weight.shape, device=device)
     stride, padding = conv.stride[0], int(conv.padding[0])
     ways: dict[str, Callable[[], Tensor]] = {

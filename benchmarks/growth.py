@@ -1,8 +1,7 @@
-"""How the cost grows: with the data set, the batch, the network, and the processes.
+"""How the cost grows with the data set, the batch, the network, and the number of processes.
 
-The time of a step is read off the loader: from the moment one batch is asked for to the moment the
-next one is. So what a run does once, before and after, is left out, and what a loop adds to a step
-can be told in milliseconds.
+The time of a step is measured in the loader, between the requests for two batches. So the set-up
+and tear-down of a run are left out, and the overhead of a loop per step is known in milliseconds.
 """
 
 import json
@@ -40,11 +39,11 @@ WIDTHS = (1, 2, 4, 8)
 PROCESSES = (1, 2)
 LEAST_STEPS = 6
 IMAGES = 8192
-"""Trained on in a run of one batch size, where that makes more than the least steps."""
+"""Training images per batch size, if they are more than `LEAST_STEPS` batches."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """All four."""
+    """The rows of all four variables."""
     return [
         *by_data(source, TIMES),
         *by_batch(source, device, rounds),
@@ -54,7 +53,7 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
 
 
 def by_data(source: str, sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """The data set once and several times over: batches alone, each size in a new process."""
+    """The data set repeated several times: batches alone, each size in a new process."""
     found = []
     split = ImageDataModule(source).data.train
     for times in sizes:
@@ -62,18 +61,17 @@ def by_data(source: str, sizes: Sequence[int]) -> list[dict[str, Any]]:
             for name, part in (("images", split.images), ("labels", split.labels)):
                 repeated = np.concatenate([part.numpy()] * times)
                 np.save(Path(folder) / f"{name}.npy", repeated)
-            call = f"from benchmarks import growth; growth.tell({source!r}, {folder!r})"
+            call = f"from benchmarks import growth; growth.print_cost({source!r}, {folder!r})"
             command = [sys.executable, "-c", call]
-            told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-            found.append({"grows": "data", "times": times} | json.loads(told))
+            printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+            found.append({"grows": "data", "times": times} | json.loads(printed))
     return found
 
 
-def tell(source: str, folder: str) -> None:
-    """Print what batches cost from the arrays in `folder`, in a process that does nothing else.
+def print_cost(source: str, folder: str) -> None:
+    """Print the time and memory of batches from the arrays in `folder`, in a new process.
 
-    Memory is what the process has for itself: pages of mapped files belong to the system, which
-    takes them back when it needs them.
+    Pages of mapped files are counted apart, because the system reclaims them when it needs memory.
     """
     data = ImageDataModule(source)
     images, labels = (
@@ -91,17 +89,17 @@ def tell(source: str, folder: str) -> None:
     count = len(data.rows["train"])
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     memory = {name: int(status[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile")}
-    answer = {
+    cost = {
         "images": count,
         "us_per_image": statistics.median(seconds) / count * 1e6,
         "own_mb": memory["RssAnon"],
         "mapped_mb": memory["RssFile"],
     }
-    print(json.dumps(answer))
+    print(json.dumps(cost))
 
 
 def by_batch(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """A small network, from small batches to large ones."""
+    """A small network, with increasing batch sizes."""
     found = []
     images = len(ImageDataModule(source).rows["train"])
     for size in BATCHES:
@@ -113,7 +111,7 @@ def by_batch(source: str, device: torch.device, rounds: int) -> list[dict[str, A
 
 
 def by_width(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """The bottleneck autoencoder from an eighth of its channels to all of them."""
+    """The bottleneck autoencoder, from an eighth of its channels to all of them."""
     found = []
     for times in WIDTHS:
         widths = {"widths": [4 * times, 8 * times, 16 * times]}
@@ -123,7 +121,7 @@ def by_width(source: str, device: torch.device, rounds: int) -> list[dict[str, A
 
 
 def _by_loop(work: Work, rounds: int, **about: Any) -> list[dict[str, Any]]:
-    """A line for each loop: the time of its steps, and what it adds to those by hand."""
+    """A row per loop: the time of its steps, and its overhead over the hand-written loop."""
     ways = {loop: partial(seconds_of_step, work, CONTESTANTS[loop]) for loop in LOOPS}
     times = in_turn(ways, rounds)
     lines = []
@@ -138,17 +136,17 @@ def _by_loop(work: Work, rounds: int, **about: Any) -> list[dict[str, Any]]:
 
 
 def seconds_of_step(work: Work, contestant: Contestant) -> float:
-    """Median seconds of a training step, without the first two."""
-    asked: list[float] = []
+    """Median seconds of a training step, excluding the first two."""
+    requested: list[float] = []
     iterate = Batches.__iter__
 
     def clocked(self: Batches) -> Iterator[Batch]:
         batches = iterate(self)
         while True:
-            if self.shuffle:  # those of train
+            if self.shuffle:  # the batches of train
                 if work.device.type == "cuda":
                     torch.cuda.synchronize(work.device)
-                asked.append(time.perf_counter())
+                requested.append(time.perf_counter())
             batch = next(batches, None)
             if batch is None:
                 return
@@ -156,12 +154,12 @@ def seconds_of_step(work: Work, contestant: Contestant) -> float:
 
     with patch.object(Batches, "__iter__", clocked):
         run(work, contestant)
-    steps = asked[2 : work.limits["train"]]
+    steps = requested[2 : work.limits["train"]]
     return statistics.median(later - earlier for earlier, later in pairwise(steps))
 
 
 def by_processes(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """One process and two with as many images each (ddp), over gloo on a CPU."""
+    """One process, and two with as many images each (ddp), over gloo on a CPU."""
 
     def once(loop: str, processes: int) -> float:
         torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
@@ -192,12 +190,12 @@ def by_processes(source: str, device: torch.device, rounds: int) -> list[dict[st
 
 
 def one_of_several(loop: str, source: str, device: str, answer: str) -> None:
-    """What torchrun starts: train, and the first process writes down the seconds of a step."""
+    """Started by torchrun: train; the first process writes the seconds of a step to `answer`."""
     torch.set_num_threads(1)
     images = len(ImageDataModule(source).rows["train"])
     size = min(256, images // (PROCESSES[-1] * (LEAST_STEPS + 2)))
     work = Work("lesson-classifier", source, torch.device(device), batch_size=size, limit=30)
-    if "Lightning" not in loop:  # which joins them itself
+    if "Lightning" not in loop:  # whose strategy joins them
         distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     seconds = seconds_of_step(work, CONTESTANTS[loop])
     if os.environ["RANK"] == "0":

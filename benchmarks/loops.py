@@ -1,6 +1,6 @@
-"""What the loops cost beside one written by hand, all with our batches and our metrics.
+"""The cost of the loops beside a hand-written one, all with the same batches and metrics.
 
-The unit is a whole fit: train, validation, and what a loop does before and after.
+The unit is a whole fit: training, validation, set-up and tear-down.
 """
 
 import os
@@ -34,11 +34,11 @@ Fit = Callable[[], object]
 HAND = "loop by hand"
 BAREBONES = "Lightning, barebones"
 LENGTHS = {"lesson-classifier": (5, 10**9), "autoencoder": (1, 24)}
-"""Epochs, and batches of an epoch: the whole of the small experiment, and what 5 seconds allow."""
+"""Epochs, and batches per epoch: the whole small experiment, and about 5 seconds of the other."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Both networks: the Learner and Lightning beside a loop by hand, and beside barebones."""
+    """For both networks, the Learner and Lightning beside a hand-written loop and barebones."""
     found = []
     for experiment, (epochs, limit) in LENGTHS.items():
         work = Work(experiment, source, device, epochs=epochs, limit=limit)
@@ -58,7 +58,7 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
 
 @contextmanager
 def by_hand(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """What one would write without a framework."""
+    """A loop without a framework."""
     train, val = work.data.train_batches(), work.data.val_dataloader()
     optimizer, scheduler = task.optimizer_and_scheduler(work.steps, work.epochs)
     assert scheduler is not None
@@ -110,7 +110,7 @@ def flags(work: Work) -> dict[str, Any]:
 
 @contextmanager
 def learner_with_metrics(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """Our Learner, with metrics only."""
+    """The Learner, with metrics only."""
     learn = build_learner(task, work.data, flags(work))
     yield lambda: learn.fit(learn.n_epochs, valid=False)
 
@@ -132,12 +132,12 @@ def _learner(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[F
 
 
 def learner_all(work: Work, task: Task, folder: Path) -> Any:
-    """Our Learner with metrics, progress bar, scalars in TensorBoard and checkpoints."""
+    """The Learner with metrics, progress bar, scalars in TensorBoard and checkpoints."""
     return _learner(work, task, folder, board=False)
 
 
 def learner_experiment(work: Work, task: Task, folder: Path) -> Any:
-    """The same as experiments run it: graph, histograms and images in TensorBoard too."""
+    """As experiments run it: also with graph, histograms and images in TensorBoard."""
     return _learner(work, task, folder, board=True)
 
 
@@ -153,7 +153,7 @@ def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator
         callbacks=kept,
         plugins=[WholeCheckpointIO()],
         num_sanity_val_steps=0,
-        enable_progress_bar=False,  # one of the callbacks is that
+        enable_progress_bar=False,  # one of the callbacks is the progress bar
         enable_model_summary=False,
         log_every_n_steps=10,
     )
@@ -167,13 +167,13 @@ def lightning_all(work: Work, task: Task, folder: Path) -> Any:
 
 
 def lightning_experiment(work: Work, task: Task, folder: Path) -> Any:
-    """The same as experiments run it: graph, histograms and images in TensorBoard too."""
+    """As experiments run it: also with graph, histograms and images in TensorBoard."""
     return _lightning(work, task, folder, board=True)
 
 
 @contextmanager
 def lightning_barebones(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """Lightning with all that it can leave out left out."""
+    """Lightning with `barebones=True`, and without logging."""
     task.log = task.log_dict = lambda *_, **__: None  # type: ignore[method-assign,assignment]
     trainer = Trainer(**flags(work), barebones=True)
     yield lambda: trainer.fit(task, datamodule=work.data)

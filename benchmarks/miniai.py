@@ -1,4 +1,4 @@
-"""A short imitation of the lesson's Learner, as a contestant; ours is in twinloop.learner."""
+"""A short version of the lesson's Learner, as a contestant; ours is in twinloop.learner."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from torchmetrics.classification import MulticlassAccuracy
 
 
 class Callback:
-    """Has methods named after events; a smaller `order` comes first."""
+    """Has methods named after events; a smaller `order` is called first."""
 
     order = 0
 
 
 class Learner:
-    """Five verbs, and callbacks around fit, epoch and batch."""
+    """The loop, with callbacks around fit, epoch and batch."""
 
     def __init__(
         self,
@@ -34,13 +34,13 @@ class Learner:
 
     @contextmanager
     def around(self, name: str) -> Iterator[None]:
-        """`before_` and `after_` a part of the fit."""
+        """Call `before_` and `after_` events around a part of the fit."""
         self.callback(f"before_{name}")
         yield
         self.callback(f"after_{name}")
 
     def callback(self, event: str) -> None:
-        """Sort the callbacks, and tell each that has such a method."""
+        """Call the method `event` of all callbacks that have it, in order."""
         for cb in sorted(self.cbs, key=attrgetter("order")):
             method = getattr(cb, event, None)
             if method is not None:
@@ -55,7 +55,7 @@ class Learner:
                     self.one_epoch(False)
 
     def one_epoch(self, train: bool) -> None:
-        """Go once through a loader."""
+        """One pass over a loader."""
         self.model.train(train)
         self.loader = self.loaders[0 if train else 1]
         with self.around("epoch"):
@@ -64,7 +64,7 @@ class Learner:
                 self.one_batch()
 
     def one_batch(self) -> None:
-        """Predict and take the loss; in training go on to a step."""
+        """Predict and compute the loss; in training also backward and step."""
         with self.around("batch"):
             self.preds = self.model(self.batch[0])
             self.loss = self.loss_func(self.preds, self.batch[1])
@@ -76,18 +76,17 @@ class Learner:
 
 
 class DeviceCB(Callback):
-    """Moves batches."""
+    """Moves batches to a device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def before_batch(self, learn: Learner) -> None:
-        """To the device."""
         learn.batch = [part.to(self.device) for part in learn.batch]
 
 
 class MetricsCB(Callback):
-    """Counts loss and accuracy, and prints a line for each pass."""
+    """Measures loss and accuracy, and prints a line per pass."""
 
     order = 1
 
@@ -97,30 +96,26 @@ class MetricsCB(Callback):
             self.metrics["accuracy"] = MulticlassAccuracy(classes, average="micro").to(device)
 
     def before_epoch(self, learn: Learner) -> None:
-        """Start anew."""
         for metric in self.metrics.values():
             metric.reset()
 
     def after_batch(self, learn: Learner) -> None:
-        """Count a batch."""
         inputs, targets = learn.batch
         self.metrics["loss"].update(learn.loss.detach(), weight=len(inputs))
         if "accuracy" in self.metrics:
             self.metrics["accuracy"].update(learn.preds.detach(), targets)
 
     def after_epoch(self, learn: Learner) -> None:
-        """Print what came out."""
         numbers = {name: f"{float(m.compute()):.3f}" for name, m in self.metrics.items()}
         print(numbers | {"epoch": learn.epoch, "train": learn.model.training})
 
 
 class BatchSchedCB(Callback):
-    """Moves the learning rate with each step."""
+    """Steps the learning-rate schedule after each training batch."""
 
     def __init__(self, schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
         self.schedule = schedule
 
     def after_batch(self, learn: Learner) -> None:
-        """One step further."""
         if learn.model.training:
             self.schedule.step()

@@ -1,6 +1,6 @@
-"""What an option gains: a training step with and without it, by our Learner with metrics only.
+"""The effect of an option: a training step with and without it, by the Learner with metrics only.
 
-The first two steps, in which kernels are made, are left out.
+The first two steps, in which kernels are compiled, are excluded.
 """
 
 import subprocess
@@ -31,7 +31,7 @@ EXPERIMENTS = ("lesson-classifier", "classifier", "autoencoder")
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Three networks: how many times as long a step takes."""
+    """For three networks, the time of a step relative to that without the option."""
     found = []
     for experiment in EXPERIMENTS:
         work = Work(experiment, source, device, limit=STEPS)
@@ -59,16 +59,15 @@ def compiled(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
 
 @contextmanager
 def in_precision(precision: str, work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """Another precision; CPUs have instructions for bfloat16 (AVX512-BF16, AMX) or they do not."""
+    """Another precision; bfloat16 is fast only on CPUs with AVX512-BF16 or AMX."""
     learn = build_learner(task, work.data, flags(work) | {"precision": precision})
     yield lambda: learn.fit(learn.n_epochs, valid=False)
 
 
 def in_new_process(experiment: str, source: str, device: torch.device, memory: str) -> float:
-    """Seconds of a step in a process that keeps freed memory, or does not."""
+    """Seconds of a step in a new process that keeps freed memory, or does not."""
     command = [sys.executable, "-m", "benchmarks.options", experiment, source, str(device), memory]
-    told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-    return float(told)
+    return float(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
 
 
 WAYS: dict[str, Contestant] = {
@@ -79,7 +78,7 @@ WAYS: dict[str, Contestant] = {
 }
 
 
-if __name__ == "__main__":  # a process that has done nothing else
+if __name__ == "__main__":  # in a new process
     torch.set_num_threads(1)
     if sys.argv[4] == KEPT:
         keep_freed_memory()

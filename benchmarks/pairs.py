@@ -1,8 +1,7 @@
-"""Measure ways of doing the same work in turn, and compare them round by round.
+"""Time several ways of doing the same work in turn, and compare them round by round.
 
-A machine is never the same twice: clocks change, other programs wake up. So every round times each
-way once, one after the other, a ratio is taken within a round, and what is kept is the median of
-the rounds' ratios with its quartiles.
+The speed of a machine varies over time. So every round times each way once, a ratio is taken within
+a round, and the result is the median of the rounds' ratios with both quartiles.
 """
 
 import gc
@@ -14,13 +13,13 @@ from typing import Any, NamedTuple
 import torch
 
 Way = Callable[[], float]
-"""Does the work once and answers with its seconds; what it prepares before is not counted."""
+"""Does the work once and returns its seconds, without those of preparing it."""
 Times = dict[str, list[float]]
 """Seconds of each way, in the order of the rounds."""
 
 
 class Target(NamedTuple):
-    """What a ratio should be: at most `limit`, or at least where a higher one is better."""
+    """The limit of a ratio: at most, or `at_least` if higher is better."""
 
     limit: float
     at_least: bool = False
@@ -30,8 +29,8 @@ class Target(NamedTuple):
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that `work` takes, until the device has done it all."""
-    gc.collect()  # or one way would clear up after another
+    """Seconds that `work` takes, until the device has finished."""
+    gc.collect()  # or one way would collect the garbage of another
     _wait(device)
     start = time.perf_counter()
     work()
@@ -45,7 +44,7 @@ def _wait(device: torch.device) -> None:
 
 
 def in_turn(ways: Mapping[str, Way], rounds: int) -> Times:
-    """Time each way once a round: A B C, B C A, C A B and so on, after a round to warm up."""
+    """Time each way once per round: A B C, B C A, C A B and so on, after a warm-up round."""
     names = list(ways)
     times: Times = {name: [] for name in names}
     for number in range(-1, rounds):
@@ -58,12 +57,12 @@ def in_turn(ways: Mapping[str, Way], rounds: int) -> Times:
 
 
 def ratios(times: Times, what: str, against: str) -> list[float]:
-    """How many times as long `what` took as `against`, round by round."""
+    """The time of `what` relative to `against`, round by round."""
     return [a / b for a, b in zip(times[what], times[against], strict=True)]
 
 
 def quartiles(values: Iterable[float]) -> dict[str, float]:
-    """Median, lower and upper quartile; of a single value itself."""
+    """Median, lower and upper quartile; all the same for a single value."""
     values = list(values)
     if len(values) == 1:
         values *= 2
@@ -74,9 +73,9 @@ def quartiles(values: Iterable[float]) -> dict[str, float]:
 def row(
     times: Times, what: str, against: str, target: Target | None = None, **about: str
 ) -> dict[str, Any]:
-    """A line of the results: how many times as long `what` took as `against`.
+    """A row of the results: the time of `what` relative to `against`.
 
-    With a target of at least so much it is how many times as fast. `about` says what on.
+    With an `at_least` target it is the speed instead. `about` adds columns, such as the experiment.
     """
     faster = target is not None and target.at_least
     one, other = (against, what) if faster else (what, against)

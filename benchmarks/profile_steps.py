@@ -1,12 +1,12 @@
-"""Where the time of a step goes, loop by loop, by torch.profiler.
+"""Where the time of a step is spent, by loop, by torch.profiler.
 
-The parts that all loops have (data, forward and so on) are marked where they are called. What is
-inside of another part counts for the inner one only, and what is left of a step is the loop's own:
-hooks, callbacks, its bookkeeping. The profiler makes everything slower, the more so the more and
-smaller operations there are, so the shares are worth more than the milliseconds.
+The parts that all loops have (data, forward and so on) are marked where they are called. Time in
+nested parts counts for the inner one only, and the rest of a step is the overhead of the loop:
+hooks, callbacks, bookkeeping. The profiler slows down small operations most, so the shares are more
+reliable than the milliseconds.
 
-py-spy looks from outside, 250 times a second, at who holds the interpreter's lock. That is the time
-in which Python itself is at work, also that of a progress bar in a thread of its own.
+py-spy samples from another process, 250 times a second, which thread holds Python's global lock:
+the time in which Python code runs, including that of a progress bar in its own thread.
 """
 
 import contextlib
@@ -40,12 +40,12 @@ REST = "loop and hooks"
 STEPS = 40
 PACKAGES = ("twinloop", "lightning", "torchmetrics", "rich", "tensorboard", "torch")
 RATE = 250
-"""How often a second py-spy looks."""
+"""py-spy's samples per second."""
 SPIED_EPOCHS = 3
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Milliseconds of each part of a training step, for each loop and network."""
+    """Milliseconds of each part of a training step, by loop and network."""
     found = []
     for experiment in ("lesson-classifier", "autoencoder"):
         work = Work(experiment, source, device, limit=STEPS)
@@ -58,9 +58,9 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
 
 
 def python_of_batch(source: str, device: torch.device, loop: str) -> dict[str, float]:
-    """Milliseconds a batch, of train or val, in which each package holds Python's lock.
+    """Milliseconds per batch, of train or val, in which each package holds Python's global lock.
 
-    A package has the time of its own lines, not of what they call in others.
+    A package's time is that of its own lines, without its calls of other packages.
     """
     spy = [str(Path(sys.executable).with_name("py-spy")), "record", "--gil", "--full-filenames"]
     child = [sys.executable, "-m", "benchmarks.profile_steps", source, str(device), loop]
@@ -77,7 +77,7 @@ def python_of_batch(source: str, device: torch.device, loop: str) -> dict[str, f
 def by_package(raw: str) -> dict[str, int]:
     """Samples of a fit by the package of the innermost frame, from py-spy's raw form.
 
-    A line of it is `outer (file:line);inner (file:line) count`.
+    Its lines are `outer (file:line);inner (file:line) count`.
     """
     samples = dict.fromkeys((*PACKAGES, "others"), 0)
     for line in raw.splitlines():
@@ -108,12 +108,12 @@ def parts_of_step(work: Work, loop: str) -> dict[str, float]:
 
 
 def exclusive(marks: list[tuple[float, float, str]], steps: int) -> dict[str, float]:
-    """Milliseconds a step of each part, without the parts inside it, by (start, end, name) in us.
+    """Milliseconds per step of each part, without nested parts, from (start, end, name) in us.
 
-    A training pass is from its first batch to the end of its last step.
+    A training pass lasts from its first batch to the end of its last step.
     """
-    asked = [start for start, _, name in marks if name == "data"][:steps]
-    begin = asked[0]
+    requested = [start for start, _, name in marks if name == "data"][:steps]
+    begin = requested[0]
     end = max(end for _, end, name in marks if name == "optimiser")
     inside = [mark for mark in marks if begin <= mark[0] and mark[1] <= end]
     own = dict.fromkeys((*PARTS, REST), 0.0)
@@ -134,7 +134,7 @@ def exclusive(marks: list[tuple[float, float, str]], steps: int) -> dict[str, fl
 
 @contextmanager
 def marked(work: Work) -> Iterator[None]:
-    """Mark the parts of a step wherever they are called from, for a while."""
+    """Mark the parts of a step wherever they are called from."""
     places: list[tuple[Any, str, str]] = [
         (type(work.task().network), "forward", "forward"),
         (type(work.task()), "loss", "loss"),
@@ -145,7 +145,7 @@ def marked(work: Work) -> Iterator[None]:
         (ImageDataModule, "on_after_batch_transfer", "data"),
         (pl.LightningModule, "log", "logging"),
         (SummaryWriter, "add_scalar", "logging"),
-        (Closure, "__call__", REST),  # runs within the optimiser's step
+        (Closure, "__call__", REST),  # called by the optimiser's step
     ]
     with contextlib.ExitStack() as stack:
         for owner, name, part in places:
@@ -177,7 +177,7 @@ def _marking_each(iterate: Any) -> Any:
     return call
 
 
-if __name__ == "__main__":  # what py-spy looks at
+if __name__ == "__main__":  # the process that py-spy samples
     torch.set_num_threads(1)
     run(
         Work("lesson-classifier", sys.argv[1], torch.device(sys.argv[2]), epochs=SPIED_EPOCHS),

@@ -1,7 +1,7 @@
-"""What the experiments reach: MSE for the size of a code, accuracy for the number of epochs.
+"""Results of the experiments: MSE by the dimension of the code, accuracy by the number of epochs.
 
-Each is a run of the real command, kept under lightning_logs/quality, and not made again while its
-results are there. It takes hours of a CPU, and so runs only where it is named.
+Each is a run of the command, saved under lightning_logs/quality and not repeated while its results
+exist. This takes hours of a CPU, so it runs only if it is named.
 """
 
 import json
@@ -14,17 +14,17 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 CODE_SIZES = {2: 4, 4: 4, 8: 4, 16: 4, 32: 8, 64: 8}
-"""Numbers of a code, and the epochs of experiments/autoencoder.yaml that they are given."""
+"""Dimensions of the code, with the epochs of experiments/autoencoder.yaml for each."""
 SHARE_OF_PCA = 0.7
 EPOCHS = {5: 0.934, 20: 0.943, 50: 0.949}
-"""What the course ends at (fast.ai, part 2 of 2022), and what is to beat."""
+"""The accuracies of the course (fast.ai, part 2 of 2022), to be exceeded."""
 SEED = 42
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """An autoencoder of each size, and `rounds` seeds of each number of epochs.
+    """An autoencoder of each dimension, and `rounds` seeds of each number of epochs.
 
-    20 and 50 epochs are hours without a GPU, and left out there.
+    20 and 50 epochs take hours without a GPU, and are left out then.
     """
     epochs = EPOCHS if device.type == "cuda" else [5]
     seeds = range(SEED, SEED + rounds)
@@ -35,7 +35,7 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
 
 
 def by_code_size(source: str, size: int, epochs: int) -> dict[str, Any]:
-    """Train experiments/autoencoder.yaml with a code of `size` numbers, and read test."""
+    """Train experiments/autoencoder.yaml with a `size`-dimensional code; results on test."""
     options = ["--model.network.code_size", str(size), "--trainer.max_epochs", str(epochs)]
     results = trained(f"autoencoder-{size}", "autoencoder", source, *options)
     mse, pca_mse = results["test"]["mse"], results["test"]["pca_mse"]
@@ -44,7 +44,7 @@ def by_code_size(source: str, size: int, epochs: int) -> dict[str, Any]:
 
 
 def by_epochs(source: str, epochs: int, seed: int) -> dict[str, Any]:
-    """Train experiments/classifier-N-epochs.yaml from `seed`, and read test."""
+    """Train experiments/classifier-N-epochs.yaml with `seed`; results on test."""
     experiment = f"classifier-{epochs}-epochs"
     options = ["--seed_everything", str(seed)]
     results = trained(f"{experiment}-{seed}", experiment, source, *options)
@@ -55,13 +55,13 @@ def by_epochs(source: str, epochs: int, seed: int) -> dict[str, Any]:
 
 
 def cost(results: dict[str, Any]) -> dict[str, Any]:
-    """What a run took, and what it can be made again from."""
+    """The seconds of a run, and its seed and commit, to reproduce it."""
     seconds = round(results["seconds"]["total"])
     return {"seed": results["seed"], "seconds": seconds, "commit": results["commit"]}
 
 
 def trained(name: str, experiment: str, source: str, *options: str) -> dict[str, Any]:
-    """The results of the run `name`, which is made where they are not there."""
+    """The results of the run `name`, which is started if they do not exist."""
     run = ROOT / "lightning_logs" / "quality" / name
     path = run / "results.json"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Contestants that train the same network on the same batches, and what each took."""
+"""Time contestants that train the same network on the same batches."""
 
 import contextlib
 import io
@@ -18,15 +18,14 @@ from twinloop.comparison.differences import compare_tensors
 from twinloop.tasks import Task
 
 Contestant = Callable[[Work, Task, Path], AbstractContextManager[Callable[[], object]]]
-"""Prepares a run of the work, which may leave files in a folder; yields the fit to be timed."""
+"""Prepares a run, which may write files to a folder; yields the fit to be timed."""
 Weights = dict[str, Tensor]
 
 
 class Terminal(io.StringIO):
-    """Where progress bars draw to: they believe that somebody looks."""
+    """A terminal in memory, so that progress bars are drawn."""
 
     def isatty(self) -> bool:
-        """As they ask."""
         return True
 
 
@@ -36,14 +35,14 @@ def race(
     """Time a whole fit of each in turn, each from the same weights.
 
     Args:
-        work: What to train.
-        contestants: By the name that they have in the table.
-        rounds: How often.
-        alike: Contestants that compute by other formulas and so end with other bits.
+        work: The work of all contestants.
+        contestants: Contestants by their names in the table.
+        rounds: Rounds after the warm-up.
+        alike: Contestants whose weights may differ by rounding, with their tolerances.
 
     Raises:
-        ValueError: two contestants that do not end with the same weights: what they did cannot
-            be compared.
+        ValueError: two other contestants end with different weights, so that they did not do the
+            same work.
     """
     ends: dict[str, Weights] = {}
 
@@ -61,7 +60,7 @@ def race(
 
 
 def run(work: Work, contestant: Contestant) -> tuple[float, Weights]:
-    """The seconds of one fit, and the weights it ends with."""
+    """The seconds of one fit, and its final weights."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     task = work.task()
     with (

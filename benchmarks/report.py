@@ -1,4 +1,4 @@
-"""Keep what was measured: results.json, the tables of README.md, and its figures."""
+"""Save measurements: results.json, and the tables and figures of README.md."""
 
 import json
 import os
@@ -28,7 +28,7 @@ TITLES = {
     "batches": "Batches alone",
     "loops": "Loops, the same batches and metrics in all",
     "contestants": "A whole fit, beside other frameworks",
-    "start": "Until something happens",
+    "start": "Start-up",
     "growth": "How the cost grows",
     "profile_steps": "Where a step's time goes",
     "options": "A step with and without an option",
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def circumstances(device: torch.device, threads: int, spec: DataSpec) -> dict[str, Any]:
-    """What a number holds for."""
+    """The conditions of a measurement."""
     return {
         "machine": f"{os.cpu_count()} cores of {_processor()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -53,7 +53,6 @@ def circumstances(device: torch.device, threads: int, spec: DataSpec) -> dict[st
 
 
 def _processor() -> str:
-    """The name that the processor gives itself."""
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except FileNotFoundError:
@@ -62,7 +61,7 @@ def _processor() -> str:
 
 
 def keep(part: str, about: dict[str, Any], rows: list[Row], folder: Path) -> None:
-    """Put a part's rows in the place of those from before, and print them."""
+    """Replace a part's rows by new ones, and print them."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
     results = json.loads(path.read_text()) if path.exists() else {}
@@ -82,7 +81,7 @@ def keep(part: str, about: dict[str, Any], rows: list[Row], folder: Path) -> Non
 
 
 def section(part: str, result: dict[str, Any]) -> str:
-    """A part as Markdown: its title, what it holds for, and its table."""
+    """A part as Markdown: title, conditions, and tables."""
     about, rows = result["about"], result["rows"]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     threads = f"{about['threads']} thread" + "s" * (about["threads"] != 1)
@@ -124,7 +123,7 @@ def _pairs(rows: list[Row]) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """In a unit that fits."""
+    """In a suitable unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -143,7 +142,7 @@ def _growth(rows: list[Row]) -> str:
         for row in rows
         if row["grows"] == "data"
     ]
-    head = ["data set", "images", "us an image", "own memory, MB", "mapped files, MB"]
+    head = ["data set", "images", "us per image", "own memory, MB", "mapped files, MB"]
     found = ["![Growth](growth.png)", table(head, data)]
     for grows, at in (("batch", "size"), ("width", "times"), ("processes", "processes")):
         lines = []
@@ -161,9 +160,9 @@ def _growth(rows: list[Row]) -> str:
 
 
 def longest_steps(rows: list[Row]) -> dict[str, float]:
-    """Milliseconds of a step from which on a loop's share is small.
+    """Milliseconds of a step from which on a loop's overhead is less than `SMALL_SHARE`.
 
-    By what it adds to the smallest batch, where that is seen best.
+    Measured at the smallest batch, where the overhead is clearest.
     """
     batches = [row for row in rows if row["grows"] == "batch"]
     smallest = min(row["size"] for row in batches)
@@ -175,7 +174,7 @@ def longest_steps(rows: list[Row]) -> dict[str, float]:
 
 
 def plot_growth(rows: list[Row]) -> Figure:
-    """A curve for each way to grow."""
+    """A plot for each variable."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     data, batch, width, processes = figure.subplots(2, 2).flat
     sizes = [row for row in rows if row["grows"] == "data"]
@@ -184,7 +183,7 @@ def plot_growth(rows: list[Row]) -> Figure:
     data.plot(images, [row["mapped_mb"] for row in sizes], "o-", label="mapped files, MB")
     data.set(xlabel="images", xscale="log", ylim=(0, None), title="data set")
     data.legend()
-    # Before the curves, whose ticks a change of scale would take away.
+    # Set before the curves, because it resets their ticks.
     batch.set(xscale="log", yscale="log", xlabel="images in a batch", title="batch")
     _curves(batch, [row for row in rows if row["grows"] == "batch"], "size")
     width.set(xscale="log", yscale="log", xlabel="times as many channels", title="width")
@@ -200,7 +199,7 @@ def _curves(axes: Axes, rows: list[Row], at: str) -> None:
         own = [row for row in rows if row["loop"] == loop]
         x, y = [row[at] for row in own], [row["step_ms"]["median"] for row in own]
         axes.plot(x, y, "o-", label=loop)
-    axes.set_ylabel("ms a step")
+    axes.set_ylabel("ms per step")
     axes.set_xticks(sorted({row[at] for row in rows}), minor=False)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
@@ -209,7 +208,7 @@ def _curves(axes: Axes, rows: list[Row], at: str) -> None:
 
 def _profile(rows: list[Row]) -> str:
     found = []
-    for kind, head in (("ms", "ms a step"), ("python_ms", "ms of Python a batch")):
+    for kind, head in (("ms", "ms per step"), ("python_ms", "ms of Python per batch")):
         lines = []
         names: list[str] = []
         for row in (row for row in rows if kind in row):
@@ -233,13 +232,13 @@ def _quality(rows: list[Row]) -> str:
         for row in codes
     ]
     head = [
-        "numbers of a code",
+        "code dimension",
         "epochs",
         "test MSE",
         "PCA's",
         f"share, to be under {SHARE_OF_PCA}",
     ]
-    found = ["![MSE for the size of a code](quality.png)"]
+    found = ["![MSE by the dimension of the latent code](quality.png)"]
     found.append(table([*head, "seconds", "seed", "commit"], lines))
     lines = []
     races = [row for row in rows if "accuracy" in row]
@@ -259,7 +258,7 @@ def _quality(rows: list[Row]) -> str:
 
 
 def plot_quality(rows: list[Row]) -> Figure:
-    """MSE by the size of a code, beside that of PCA."""
+    """MSE by the dimension of the code, beside that of PCA."""
     codes = [row for row in rows if "code_size" in row]
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -272,7 +271,12 @@ def plot_quality(rows: list[Row]) -> Figure:
         label=f"{SHARE_OF_PCA} of PCA",
     )
     axes.plot(sizes, [row["mse"] for row in codes], "o-", label="autoencoder")
-    axes.set(xscale="log", yscale="log", xlabel="numbers of a code", ylabel="test MSE per pixel")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="dimension of the latent code",
+        ylabel="test MSE per pixel",
+    )
     axes.set_xticks(sizes)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()

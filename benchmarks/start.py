@@ -1,4 +1,4 @@
-"""How long it takes until something happens, process by process."""
+"""The time from the start of a process to its first training step, or to its help."""
 
 import subprocess
 import sys
@@ -21,11 +21,11 @@ register_optimizer_step_post_hook(lambda *_: os._exit(0))
 main(sys.argv[1:])
 sys.exit("there was no step")
 """
-"""A command of ours that ends where its first training step does."""
+"""A command that ends after its first training step."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """From the start of a process to its first step, and to its help."""
+    """Start-up times relative to importing torch and Lightning."""
     with TemporaryDirectory() as folder:
         ways = {
             name: partial(seconds_of_process, arguments)
@@ -42,7 +42,7 @@ def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, An
 
 
 def commands(source: str, device: torch.device, folder: Path) -> dict[str, list[str]]:
-    """What Python is started with; `folder` is where runs are kept."""
+    """The arguments of Python for each process; runs are written to `folder`."""
     fit = ["fit", "--config", str(EXPERIMENTS / "lesson-classifier.yaml")]
     fit += ["--data.source", source, "--trainer.default_root_dir", str(folder)]
     fit += ["--trainer.accelerator", {"cuda": "gpu"}.get(device.type, device.type)]

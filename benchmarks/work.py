@@ -1,4 +1,4 @@
-"""The work that all contestants do: one of our experiments, from the same weights and batches."""
+"""The work of all contestants: an experiment, from the same weights and on the same batches."""
 
 import warnings
 from collections.abc import Iterator
@@ -25,10 +25,7 @@ SEED = 42
 
 
 class SameOrder(Sampler[int]):
-    """The rows of an epoch in the order in which `Batches` would gather them.
-
-    Each new iterator is the next epoch's; the cost is that of torch's RandomSampler.
-    """
+    """The rows of an epoch in the order of `Batches`; each new iterator is the next epoch's."""
 
     def __init__(self, batches: Batches, limit: int) -> None:
         self.batches = batches
@@ -50,7 +47,7 @@ class SameOrder(Sampler[int]):
 class Work:
     """An experiment, shortened to the first `limit` batches of train in each of `epochs` epochs.
 
-    Validation has at most a tenth as many batches, as twelfths of Fashion-MNIST have.
+    Validation has at most a tenth as many batches, like the split of Fashion-MNIST.
     """
 
     experiment: str
@@ -60,9 +57,9 @@ class Work:
     epochs: int = 1
     limit: int = 10**9
     model: dict[str, Any] = field(default_factory=dict)
-    """Settings of the network, in place of the experiment's."""
+    """Settings of the network that replace the experiment's."""
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """And of the optimiser."""
+    """Settings of the optimiser that replace the experiment's."""
 
     @cached_property
     def data(self) -> ImageDataModule:
@@ -71,30 +68,30 @@ class Work:
 
     @cached_property
     def limits(self) -> dict[str, int]:
-        """How many batches of train and of val there are in an epoch."""
+        """Batches of train and of val per epoch."""
         train, val = len(self.data.train_batches()), len(self.data.val_dataloader())
         train = min(train, self.limit)
         return {"train": train, "val": min(val, max(1, train // 10))}
 
     @property
     def steps(self) -> int:
-        """Of the optimiser in a whole run."""
+        """Optimiser steps of a run."""
         return self.limits["train"] * self.epochs
 
     @property
     def images(self) -> int:
-        """How many are trained on in a run."""
+        """Images trained on in a run, counted in every epoch."""
         return self.epochs * min(
             len(self.data.rows["train"]), self.limits["train"] * self.batch_size
         )
 
     @cached_property
     def is_autoencoder(self) -> bool:
-        """Whether an image is its own target."""
+        """Whether the target of an image is the image itself."""
         return isinstance(self.task(), Reconstruction)
 
     def task(self) -> Task:
-        """Network, loss, metrics and optimiser of the experiment; the same weights every time."""
+        """A new task of the experiment, always with the same weights."""
         torch.manual_seed(SEED)
         parser = LightningArgumentParser()
         parser.add_subclass_arguments(Task, "model", skip={"spec"})
@@ -105,18 +102,18 @@ class Work:
         settings = parser.parse_object({"model": config["model"]})
         settings.model.init_args.spec = self.data.spec
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning calls it by the name of old
+            warnings.simplefilter("ignore")  # of a renamed function that Lightning calls
             task: Task = parser.instantiate_classes(settings).model
         return task.to(self.device)
 
     def order(self, stage: str) -> SameOrder:
-        """The order of the same batches, for other loaders."""
+        """A sampler of the same batches, for other loaders."""
         whole = self.data.train_batches() if stage == "train" else self.data.val_dataloader()
         return SameOrder(whole, self.limits[stage])
 
     @cached_property
     def arrays(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Train and val as floats in memory, and the labels; for an autoencoder the images."""
+        """Images of train and val as floats in memory, and the targets: labels or the images."""
         found = {}
         for stage in ("train", "val"):
             rows = self.data.rows[stage]
@@ -126,13 +123,13 @@ class Work:
         return found
 
     def tensor_loader(self, stage: str) -> "DataLoader[Any]":
-        """What most would take: a TensorDataset, and a DataLoader with its default collate."""
+        """The usual: a TensorDataset, and a DataLoader with its default collate."""
         dataset = TensorDataset(*self.arrays[stage])
         return DataLoader(dataset, self.batch_size, sampler=self.order(stage))
 
     @cached_property
     def hub_images(self) -> dict[str, Any]:
-        """Train and val as `datasets` has them, PNG by PNG, with the lesson's transform."""
+        """Train and val of `datasets`, PNG by PNG, with the lesson's transform."""
         whole = find_source(self.source).read()[0]["train"]
         held_out = len(whole) - len(self.data.data.train)
         first = stratified(torch.tensor(whole["label"]), held_out, seed=0)[0]
@@ -147,7 +144,7 @@ class Work:
         }
 
     def lesson_loader(self, stage: str, workers: int = 0) -> "DataLoader[Any]":
-        """The lesson's: a dict for each image, default collate, then a pair."""
+        """The lesson's: a dict per image, default collate, then a pair."""
         return DataLoader(
             self.hub_images[stage],
             self.batch_size,

@@ -50,7 +50,7 @@ def test_a_mistake_on_the_command_line_comes_without_the_usage(
 def test_a_value_of_any_length_on_the_command_line_is_cut() -> None:
     parser = Parser("twinloop compare")
     parser.add_argument("--seeds", type=int)
-    with pytest.raises(UserError, match=r"9\.\.\. \(--help shows what there is\)$") as caught:
+    with pytest.raises(UserError, match=r"9\.\.\. \(--help lists the options\)$") as caught:
         parser.parse_args(["--seeds", "9" * 10_000])
     assert len(str(caught.value)) < LONGEST + 100
 

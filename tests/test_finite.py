@@ -65,7 +65,7 @@ def test_a_loss_passes_only_if_it_is_finite(value: float) -> None:
 def test_the_innermost_module_is_named() -> None:
     model = network(nn.Tanh(), Log())
     origin = first_not_finite(model, loss_of(model, -torch.ones(4, 2)), random_state())
-    assert origin == "what comes out of 1.1 (Log)"
+    assert origin == "the output of 1.1 (Log)"
 
 
 def test_an_operation_between_modules_is_named_by_the_next_one() -> None:
@@ -79,7 +79,7 @@ def test_an_operation_between_modules_is_named_by_the_next_one() -> None:
 
     model = Between()
     origin = first_not_finite(model, loss_of(model, torch.ones(1, 2)), random_state())
-    assert origin == "what goes into second (Linear)"
+    assert origin == "the input of second (Linear)"
 
 
 def test_a_weight_that_is_not_finite_is_named() -> None:
@@ -93,7 +93,7 @@ def test_the_loss_function_is_named_where_the_model_is_fine() -> None:
     model = network(nn.Tanh())
     loss = loss_of(model, torch.ones(1, 2))
     origin = first_not_finite(model, lambda: loss() - torch.inf, random_state())
-    assert origin == "what comes out of the loss function"
+    assert origin == "the output of the loss function"
 
 
 def test_the_search_draws_the_same_numbers_and_leaves_no_trace() -> None:
@@ -159,20 +159,20 @@ def checkpoints(folder: Path) -> dict[str, bytes]:
 
 ACCUMULATED = ("--trainer.accumulate_grad_batches", "2")
 CASES = {
-    "log": (("log",), "train", 1, "step 6", "what goes into network.head (Linear)"),
+    "log": (("log",), "train", 1, "step 6", "the input of network.head (Linear)"),
     "weight": (("weight",), "train", 1, "step 6", "weight of network.head (Linear)"),
     "bf16": (
         ("log", "--trainer.precision", "bf16-mixed"),
-        *("train", 1, "step 6", "what goes into network.head (Linear)"),
+        *("train", 1, "step 6", "the input of network.head (Linear)"),
     ),
     "64 bits": (
         ("log", "--trainer.precision", "64-true"),
-        *("train", 1, "step 6", "what goes into network.head (Linear)"),
+        *("train", 1, "step 6", "the input of network.head (Linear)"),
     ),
-    "val": (("val",), "val", 0, "after step 8", "what goes into network.head (Linear)"),
+    "val": (("val",), "val", 0, "after step 8", "the input of network.head (Linear)"),
     "accumulated": (
         ("log", *ACCUMULATED),
-        *("train", 1, "step 5", "what goes into network.head (Linear)"),
+        *("train", 1, "step 5", "the input of network.head (Linear)"),
     ),
     "after a gradient": (("gradient",), "train", 2, "step 7", "weight of network.body.1 (Linear)"),
 }
@@ -201,7 +201,7 @@ def test_either_loop_stops_in_one_line_and_keeps_the_last_good_checkpoint(
     assert capsys.readouterr().err == (
         f"error: the loss is nan in epoch 2, batch {batch + 1} of {stage} ({step}); rows "
         f"{', '.join(map(str, rows[:8]))} and {len(rows) - 8} more of the train split; first not "
-        f"finite: {origin}; nothing of it was saved; start again with a lower learning rate "
+        f"finite: {origin}; checkpoints are unaffected; start again with a lower learning rate "
         "(--model.optimizer.lr), or see the operation with --trainer.detect_anomaly true\n"
     )
     assert checkpoints(folder) == before
@@ -221,7 +221,7 @@ def test_weights_that_are_not_finite_are_not_saved_where_no_loss_tells(
     options += ["--model.network.how", "gradient", "--model.network.at", "8"]
     assert fit(loop, tmp_path, *options) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: network.body.1.weight is not finite after step 8: nothing of")
+    assert error.startswith("error: network.body.1.weight is not finite after step 8; checkpoints")
     assert error.count("\n") == 1
     assert torch.load(next(tmp_path.rglob("last.ckpt")))["global_step"] == 4
 
@@ -243,7 +243,7 @@ def test_a_huge_learning_rate_ends_before_anything_is_saved(
         error = capsys.readouterr().err
         assert re.fullmatch(
             r"error: the loss is (nan|inf) in epoch 1, batch 2 of train \(step 2\); rows .*; first "
-            r"not finite: what comes out of network\.\S+ \(Linear\); [^\n]*\n",
+            r"not finite: the output of network\.\S+ \(Linear\); [^\n]*\n",
             error,
         )
     assert checkpoints(tmp_path) == {}
@@ -269,8 +269,8 @@ def test_detect_anomaly_names_the_operation_in_one_line(
     assert fit(loop, tmp_path, *options) == 2
     assert capsys.readouterr().err == (
         "error: the gradient became NaN in MulBackward0, the backward of an operation of the "
-        "network or the loss; nothing of it was saved; --debug shows where in the forward it was "
-        "called\n"
+        "network or the loss; checkpoints are unaffected; --debug shows where the forward called "
+        "it\n"
     )
     assert checkpoints(tmp_path) == {}
     assert not torch.is_anomaly_enabled()

@@ -183,7 +183,7 @@ def test_a_port_that_somebody_has_is_told_in_a_line(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         set_all(monkeypatch, variables("Lightning", 0, port))
-        said = rf"process 0 of 2 cannot meet the others at 127.0.0.1:{port}: .*EADDRINUSE"
+        said = rf"process 0 of 2 cannot join the others at 127.0.0.1:{port}: .*EADDRINUSE"
         with pytest.raises(UserError, match=said) as raised:
             join(CPU)
     assert "\n" not in str(raised.value)

@@ -1,1 +1,1 @@
-"""Two training loops, one experiment: Lightning's Trainer and a Learner that fits on one screen."""
+"""The same experiment in two training loops: Lightning's Trainer and a homemade Learner."""

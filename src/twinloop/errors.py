@@ -1,4 +1,4 @@
-"""The one exception that is shown to a user as a line, and what other errors say in a line."""
+"""Errors as one line for the user: `UserError`, and the errors of libraries."""
 
 import errno
 import re
@@ -8,32 +8,27 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
-"""No room, or no right to write: nothing that a traceback would explain."""
+"""No space or no permission to write; a traceback would not help."""
 
 COMPILER = ("torch._dynamo", "torch._inductor")
-"""Where errors of torch.compile are from."""
+"""The modules of the errors of torch.compile."""
 LONGEST = 400
-"""How much is shown of what the parser says, which may hold whole files."""
+"""Characters shown of a parser's message, which may quote a whole file."""
 
 
 class UserError(Exception):
-    """A mistake its reader can mend: says what is wrong, where (file, key, row), and what to do."""
+    """An error that the user can correct: what is wrong, where (file, key, row), and what to do."""
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose mistakes are told as all others are, without the usage."""
+    """An argument parser that raises UserError instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Tell a mistake.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(f"{self.prog}: {_cut(message)} (--help shows what there is)")
+        raise UserError(f"{self.prog}: {_cut(message)} (--help lists the options)")
 
 
 def explain(error: BaseException | None) -> str | None:
-    """What a user did wrong, where an error in the chain of causes is of that kind."""
+    """Describe the first user error in the chain of causes in one line; None if there is none."""
     while error is not None:
         line = _explain(error)
         if line is not None:
@@ -44,12 +39,9 @@ def explain(error: BaseException | None) -> str | None:
 
 @contextmanager
 def as_user_error(what: str) -> Iterator[None]:
-    """Tell any error that is not told otherwise as a user's mistake, after `what`.
+    """Re-raise unexpected exceptions as UserError, prefixed with `what`.
 
-    For what is made of a user's words, and raises whatever it likes: `--debug` shows where.
-
-    Raises:
-        UserError: in place of another error.
+    For objects created from the user's settings, which may raise anything; `--debug` shows where.
     """
     try:
         yield
@@ -62,10 +54,9 @@ def as_user_error(what: str) -> Iterator[None]:
 
 
 def escape_unprintable(text: str) -> str:
-    """`text` on one line, whatever a file is called: what cannot be printed is spelled out."""
+    """Escape unprintable characters, so that any file name prints on one line."""
     return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
@@ -76,28 +67,30 @@ def _explain(error: BaseException) -> str | None:
         return _shorten(error.message or str(error))
     if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
         where = error.filename or "the run folder"
-        return f"cannot write {where}: {error.strerror}; mend that, then go on (RESUME=1)"
+        return f"cannot write {where}: {error.strerror}; fix that, then resume (RESUME=1)"
     if _is_misconfiguration(error):
         return f"trainer: {_shorten(str(error))}"
     if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on"):
         return f"trainer.callbacks: {_shorten(str(error))}"
     if type(error).__module__.startswith(COMPILER):
-        return f"--compile: {str(error).partition(chr(10))[0]}; mend that, or train without it"
+        return (
+            f"--compile: {str(error).partition(chr(10))[0]}; fix that, or train without --compile"
+        )
     if match := re.fullmatch(r"Function '(\w+)' returned nan values in .* output\.", str(error)):
         return (
             f"the gradient became NaN in {match[1]}, the backward of an operation of the network "
-            "or the loss; nothing of it was saved; --debug shows where in the forward it was called"
+            "or the loss; checkpoints are unaffected; --debug shows where the forward called it"
         )
     return None
 
 
 def _is_misconfiguration(error: BaseException) -> bool:
-    """Whether it is Lightning's error for an invalid argument, which knows of no file."""
+    """Whether it is Lightning's error for an invalid argument, recognised without importing it."""
     return type(error).__name__ == "MisconfigurationException"
 
 
 def _shorten(message: str) -> str:
-    """The parser's message in one line, with only the first of the types that did not fit."""
+    """A parser's message on one line, with only the first of the types that do not match."""
     line = " ".join(message.split())
     line = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: .*?Errors: - ", "", line

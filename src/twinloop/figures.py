@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL = 36
-"""Pixels of a cell's side, in the image of a confusion matrix."""
+"""Side of a cell in pixels, in the image of a confusion matrix."""
 DARK_BLUE = (8, 48, 107)
 
 
 def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
-    """Each metric by epoch, with train and val on the same axes."""
+    """Every metric over the epochs, with train and val on the same axes."""
     names = sorted({key.partition("/")[2] for row in history for key in row if "/" in key})
     figure, axes = _subplots(1, len(names), 3.6, 2.8)
     for axis, name in zip(axes.flat, names, strict=True):
@@ -36,7 +36,7 @@ def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
 
 
 def reconstructions(rows: dict[str, Tensor], title: str) -> "Figure":
-    """Rows of images `[N, C, H, W]`, each row under its name."""
+    """Rows of images `[N, C, H, W]`, each under its name."""
     count = len(next(iter(rows.values())))
     figure, axes = _subplots(len(rows), count, 0.8, 0.9)
     for line, (name, images) in zip(axes, rows.items(), strict=True):
@@ -48,36 +48,30 @@ def reconstructions(rows: dict[str, Tensor], title: str) -> "Figure":
 
 
 def confusion(matrix: Tensor, class_names: Sequence[str], title: str) -> "Figure":
-    """The confusion matrix `[classes, classes]`: true classes as rows, predicted as columns."""
+    """The confusion matrix `[classes, classes]`: rows are true classes, columns predicted ones."""
     figure, axes = _subplots(1, 1, 6.4, 6.0)
     axis = axes[0, 0]
-    counts = matrix.cpu().numpy()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    counts, shares = _counts_and_shares(matrix)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(class_names) <= 20:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "black"
                 axis.text(column, row, int(count), ha="center", va="center", color=colour, size=7)
-    places = range(len(class_names))
-    axis.set_xticks(places, class_names, rotation=45, ha="right")
-    axis.set_yticks(places, class_names)
+    ticks = range(len(class_names))
+    axis.set_xticks(ticks, class_names, rotation=45, ha="right")
+    axis.set_yticks(ticks, class_names)
     axis.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
 
 def confusion_image(matrix: Tensor, class_names: Sequence[str], title: str) -> NDArray[np.uint8]:
-    """The confusion matrix as pixels `[H, W, 3]`, drawn fast enough for every epoch.
-
-    True classes are rows and predicted classes columns, in the same order.
-    """
-    counts = matrix.cpu().numpy()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """The same as pixels `[H, W, 3]`, without matplotlib, which is too slow for every epoch."""
+    counts, shares = _counts_and_shares(matrix)
     colours = 255 + shares[:, :, None] * (np.array(DARK_BLUE) - 255)
     small = len(class_names) <= 20
     side = CELL if small else 4
-    cells: NDArray[np.uint8] = colours.round().astype(np.uint8)
-    cells = cells.repeat(side, 0).repeat(side, 1)
+    cells: NDArray[np.uint8] = colours.round().astype(np.uint8).repeat(side, 0).repeat(side, 1)
     if not small:
         return cells
     font = ImageFont.load_default(11)
@@ -91,8 +85,8 @@ def confusion_image(matrix: Tensor, class_names: Sequence[str], title: str) -> N
         draw.text((left - 5, middle), name, "black", font, anchor="rm")
         for column in np.flatnonzero(counts[row]):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            place = (left + CELL * (column + 0.5), middle)
-            draw.text(place, str(counts[row, column]), colour, font, anchor="mm")
+            centre = (left + CELL * (column + 0.5), middle)
+            draw.text(centre, str(counts[row, column]), colour, font, anchor="mm")
     return np.asarray(image)
 
 
@@ -115,15 +109,28 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(part, dpi=150, format="png")
 
 
-def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
-    """A figure of `rows` x `columns` axes, each of `width` x `height` inches."""
+def subplots(
+    rows: int, columns: int, size: tuple[float, float], widths: Sequence[float] | None = None
+) -> tuple["Figure", Any]:
+    """A figure of `size` inches with axes `[rows, columns]`, whose columns share it by `widths`."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
-    # Not by pyplot, whose global list would keep every figure.
-    figure = Figure(figsize=(max(columns * width, 3.0), rows * height + 0.5), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is not mathematics
+    # Not by pyplot, which would keep a reference to every figure.
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
+
+
+def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
+    """Axes of `width` x `height` inches each, below a title."""
+    return subplots(rows, columns, (max(columns * width, 3.0), rows * height + 0.5))
+
+
+def _counts_and_shares(matrix: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """A confusion matrix, and its rows as shares of the images of a true class."""
+    counts = matrix.cpu().numpy()
+    return counts, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
 def _show(axis: Any, image: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all, and that any program can read."""
+"""Atomic writes, and JSON that any program can read."""
 
 import json
 import math
@@ -16,14 +16,14 @@ def expanded(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Have a file written under a temporary name beside `path`, flush it to disk, and rename it.
+    """Atomic write: yield a temporary path beside `path`, then fsync and rename it.
 
-    Whatever happens in between, `path` is what it was before or the new file, and whole.
+    Whatever happens, `path` is the old file or the complete new one.
 
     Raises:
-        OSError: it cannot be written; the folder above its own has to be there.
+        OSError: it cannot be written. Only the last folder of `path` is created.
     """
-    # What is above is not made anew where it was deleted: it would have this file and nothing else.
+    # Without parents: if a run folder was deleted, it is not created again for this one file.
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
@@ -31,7 +31,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
-        # Until the folder is on disk too, the old name may come back with the power.
+        # The folder too, or a power failure could bring the old file back.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -43,10 +43,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def save_whole(content: Any, path: Path) -> None:
-    """Save what torch can, under `path`, whole or not at all.
+    """Save by `torch.save` in an atomic write.
 
     Raises:
-        OSError: it cannot be written; what was there before is as it was.
+        OSError: it cannot be written; an existing file is unchanged.
     """
     import torch
 
@@ -54,12 +54,12 @@ def save_whole(content: Any, path: Path) -> None:
         try:
             torch.save(content, file)
         except RuntimeError as error:
-            # torch ends its archive even where the disk is full, and tells only of that end.
+            # On a full disk torch still closes its archive, and raises the error of closing.
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def as_json(value: Any) -> str:
-    """`value` as indented JSON, with null for what is no number: JSON knows neither NaN nor inf."""
+    """`value` as indented JSON, with null for NaN and infinity, which JSON does not have."""
     return json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
 
 

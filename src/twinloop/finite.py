@@ -1,7 +1,7 @@
-"""Losses and weights that are not finite: the run ends, and the error says where it began.
+"""Checks that losses and weights are finite; if not, the run ends, and the error names the origin.
 
 Both loops check the loss before the optimiser's step, so that it never reaches a weight, and the
-weights before a checkpoint is written, since a finite loss can have a gradient that is not finite.
+weights before a checkpoint is written, because a finite loss can have a gradient that is not.
 """
 
 import math
@@ -16,15 +16,15 @@ from torch import Tensor, distributed, nn
 from twinloop.errors import UserError
 
 SHOWN = 8
-"""The most rows of a batch that the message names."""
+"""The largest number of rows that the message lists."""
 ADVICE = (
-    "nothing of it was saved; start again with a lower learning rate (--model.optimizer.lr), or "
+    "checkpoints are unaffected; start again with a lower learning rate (--model.optimizer.lr), or "
     "see the operation with --trainer.detect_anomaly true"
 )
 
 
 class NotFiniteError(UserError):
-    """A loss or a weight is NaN or infinite; a note names all rows of the batch."""
+    """A loss or a weight is NaN or infinite; a note lists all rows of the batch."""
 
 
 class LossCheck:
@@ -36,49 +36,49 @@ class LossCheck:
 
     def __init__(self, loss: Tensor) -> None:
         self.loss = loss.detach()
-        answer = self.loss
+        result = self.loss
         if distributed.is_available() and distributed.is_initialized():
-            answer = 0 * answer.float()  # NaN where it is not finite, and then the sum is NaN too
-            distributed.all_reduce(answer)
-        self._answer = answer.to("cpu", non_blocking=True)
-        self._arrival = torch.cuda.current_stream().record_event() if answer.is_cuda else None
+            result = 0 * result.float()  # 0, or NaN if it is not finite, and so is the sum
+            distributed.all_reduce(result)
+        self._result = result.to("cpu", non_blocking=True)
+        self._copied = torch.cuda.current_stream().record_event() if result.is_cuda else None
 
     def passed(self) -> bool:
         """Wait for the result: whether the loss is finite in all processes."""
-        if self._arrival is not None:
-            self._arrival.synchronize()
-        return math.isfinite(self._answer)
+        if self._copied is not None:
+            self._copied.synchronize()
+        return math.isfinite(self._result)
 
     def error(self, where: str, rows: Tensor | None, find: Callable[[], str]) -> NotFiniteError:
-        """The error of a check that has failed, the same in all processes.
+        """The error of a failed check, the same in all processes.
 
         Args:
             where: Epoch, batch and step, by `place`.
             rows: The batch's rows of the train split, `[B]`, if they are known.
             find: Calls `first_not_finite`, in a process whose own loss is not finite.
         """
-        told: tuple[str, str] | None = None
+        message: tuple[str, str] | None = None
         if not math.isfinite(self.loss):
-            numbers = [] if rows is None else rows.tolist()
-            told = _line(float(self.loss), where, numbers, find()), f"rows: {numbers}"
+            listed = [] if rows is None else rows.tolist()
+            message = _message(float(self.loss), where, listed, find()), f"rows: {listed}"
         if distributed.is_available() and distributed.is_initialized():
-            everyone: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(everyone, told)
-            told = next(line for line in everyone if line is not None)
-        assert told is not None
-        error = NotFiniteError(told[0])
-        error.add_note(told[1])
+            messages: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(messages, message)
+            message = next(found for found in messages if found is not None)
+        assert message is not None
+        error = NotFiniteError(message[0])
+        error.add_note(message[1])
         return error
 
 
 def place(stage: str, epoch: int, batch: int, steps: int) -> str:
-    """The position of a run in words; `epoch` and `batch` are counted from 0, `steps` are done."""
+    """Describe a position in a run: `epoch` and `batch` from 0, after `steps` optimiser steps."""
     step = f"step {steps + 1}" if stage == "train" else f"after step {steps}"
     return f"epoch {epoch + 1}, batch {batch + 1} of {stage} ({step})"
 
 
 def random_state() -> list[Tensor]:
-    """The states of the CPU's generator, and of the GPU's where one is in use."""
+    """The state of the CPU's random generator, and of the GPU's if one is in use."""
     gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return [torch.get_rng_state(), *gpu]
 
@@ -87,26 +87,28 @@ def first_not_finite(model: nn.Module, forward: Callable[[], Tensor], random: li
     """Name the first module of `model` that is not finite, by computing the batch once more.
 
     Args:
-        model: The module whose submodules are watched.
+        model: The module whose submodules are observed.
         forward: Computes the loss of the batch.
         random: The `random_state` before the batch. The present state is restored afterwards.
     """
     found: list[str] = []
 
-    def look(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def observe(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if found:
             return
-        called = f"{name or 'the model'} ({type(module).__name__})"
-        broken = [key for key, value in _own(module) if not value.isfinite().all()]
+        label = f"{name or 'the model'} ({type(module).__name__})"
+        own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        broken = [key for key, value in own if not value.isfinite().all()]
         if broken and not _is_finite(output):
-            found.append(f"{broken[0]} of {called}")
+            found.append(f"{broken[0]} of {label}")
         elif not _is_finite(inputs):
-            found.append(f"what goes into {called}")
+            found.append(f"the input of {label}")
         elif not _is_finite(output):
-            found.append(f"what comes out of {called}")
+            found.append(f"the output of {label}")
 
     handles = [
-        module.register_forward_hook(partial(look, name)) for name, module in model.named_modules()
+        module.register_forward_hook(partial(observe, name))
+        for name, module in model.named_modules()
     ]
     try:
         with torch.no_grad(), _restored_random(random):
@@ -117,19 +119,19 @@ def first_not_finite(model: nn.Module, forward: Callable[[], Tensor], random: li
     if found:
         return found[0]
     if not _is_finite(loss):
-        return "what comes out of the loss function"
+        return "the output of the loss function"
     return "unknown, as it was finite when the batch was computed once more"
 
 
 def check_weights(state: Mapping[str, Tensor], steps: int) -> None:
-    """Make sure that all weights and buffers after so many steps are finite.
+    """Check that all weights and buffers are finite after `steps` optimiser steps.
 
     Raises:
         NotFiniteError: names the first that is not.
     """
     for name, value in state.items():
         if not value.isfinite().all():
-            raise NotFiniteError(f"{name} is not finite after step {steps}: {ADVICE}")
+            raise NotFiniteError(f"{name} is not finite after step {steps}; {ADVICE}")
 
 
 @contextmanager
@@ -142,16 +144,11 @@ def _restored_random(random: list[Tensor]) -> Iterator[None]:
         yield
 
 
-def _line(loss: float, where: str, rows: list[int], origin: str) -> str:
-    named = ", ".join(map(str, rows[:SHOWN]))
+def _message(loss: float, where: str, rows: list[int], origin: str) -> str:
+    listed = ", ".join(map(str, rows[:SHOWN]))
     more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    batch = f"; rows {named}{more} of the train split" if rows else ""
+    batch = f"; rows {listed}{more} of the train split" if rows else ""
     return f"the loss is {loss} in {where}{batch}; first not finite: {origin}; {ADVICE}"
-
-
-def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters(recurse=False)
-    yield from module.named_buffers(recurse=False)
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,6 +1,6 @@
-"""What a process does that Lightning's launcher has started, until it joins the one that did.
+"""Signals and lifetime of a process that Lightning's launcher started, until it has joined.
 
-Nothing that takes long is imported: all of this has to hold from the first moment.
+Imports nothing slow, because all of this must be in effect from the first moment.
 """
 
 import os
@@ -11,16 +11,16 @@ import time
 from types import FrameType
 
 LAUNCHED = os.environ.get("LOCAL_RANK", "0") != "0" and "RANK" not in os.environ
-"""Whether this is such a process; torchrun gives every process a RANK too."""
+"""Whether this is such a process; torchrun sets RANK too."""
 _PARENT = os.getppid()
 _received: list[int] = []
 
 
 def leave_to_first(number: int, _: FrameType | None) -> None:
-    """Handle a signal that all processes get: the first of them stops all after the same step.
+    """Ignore a signal that all processes get: the first one stops all after the same step.
 
-    A second Ctrl-C ends each of them at once. Here that is no error: Lightning would kill the first
-    process, which has to say what happened, because of the exit status of another one.
+    A second Ctrl-C ends this process at once, with status 0: after any other status Lightning would
+    kill the first process, which still has to report the error.
     """
     if number in _received and number == signal.SIGINT:
         os._exit(0)
@@ -28,17 +28,16 @@ def leave_to_first(number: int, _: FrameType | None) -> None:
 
 
 def end_with_launcher(line: str) -> None:
-    """Print `line` and end with status 2 if what has launched this process ends before they join.
+    """Print `line` and end with status 2 if the launching process ends before they have joined.
 
-    This process would wait for the other one, which somebody has killed, until the half hour of
-    torch's rendezvous is over.
+    Otherwise this process would wait for it until torch's rendezvous times out, after half an hour.
     """
     from torch import distributed
 
     def watch() -> None:
         while os.getppid() == _PARENT:
             if distributed.is_initialized():
-                return  # from here on its loss is an error
+                return  # from here on a lost process raises an error
             time.sleep(0.5)
         print(line, file=sys.stderr, flush=True)
         os._exit(2)

@@ -1,7 +1,7 @@
-"""Several processes that train together: how many there are, and what they have to agree on.
+"""Processes that train together: their number, ranks, rendezvous, and what they exchange.
 
-torchrun, SLURM's srun or Lightning's own launcher start them; whom to believe where several could
-have is decided in Lightning's order.
+torchrun, SLURM's srun or Lightning's launcher start them. Where the variables of several are set,
+they take precedence in Lightning's order.
 """
 
 import os
@@ -19,32 +19,37 @@ PEER_LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
     "Broken pipe",
-    "Timed out waiting",  # a process that is there, and does not answer
-    "Application timeout caused pair closure",  # whatever is tried after that
+    "Timed out waiting",  # a process that hangs
+    "Application timeout caused pair closure",  # every later call
 )
-"""What gloo says in a plain RuntimeError where another process has ended."""
+"""gloo's messages, in a plain RuntimeError, when another process has ended."""
 NCCL_LOST = ("ncclRemoteError", "ncclSystemError", "timeout")
-"""What NCCL's errors say then; they can be about a process's own GPU too."""
+"""NCCL's messages; they can also be caused by the process's own GPU."""
 
 _gloo: WeakKeyDictionary[distributed.ProcessGroup, distributed.ProcessGroup] = WeakKeyDictionary()
-"""For each default group the group that `largest` talks through."""
+"""The gloo group of each default group, for `largest`."""
 
 
 def world_size() -> int:
-    """How many processes train together, also before they have joined; 1 where nobody says.
+    """The number of processes that train together, also before they have joined.
 
     Raises:
         UserError: a variable of torchrun or SLURM is not a number.
     """
-    if distributed.is_available() and distributed.is_initialized():
+    if _joined():
         return distributed.get_world_size()
     if _by_srun():
         return _number("SLURM_NTASKS")
     return _number("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
 
 
+def rank() -> int:
+    """The rank of this process among those that have joined; 0 if it is alone."""
+    return distributed.get_rank() if _joined() else 0
+
+
 def local_rank() -> int:
-    """Which process of its machine this is, and so which GPU is its own.
+    """The rank of this process on its machine, and so the index of its GPU.
 
     Raises:
         UserError: a variable of torchrun or SLURM is missing or not a number.
@@ -60,18 +65,20 @@ def is_first() -> bool:
 
 
 def join(device: torch.device) -> None:
-    """Initialise the process group, unless this process is alone or it is there already.
+    """Initialise the process group, unless this process is alone or has joined.
 
     Args:
-        device: What this process trains on: a GPU talks over NCCL, a CPU over gloo.
+        device: The device of this process; GPUs communicate by NCCL, CPUs by gloo.
 
     Raises:
-        UserError: who started the processes has left something out, or the others do not come.
+        UserError: a variable of the launcher is missing, or the other processes do not join.
     """
     if world_size() == 1 or distributed.is_initialized():
         return
-    rank, size = (_rank_in_slurm if _by_srun() else _rank)(), world_size()
-    host, port = (_meeting_point_in_slurm if _by_srun() else _meeting_point)()
+    by_srun = _by_srun()
+    rank = _number("SLURM_PROCID") if by_srun else _rank_in_environment()
+    host, port = _slurm_address() if by_srun else _address()
+    size = world_size()
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
@@ -83,71 +90,80 @@ def join(device: torch.device) -> None:
     except (distributed.DistError, ValueError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(
-            f"process {rank} of {size} cannot meet the others at {host}:{port}: {line}; "
-            "MASTER_ADDR and MASTER_PORT say where the first one is to be reached"
+            f"process {rank} of {size} cannot join the others at {host}:{port}: {line}; "
+            "MASTER_ADDR and MASTER_PORT must be the address of the first process"
         ) from error
 
 
 def largest(value: int) -> int:
-    """The largest `value` of all processes, each of which has to ask; no GPU is waited for."""
+    """The largest `value` of all processes, a collective call that waits for no GPU."""
     if world_size() == 1:
         return value
-    answer = torch.tensor(value)
-    distributed.all_reduce(answer, distributed.ReduceOp.MAX, group=_over_gloo())
-    return int(answer)
+    result = torch.tensor(value)
+    distributed.all_reduce(result, distributed.ReduceOp.MAX, group=_gloo_group())
+    return int(result)
+
+
+def gathered(value: Any) -> list[Any]:
+    """The `value` of each process in the order of ranks, a collective call."""
+    if not _joined():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def peer_lost(error: BaseException) -> bool:
-    """Whether an error, or what it comes from, says that another process has ended or hangs."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, UserError):
-        if _says_that_a_peer_is_lost(found):
+    """Whether an error, or one of its causes, means that another process has ended or hangs."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        if _means_peer_lost(cause):
             return True
-        found = found.__cause__
+        cause = cause.__cause__
     return False
 
 
-def _says_that_a_peer_is_lost(error: BaseException) -> bool:
+def _means_peer_lost(error: BaseException) -> bool:
     if isinstance(error, distributed.DistBackendError):
         return any(text in str(error) for text in NCCL_LOST)
-    # The store is in the first process, and cannot be read or reached when that has ended.
+    # The store is in the first process.
     if isinstance(error, distributed.DistStoreError | distributed.DistNetworkError):
         return True
     return type(error) is RuntimeError and any(text in str(error) for text in PEER_LOST)
 
 
-def _over_gloo() -> distributed.ProcessGroup | None:
-    """A group of all that talks on the CPU, made when it is first asked for; None: the default."""
-    everyone = distributed.group.WORLD
-    if everyone is None or distributed.get_backend() == "gloo":
+def _joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _gloo_group() -> distributed.ProcessGroup | None:
+    """The gloo group of all processes, created at the first call; None if it is the default."""
+    world = distributed.group.WORLD
+    if world is None or distributed.get_backend() == "gloo":
         return None
-    if everyone not in _gloo:
-        _gloo[everyone] = distributed.new_group(backend="gloo")
-    return _gloo[everyone]
+    if world not in _gloo:
+        _gloo[world] = distributed.new_group(backend="gloo")
+    return _gloo[world]
 
 
 def _by_srun() -> bool:
-    """Whether srun has started this process, as Lightning decides it: torchrun may run inside.
+    """Whether srun has started this process, by Lightning's rule; torchrun may run inside of it.
 
-    A batch script has SLURM's variables too, and is one process however many tasks it asks for.
+    The variables of a batch script do not count: it is one process, whatever tasks it requests.
     """
     if distributed.is_available() and distributed.is_torchelastic_launched():
         return False
     return {"SLURM_NTASKS", "SLURM_STEP_ID"} <= os.environ.keys() and SLURMEnvironment.detect()
 
 
-def _rank_in_slurm() -> int:
-    return _number("SLURM_PROCID")
-
-
-def _rank() -> int:
-    """Lightning's launcher leaves the rank out: on one machine it is the local one."""
+def _rank_in_environment() -> int:
+    """RANK, or on the first machine, where Lightning's launcher does not set it, LOCAL_RANK."""
     on_first_machine = os.environ.get("NODE_RANK", "0") == "0"
     return _number("LOCAL_RANK" if on_first_machine and "RANK" not in os.environ else "RANK")
 
 
-def _meeting_point_in_slurm() -> tuple[str, int]:
-    """Address and port of the first process, found as Lightning does, who leaves them behind."""
+def _slurm_address() -> tuple[str, int]:
+    """Address and port of the first process by Lightning's rule, without the variables it sets."""
     names = ("MASTER_ADDR", "MASTER_PORT")
     before = {name: os.environ[name] for name in names if name in os.environ}
     try:
@@ -161,38 +177,21 @@ def _meeting_point_in_slurm() -> tuple[str, int]:
         os.environ.update(before)
 
 
-def _meeting_point() -> tuple[str, int]:
-    if not os.environ.get("MASTER_ADDR"):
-        raise UserError(_left_out("MASTER_ADDR"))
-    return os.environ["MASTER_ADDR"], _number("MASTER_PORT")
+def _address() -> tuple[str, int]:
+    return _variable("MASTER_ADDR"), _number("MASTER_PORT")
 
 
-def _number(variable: str) -> int:
-    text = os.environ.get(variable, "")
-    if not text:
-        raise UserError(_left_out(variable))
+def _number(name: str) -> int:
+    text = _variable(name)
     if not text.isdecimal():
-        raise UserError(f"the environment variable {variable} is {text!r}, which is not a number")
+        raise UserError(f"the environment variable {name} is {text!r}, which is not a number")
     return int(text)
 
 
-def _left_out(variable: str) -> str:
-    return (
-        f"several processes are to train together, and the environment variable {variable} is "
-        "not set; start them with torchrun or srun"
-    )
-
-
-def rank() -> int:
-    """The number of this process among those that have joined; 0 where it is alone."""
-    joined = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_rank() if joined else 0
-
-
-def gathered(value: Any) -> list[Any]:
-    """The `value` of each process in the order of ranks; all of them have to ask."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return [value]
-    found: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(found, value)
-    return found
+def _variable(name: str) -> str:
+    if not (text := os.environ.get(name)):
+        raise UserError(
+            f"for training in several processes the environment variable {name} is not set; start "
+            "them with torchrun or srun"
+        )
+    return text

@@ -1,4 +1,4 @@
-"""The progress of a run, by either loop: a bar for each pass, a line of metrics for each epoch."""
+"""Progress in the terminal, for both loops: a bar per pass, and a line of metrics per epoch."""
 
 import sys
 from collections.abc import Mapping
@@ -14,26 +14,25 @@ from rich.progress import (
 
 
 class Bars(Progress):
-    """One bar for each pass under way; `start` and `stop` are inherited.
+    """A bar for each pass that is running; `start` and `stop` are inherited.
 
     Args:
-        draw: Whether to draw the bars; only on a terminal if unset. Lines are always printed.
+        draw: Whether to draw the bars; only in a terminal if unset. Lines are always printed.
     """
 
     def __init__(self, draw: bool | None = None) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # Drawing takes milliseconds, for which training waits: no oftener than is needed.
         super().__init__(
             TextColumn("{task.description}"),
             *columns,
             transient=True,
             disable=not (sys.stdout.isatty() if draw is None else draw),
-            refresh_per_second=4,
+            refresh_per_second=4,  # each refresh delays training by milliseconds
         )
         self.of_stage: dict[str, TaskID] = {}
 
     def move(self, stage: str, epoch: str, done: int, total: float) -> None:
-        """Show `done` of `total` batches of 'train' or 'val', on a new bar where there is none."""
+        """Show `done` of `total` batches of 'train' or 'val', in a new bar if there is none."""
         if stage not in self.of_stage:
             self.of_stage[stage] = self.add_task(f"{epoch} {stage}", total=total)
         self.update(self.of_stage[stage], completed=done)
@@ -45,18 +44,18 @@ class Bars(Progress):
 
     def say(self, epoch: str, seconds: float, metrics: Mapping[str, float]) -> None:
         """Print the line of an epoch above the bars."""
-        numbers = (f"{name} {value:.4f}" for name, value in metrics.items())
-        line = "  ".join([epoch, f"{seconds:.1f} s", *numbers])
+        values = (f"{name} {value:.4f}" for name, value in metrics.items())
+        line = "  ".join([epoch, f"{seconds:.1f} s", *values])
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def say_row(self, row: Mapping[str, float], epochs: int | None) -> None:
-        """Print the line of an epoch from its row in the history, of a run of `epochs`."""
+        """Print the line of an epoch from its row in the history of a run of `epochs`."""
         metrics = dict(row)
         epoch = epoch_of(int(metrics.pop("epoch")) - 1, epochs)
         self.say(epoch, metrics.pop("seconds"), metrics)
 
 
 def epoch_of(epoch: int, epochs: int | None) -> str:
-    """`epoch 1/5` for epoch 0 of 5; `epoch 1` in a run without a last epoch."""
-    ends = epochs is not None and 0 < epochs < sys.maxsize
-    return f"epoch {epoch + 1}/{epochs}" if ends else f"epoch {epoch + 1}"
+    """`epoch 1/5` for epoch 0 of 5; `epoch 1` in a run of unlimited length."""
+    limited = epochs is not None and 0 < epochs < sys.maxsize
+    return f"epoch {epoch + 1}/{epochs}" if limited else f"epoch {epoch + 1}"

@@ -104,7 +104,7 @@ def test_a_checkerboard_is_pixels_that_are_summed_unevenly_often(
         (lambda: transposed_output_size(7, 3, output_padding=1), "output_padding=1; it must"),
         (lambda: transposed_output_size(7, 3, stride=2, output_padding=-1), "output_padding=-1"),
         (lambda: transposed_output_size(7, 3, stride=0), "stride=0; it must be at least 1"),
-        (lambda: transposed_output_size(1, 3, padding=2), "padding=2 takes away more than the 3"),
+        (lambda: transposed_output_size(1, 3, padding=2), "padding=2 leaves none of the 3"),
         (lambda: output_padding(7, 15, 3, stride=2, padding=1), "the sizes are 13 to 14"),
         (lambda: has_checkerboard(3, 0), "stride=0; it must be at least 1"),
     ],

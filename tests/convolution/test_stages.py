@@ -29,7 +29,7 @@ def test_stages_make_what_the_model_makes() -> None:
         (nn.Sequential(nn.Conv2d(1, 2, 3, padding="same")), "0 is Conv2d"),
         (nn.Sequential(nn.ReLU(), nn.Conv2d(1, 2, 8)), "0 is ReLU"),
         (nn.Sequential(nn.Conv2d(1, 2, 7)), r"ends in \(2, 2, 2\); it must end in one value"),
-        (nn.Sequential(nn.Flatten()), "must end in one value a class"),
+        (nn.Sequential(nn.Flatten()), "must end in one value per class"),
     ],
 )
 def test_what_is_no_plain_chain_is_refused(model: nn.Module, message: str) -> None:

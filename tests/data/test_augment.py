@@ -73,13 +73,13 @@ def test_every_channel_is_changed_alike() -> None:
 def test_nothing_is_changed_by_default() -> None:
     images = torch.randint(256, (5, 3, 6, 4), dtype=torch.uint8)
     augmentation = Augmentation()
-    assert torch.equal(augmentation(images, augmentation.draws(5, 0, 0)), images)
+    assert torch.equal(augmentation(images, augmentation.random_values(5, 0, 0)), images)
 
 
 def test_the_batch_size_makes_no_difference() -> None:
     images = torch.randint(256, (10, 1, 6, 4), dtype=torch.uint8)
     augmentation = Augmentation(shift=2, flip=True, erase=2)
-    draws = augmentation.draws(10, seed=3, epoch=1)
+    draws = augmentation.random_values(10, seed=3, epoch=1)
     whole = augmentation(images, draws)
     for size in (1, 3, 10):
         parts = [slice(start, start + size) for start in range(0, 10, size)]
@@ -90,12 +90,12 @@ def test_the_batch_size_makes_no_difference() -> None:
 
 def test_draws_depend_on_seed_and_epoch_and_on_nothing_else() -> None:
     augmentation = Augmentation(flip=True)
-    draws = augmentation.draws(6, seed=1, epoch=2)
+    draws = augmentation.random_values(6, seed=1, epoch=2)
     assert draws.shape == (6, 5)
     torch.rand(1)
-    assert torch.equal(augmentation.draws(6, seed=1, epoch=2), draws)
-    assert not torch.equal(augmentation.draws(6, seed=1, epoch=3), draws)
-    assert not torch.equal(augmentation.draws(6, seed=2, epoch=2), draws)
+    assert torch.equal(augmentation.random_values(6, seed=1, epoch=2), draws)
+    assert not torch.equal(augmentation.random_values(6, seed=1, epoch=3), draws)
+    assert not torch.equal(augmentation.random_values(6, seed=2, epoch=2), draws)
 
 
 def test_a_negative_size_is_refused_by_name() -> None:

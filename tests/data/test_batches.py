@@ -94,7 +94,7 @@ def test_a_position_has_its_draws_whatever_the_batch_size(split: Split) -> None:
         batches.set_epoch(1)
         return torch.cat([from_integers(part) for _, _, part in batches if part is not None])
 
-    assert torch.equal(draws(2), augmentation.draws(7, seed=3, epoch=1))
+    assert torch.equal(draws(2), augmentation.random_values(7, seed=3, epoch=1))
     assert torch.equal(draws(2), draws(5))
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from twinloop.data import cache, pool
+from twinloop.data.decode_splits import Reading
 from twinloop.data.source import Source
 from twinloop.errors import UserError
 
@@ -104,7 +105,7 @@ def test_image_size_makes_mixed_sizes_one(tmp_path: Path) -> None:
     flat = [np.full(size, 100, np.uint8) for size in ((5, 4), (8, 8), (1, 9))]
     test = split([encoded(flat[0])], [0])
     mixed = source(train=split(list(map(encoded, flat)), [0, 1, 0]), test=test)
-    data = cache.load(mixed, tmp_path, cache.Reading(image_size=(6, 7)))
+    data = cache.load(mixed, tmp_path, Reading(image_size=(6, 7)))
     assert data.spec.image_shape == (1, 6, 7)
     assert torch.equal(data.train.images, torch.full((3, 1, 6, 7), 100, dtype=torch.uint8))
 
@@ -164,9 +165,9 @@ def test_distinct_values_are_the_classes_where_nothing_has_class_names(
 
 def test_several_labels_for_an_image_are_refused(tmp_path: Path) -> None:
     tags = table(image=(datasets.Image(), GREY[:2]), tags=(datasets.List(NUMBERS), [[0, 1], [1]]))
-    message = r"'tags' is no label column but .+; one label per image is supported"
+    message = r"'tags' has the type .+, which cannot be the label column; one label per image is supported"
     with pytest.raises(UserError, match=message):
-        cache.load(source(train=tags), tmp_path, cache.Reading(label_column="tags"))
+        cache.load(source(train=tags), tmp_path, Reading(label_column="tags"))
 
 
 @pytest.mark.parametrize("label", [-1, None])
@@ -196,7 +197,7 @@ def test_grey_before_colour_is_decoded_in_colour(tmp_path: Path) -> None:
     colour = encoded(Image.new("RGB", (4, 5), (10, 20, 30)))
     data = cache.load(source(train=replaced(4, colour)), tmp_path)
     assert data.spec.image_shape == (3, 5, 4)
-    data = cache.load(source(train=replaced(4, colour)), tmp_path, cache.Reading(channels=1))
+    data = cache.load(source(train=replaced(4, colour)), tmp_path, Reading(channels=1))
     assert data.spec.image_shape == (1, 5, 4)
 
 
@@ -210,7 +211,7 @@ def test_every_image_that_cannot_be_read_is_listed_or_left_out(tmp_path: Path) -
     assert [line.split(":")[0].strip() for line in lines] == [
         *("train row 1", "train row 6", "validation row 2")
     ]
-    data = cache.load(damaged, tmp_path, cache.Reading(skip_unreadable=True))
+    data = cache.load(damaged, tmp_path, Reading(skip_unreadable=True))
     assert data.train.labels.tolist() == [0, 0, 1, 0, 1, 0, 1, 1, 0, 1]
     kept = [*range(5), 0, 1, 3, 4, 5]
     np.testing.assert_array_equal(data.train.images, PIXELS[kept, None])
@@ -240,7 +241,7 @@ TWO = table(
 def test_an_option_chooses_between_columns(tmp_path: Path) -> None:
     def labels(column: str) -> list[int]:
         both = source(train=TWO, test=TWO)
-        data = cache.load(both, tmp_path, cache.Reading(image_column="b", label_column=column))
+        data = cache.load(both, tmp_path, Reading(image_column="b", label_column=column))
         np.testing.assert_array_equal(data.train.images, PIXELS[4:8, None])
         found: list[int] = data.train.labels.tolist()
         return found
@@ -251,20 +252,26 @@ def test_an_option_chooses_between_columns(tmp_path: Path) -> None:
 
 
 COLUMNS = {
-    "two images": ({"label_column": "fine"}, "columns ['a', 'b'] is it? pass --data.image_column"),
+    "two images": (
+        {"label_column": "fine"},
+        "be the image column: ['a', 'b']; pass --data.image_column",
+    ),
     "two labels": (
         {"image_column": "a"},
-        "columns ['fine', 'coarse'] is it? pass --data.label_column",
+        "be the label column: ['fine', 'coarse']; pass --data.label_column",
     ),
     "no such": ({"image_column": "c"}, "data.image_column: there is no column 'c', only ['a', "),
-    "no images": ({"image_column": "text"}, "data.image_column: 'text' is no image column"),
+    "no images": (
+        {"image_column": "text"},
+        "data.image_column: 'text' has the type Value('string'), which",
+    ),
     "no labels": (
         {"image_column": "a", "label_column": "texts"},
         "data.label_column: there is no column 'texts'",
     ),
     "labels of images": (
         {"image_column": "a", "label_column": "b"},
-        "data.label_column: 'b' is no label column",
+        "data.label_column: 'b' has the type Image(",
     ),
 }
 
@@ -274,7 +281,7 @@ def test_a_wrong_or_missing_column_names_the_option(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        cache.load(source(train=TWO), tmp_path, cache.Reading(**options))
+        cache.load(source(train=TWO), tmp_path, Reading(**options))
 
 
 BAD = {
@@ -388,7 +395,7 @@ def test_whatever_changes_the_pixels_is_decoded_anew(
     name: str, key: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     cache.load(source(train=WHOLE), tmp_path)
-    cache.load(source(name, key, train=WHOLE), tmp_path, cache.Reading(**options))
+    cache.load(source(name, key, train=WHOLE), tmp_path, Reading(**options))
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
 
 
@@ -425,7 +432,7 @@ def test_a_full_disk_names_the_cache(tmp_path: Path) -> None:
     # A petabyte, which no disk has room for.
     message = rf"data.cache_dir: cannot write to {tmp_path}: .+"
     with pytest.raises(UserError, match=message):
-        cache.load(source(train=WHOLE), tmp_path, cache.Reading(image_size=(10**7, 10**7)))
+        cache.load(source(train=WHOLE), tmp_path, Reading(image_size=(10**7, 10**7)))
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
@@ -523,6 +530,7 @@ from pathlib import Path
 import datasets
 from PIL import Image
 from twinloop.data import cache, pool
+from twinloop.data.decode_splits import Reading
 from twinloop.data.source import Source
 from twinloop.runs.stop import StoppedAtOnce, stopping_at_once
 
@@ -537,7 +545,7 @@ def read():
 pool.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
 try:
     with stopping_at_once():
-        cache.load(Source("slow", "1", read), Path(sys.argv[1]), cache.Reading(image_size=(8, 8)))
+        cache.load(Source("slow", "1", read), Path(sys.argv[1]), Reading(image_size=(8, 8)))
 except StoppedAtOnce as stopped:
     print(stopped)
     sys.exit(stopped.status)
@@ -607,9 +615,9 @@ def test_a_script_without_its_guard_is_told_so_and_does_not_wait_for_ever(tmp_pa
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    told = "UserError: a process that decodes has ended early: a script of yours has to do its work"
+    told = "UserError: a decoding process ended early: images are decoded in processes that import"
     assert done.stderr.splitlines()[-1].startswith(f"twinloop.errors.{told}")
-    assert "UserError: a script of yours has to do its work under" in done.stderr  # and where
+    assert "UserError: images are decoded in processes that import" in done.stderr  # and where
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 

@@ -177,7 +177,7 @@ def test_what_no_hub_id_can_be_is_refused(name: str) -> None:
 
 
 OFFLINE = re.compile(
-    r"data\.source: the Hub does not answer and its cache has no whole 'owner/name'; "
+    r"data\.source: the Hub does not respond and its cache has no complete 'owner/name'; "
     r"pass --data\.source FOLDER [^\n]+"
 )
 
@@ -228,7 +228,7 @@ def test_a_download_that_breaks_off_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
     answer(monkeypatch, lambda *_, **__: SimpleNamespace(sha="0" * 40))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", broken)
-    with pytest.raises(UserError, match="download of 'owner/name' broke off: reset by peer; try"):
+    with pytest.raises(UserError, match="download of 'owner/name' failed: reset by peer; try"):
         find_source("owner/name")
 
 
@@ -263,7 +263,7 @@ def test_a_download_that_was_killed_is_not_used_offline(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     assert find_source("owner/pets").name == "pets"
     (snapshot / names[0]).unlink()
-    with pytest.raises(UserError, match="its cache has no whole 'owner/pets'; pass --data"):
+    with pytest.raises(UserError, match="its cache has no complete 'owner/pets'; pass --data"):
         find_source("owner/pets")
 
 

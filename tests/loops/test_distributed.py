@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both(loop: Loop, tmp_path
     assert len(lines) == 1
     assert lines[0].startswith(
         f"error: the loss is nan in epoch 2, batch 2 of train (step 9); rows {rows} and 91 more of "
-        "the train split; first not finite: what comes out of network (Breaks); nothing of it"
+        "the train split; first not finite: the output of network (Breaks); checkpoints"
     )
     folder = tmp_path / "lightning_logs" / "classifier" / "version_0-digits" / "checkpoints"
     assert torch.load(folder / "last.ckpt")["global_step"] == 7

@@ -156,7 +156,7 @@ def test_outside_of_a_fit_a_checkpoint_is_only_weights(
         classifier.trainer = trainer()
         classifier.trainer.state.fn = fn
     classifier.on_load_checkpoint({"plan": {"steps": 6}, "counted": [{"loss": {"mean_value": 1}}]})
-    assert not classifier.train_loss.update_called
+    assert not classifier.train_metrics.loss.update_called
     classifier.optimizer_and_scheduler(15, 5)
 
 

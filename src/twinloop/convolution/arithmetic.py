@@ -1,7 +1,7 @@
-"""The size of a convolution's output, along one axis, in pixels.
+"""The output size of a convolution along one axis, in pixels.
 
-Formulas and names of Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning"
-(arXiv:1603.07285), with dilation added. `padding` is one value for both ends or one for each.
+Formulas and names are those of Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep
+learning" (arXiv:1603.07285), with dilation added.
 """
 
 Ends = int | tuple[int, int]
@@ -29,7 +29,7 @@ def output_size(
 
 
 def kernel_span(kernel: int, dilation: int = 1) -> int:
-    """Pixels from the first to the last that a kernel reads: `dilation * (kernel - 1) + 1`.
+    """Pixels from the first to the last that a kernel covers: `dilation * (kernel - 1) + 1`.
 
     Raises:
         ValueError: a kernel or dilation below 1.
@@ -39,20 +39,20 @@ def kernel_span(kernel: int, dilation: int = 1) -> int:
 
 
 def same_padding(kernel: int, dilation: int = 1) -> int:
-    """Zeros at each end that keep the size at stride 1: half of what the kernel's span adds.
+    """Zeros at each end that keep the size at stride 1: `dilation * (kernel - 1) / 2`.
 
-    Odd kernels are easier: they have a middle pixel, so both ends get `kernel // 2` zeros and
-    output i is centred on input i. The centre of an even kernel lies between two pixels: one end
-    would need one zero more, and every layer would shift the image by half a pixel.
+    Odd kernels have a middle pixel, so both ends get the same number of zeros and output i is
+    centred on input i. An even kernel needs one more zero at one end, and every such layer shifts
+    the image by half a pixel.
 
     Raises:
-        ValueError: an even kernel whose span cannot be halved, or a kernel or dilation below 1.
+        ValueError: an odd number of zeros in all, or a kernel or dilation below 1.
     """
     added = kernel_span(kernel, dilation) - 1
     if added % 2:
         raise ValueError(
             f"kernel={kernel} with dilation={dilation} needs {added} zeros for the same size, and "
-            "they do not split evenly; use an odd kernel, or pad each end by its own number"
+            "they do not split evenly; use an odd kernel, or pad the ends differently"
         )
     return added // 2
 
@@ -68,8 +68,8 @@ def transposed_output_size(
 ) -> int:
     """`(size - 1) * stride - padding + dilation * (kernel - 1) + output_padding + 1`.
 
-    An input size from which a convolution of the same settings makes `size`: `padding`, of both
-    ends, is subtracted here because it is added there.
+    An input size for which a convolution with the same settings has the output size `size`. The
+    padding of both ends is subtracted, because the convolution adds it.
 
     Raises:
         ValueError: a kernel, stride or dilation below 1, a negative padding, an output padding
@@ -81,13 +81,13 @@ def transposed_output_size(
     if not 0 <= output_padding < max(stride, dilation):
         raise ValueError(
             f"output_padding={output_padding}; it must be at least 0 and smaller than stride="
-            f"{stride} or dilation={dilation}: it chooses among sizes that a convolution rounds "
-            "down to one"
+            f"{stride} or dilation={dilation}: it selects one of the sizes that a convolution "
+            "rounds down to the same output size"
         )
     if result < 1:
         raise ValueError(
-            f"padding={padding} takes away more than the {unpadded} pixels there are; at least "
-            "one must be left"
+            f"padding={padding} leaves none of the {unpadded} pixels of the output; at least one "
+            "must be left"
         )
     return result
 
@@ -101,29 +101,29 @@ def output_padding(
     padding: Ends = 0,
     dilation: int = 1,
 ) -> int:
-    """The output padding with which a transposed convolution makes `target` out of `size`.
+    """The output padding with which a transposed convolution turns `size` into `target`.
 
-    A convolution of stride s rounds s input sizes down to one, so its transpose must be told
-    which of them to go back to: 13 and 14 both become 7 under kernel 3, stride 2, padding 1.
+    A convolution of stride s rounds s input sizes down to one output size: with kernel 3, stride 2
+    and padding 1, both 13 and 14 become 7. The output padding of its transpose selects one.
 
     Raises:
-        ValueError: no output padding leads to `target`.
+        ValueError: no output padding gives `target`.
     """
     check_at_least(1, stride=stride)
     least = (size - 1) * stride - _both_ends(padding) + kernel_span(kernel, dilation)
     most = least + max(stride, dilation) - 1
     if not least <= target <= most:
         raise ValueError(
-            f"target={target} cannot be made from {size} with kernel={kernel}, stride={stride}, "
+            f"target={target} cannot be reached from {size} with kernel={kernel}, stride={stride}, "
             f"padding={padding}, dilation={dilation}; the sizes are {least} to {most}"
         )
     return target - least
 
 
 def has_checkerboard(kernel: int, stride: int) -> bool:
-    """Whether the windows of a transposed convolution overlap unevenly, in a checkerboard pattern.
+    """Whether a transposed convolution's windows overlap unevenly, in a checkerboard pattern.
 
-    They do where the stride does not divide the kernel (Odena et al. 2016,
+    They do if the stride does not divide the kernel (Odena et al. 2016,
     https://distill.pub/2016/deconv-checkerboard).
 
     Raises:

@@ -1,7 +1,7 @@
-"""The layers of a model in the order they run, from the modules themselves.
+"""The layers of a model in the order they run.
 
-A forward pass with a hook on every layer shows what a list kept beside the model could miss: the
-real order, the real shapes, and whether a layer was fed by the one before it.
+They are recorded by hooks during a forward pass, with the actual order and shapes, and whether the
+input of a layer is the output of the one before it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,17 +23,17 @@ class Layer(NamedTuple):
     """Without the batch: `(C, H, W)`, or `(N,)` after flattening."""
     output_shape: tuple[int, ...]
     fed_by_previous: bool
-    """Whether its input is the output of the layer before it, or for the first the model's."""
+    """Whether its input is the output of the previous layer; for the first, the model's input."""
 
 
 def layers_of(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     """Run `model` on one image of zeros `[1, *input_shape]`, and list the layers that ran.
 
-    In evaluation mode and without gradients; the model is left unchanged. A module that is called
-    twice is listed twice, and one that the forward pass leaves out is not.
+    The model is run in evaluation mode and left unchanged. A module that is called twice is listed
+    twice, and one that is not called is not listed.
 
     Raises:
-        ValueError: the model does not take images of this shape.
+        ValueError: the model does not accept images of this shape.
     """
     found: list[Layer] = []
     weight = next(model.parameters(), torch.empty(0))
@@ -48,7 +48,7 @@ def layers_of(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
     handles = [
         module.register_forward_hook(partial(record, name))
         for name, module in model.named_modules()
-        # An empty Sequential, as in some shortcuts, returns its input.
+        # An empty Sequential, as in the shortcut of a residual block, is not a layer.
         if not list(module.children()) and not isinstance(module, nn.Sequential)
     ]
     try:
@@ -65,17 +65,17 @@ def layers_of(model: nn.Module, input_shape: Sequence[int]) -> list[Layer]:
 
 
 def output_of(model: nn.Module, images: Tensor, layer: str | None = None) -> Tensor:
-    """The output of `layer`, by default the last, for `[B, C, H, W]` in evaluation mode.
+    """The output of `layer`, by default of the model, for `[B, C, H, W]` in evaluation mode.
 
     Raises:
-        ValueError: a layer that the model does not have, or that did not run.
+        ValueError: the model does not have this layer, or it did not run.
     """
     outputs: list[Tensor] = []
     try:
         module = model if layer is None else model.get_submodule(layer)
     except AttributeError as error:
         raise ValueError(f"the model has no layer={layer!r}") from error
-    # A copy: an in-place layer behind it may write over it.
+    # A copy, because a following in-place layer may overwrite it.
     handle = module.register_forward_hook(lambda *call: outputs.append(call[2].clone()))
     try:
         with evaluating(model):
@@ -89,7 +89,7 @@ def output_of(model: nn.Module, images: Tensor, layer: str | None = None) -> Ten
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` in evaluation mode, and afterwards every module back into its own mode."""
+    """Put `model` in evaluation mode, and restore the mode of every module afterwards."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:

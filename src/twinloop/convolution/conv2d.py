@@ -1,7 +1,7 @@
-"""Three ways to the same convolution: by the definition, by `im2col`, and by `F.unfold`.
+"""The same convolution by its definition, by `im2col`, and by `F.unfold`; and its transpose.
 
-All take and return what `F.conv2d` does, gradients included. Shapes use B images, C input and O
-output channels, a kernel of kh x kw, K = C/groups * kh * kw, and L = H' * W' positions.
+Arguments, results and gradients are those of `F.conv2d`. Shapes use B images, C input and O output
+channels, a kernel of kh x kw, K = C/groups * kh * kw, and L = H' * W' positions.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ def conv2d_loops(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolve by the definition: `[B, C, H, W], [O, C/groups, kh, kw] -> [B, O, H', W']`.
+    """Convolve by definition: `[B, C, H, W], [O, C/groups, kh, kw] -> [B, O, H', W']`.
 
-    Multiply the window at each position by the kernel and sum. As everywhere in deep learning the
-    kernel is not flipped, so strictly this is a cross-correlation.
+    Each output is the sum of a window times the kernel. As usual in deep learning the kernel is not
+    flipped, so strictly speaking this is a cross-correlation.
 
     Raises:
         ValueError: see `conv2d_im2col`.
@@ -89,12 +89,12 @@ def conv2d_im2col(
     """Convolve by one matrix product: `[B, C, H, W], [O, C/groups, kh, kw] -> [B, O, H', W']`.
 
     Chellapilla et al. 2006, "High performance convolutional neural networks for document
-    processing" (https://inria.hal.science/inria-00112631). The windows stay a view until the
-    product itself copies them; the gradients are written by hand too.
+    processing" (https://inria.hal.science/inria-00112631). The windows are a view that only the
+    product copies. The gradients are hand-written too.
 
     Raises:
-        ValueError: channels that `groups` does not divide or that differ between input, weight
-            and bias; a stride, dilation or kernel below 1; a kernel larger than the padded input.
+        ValueError: `groups` does not divide the channels; channels of input, weight and bias
+            differ; a stride, dilation or kernel below 1; a kernel larger than the padded input.
     """
     geometry = _check(x, weight, stride, padding, dilation, groups)
     result: Tensor = _Im2colConvolution.apply(x, weight, geometry, groups)  # type: ignore[no-untyped-call]
@@ -102,11 +102,11 @@ def conv2d_im2col(
 
 
 class _Im2colConvolution(torch.autograd.Function):
-    """All windows times all kernels, and the two gradients, each of them a product as well.
+    """The product of all windows and all kernels, and its two gradients, which are products too.
 
     Indices: b image, g group, o and c output and input channel of the group, i and j row and
-    column of the kernel, y and x row and column of the output. The products are differentiable
-    operations, so second derivatives follow.
+    column of the kernel, y and x row and column of the output. The products are differentiable, so
+    second derivatives work too.
     """
 
     @staticmethod
@@ -139,10 +139,10 @@ def conv_transpose2d(
     dilation: Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Add a kernel to the output for every pixel, as `F.conv_transpose2d`.
+    """Add each pixel times the kernel to the output: `F.conv_transpose2d`.
 
-    `[B, C, H, W], [C, O/groups, kh, kw] -> [B, O, H', W']`. The transpose of `conv2d_im2col` as a
-    matrix, which is also its gradient (Dumoulin & Visin 2016, arXiv:1603.07285, section 4).
+    `[B, C, H, W], [C, O/groups, kh, kw] -> [B, O, H', W']`. As a matrix it is the transpose of
+    `conv2d_im2col`, and so its gradient (Dumoulin & Visin 2016, arXiv:1603.07285, section 4).
 
     Raises:
         ValueError: see `conv2d_im2col` and `arithmetic.transposed_output_size`.
@@ -170,7 +170,7 @@ def conv2d_upsampled(
     """Repeat every pixel `scale` x `scale` times, then convolve: the lesson's deconvolution.
 
     `[B, C, H, W], [O, C, kh, kw] -> [B, O, scale*H, scale*W]` with a 3x3 kernel and padding 1.
-    Every pixel is a sum of equally many terms, so there is no checkerboard (Odena et al. 2016,
+    Every output sums equally many terms, which avoids a checkerboard pattern (Odena et al. 2016,
     https://distill.pub/2016/deconv-checkerboard).
 
     Raises:
@@ -184,9 +184,9 @@ def conv2d_upsampled(
 def _transposed(
     x: Tensor, weight: Tensor, geometry: Geometry, groups: int, size: Sequence[int]
 ) -> Tensor:
-    """Each pixel times its kernels, summed: `[B, O, H', W'], [O, C/g, kh, kw] -> [B, C, *size]`.
+    """The transpose of a convolution: `[B, O, H', W'], [O, C/groups, kh, kw] -> [B, C, *size]`.
 
-    O and C are those of the convolution whose transpose this is.
+    O and C are the output and input channels of that convolution.
     """
     kernels, pixels = _grouped(weight, 0, groups), _grouped(x, 1, groups)
     parts = torch.einsum("gocij,bgoyx->bgcijyx", kernels, pixels).flatten(1, 2)
@@ -196,7 +196,7 @@ def _transposed(
 def _check(
     x: Tensor, weight: Tensor, stride: Pair, padding: Padding, dilation: Pair, groups: int
 ) -> Geometry:
-    """Reject arguments that do not fit together, before anything is multiplied."""
+    """Check that the arguments match, and return the geometry."""
     _check_dimensions(x, weight)
     check_at_least(1, groups=groups)
     channels = x.shape[1]
@@ -230,5 +230,5 @@ def _with_bias(result: Tensor, bias: Tensor | None) -> Tensor:
         return result
     if bias.shape != result.shape[1:2]:
         outputs = result.shape[1]
-        raise ValueError(f"bias {tuple(bias.shape)}; it must be [{outputs}], one value a channel")
+        raise ValueError(f"bias {tuple(bias.shape)}; it must be [{outputs}], one value per channel")
     return result + bias[:, None, None]

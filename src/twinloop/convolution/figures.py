@@ -1,4 +1,4 @@
-"""Figures of convolutions: responses of kernels, geometry, receptive fields, learnt filters."""
+"""Figures of convolutions: kernel responses, geometry, receptive fields, learnt filters."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -17,13 +17,14 @@ from twinloop.convolution.kernels import KERNELS, apply_kernel
 from twinloop.convolution.receptive_field import by_arithmetic, field_of
 from twinloop.convolution.receptive_field_gradient import effective_field
 from twinloop.convolution.stages import Stage, stages_of
+from twinloop.figures import subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, FAINT = "#1f2430", "#c9ced8"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""Distinguishable with colour blindness too (Okabe & Ito 2008)."""
+"""Distinguishable with colour blindness (Okabe & Ito 2008)."""
 
 
 def kernel_responses(images: Tensor, names: Sequence[str]) -> "Figure":
@@ -34,10 +35,10 @@ def kernel_responses(images: Tensor, names: Sequence[str]) -> "Figure":
 
 
 def im2col_matrix() -> "Figure":
-    """An image of 4x4, its windows as columns, and the product with a kernel as a row."""
+    """A 4x4 image, its windows as columns, and their product with a kernel as a row."""
     letters = [chr(ord("a") + i) for i in range(16)]
     columns = im2col(torch.arange(16.0).view(1, 1, 4, 4), 3)[0].long()  # [9, 4]
-    figure, axes = _subplots(1, 3, 1, 1, size=(9.6, 4.4), widths=(4, 4.6, 2.4))
+    figure, axes = subplots(1, 3, (9.6, 4.4), (4, 4.6, 2.4))
     image, matrix, output = axes[0]
     for cell, letter in enumerate(letters):
         _cell(image, cell // 4, cell % 4, letter)
@@ -51,15 +52,15 @@ def im2col_matrix() -> "Figure":
         _cell(output, index // 2, index % 2, f"w·{index + 1}", colour)
     for axis, title, rows, across in (
         (image, "image, 4x4\nfour windows of 3x3", 4, 4),
-        (matrix, "im2col: 9 rows, 4 columns\neach column one window", 9, 4),
-        (output, "kernel (1x9) times it,\nas an image: 2x2", 2, 2),
+        (matrix, "im2col: 9 rows, 4 columns\none window per column", 9, 4),
+        (output, "product with a kernel (1x9),\nas an image: 2x2", 2, 2),
     ):
         _frame(axis, rows, across, title)
     return figure
 
 
 def padding_and_stride() -> "Figure":
-    """The positions of a kernel on 5x5 pixels under four settings; dots are their centres."""
+    """The positions of a kernel on 5x5 pixels with four settings; dots are their centres."""
     settings = [
         ("padding 0, stride 1", 3, 0, 1, 1),
         ("padding 1, stride 1: “same”", 3, 1, 1, 1),
@@ -111,7 +112,7 @@ def receptive_fields(model: nn.Module, image: Tensor) -> "Figure":
 
 
 def learnt_filters(model: nn.Module, images: Tensor, names: Sequence[str]) -> "Figure":
-    """Kernels of the first stage, and its outputs behind the ReLU for images `[N, C, H, W]`."""
+    """Kernels of the first stage, and its activations for images `[N, C, H, W]`."""
     stages = [stages_of(model, image)[0] for image in images]
     outputs = torch.stack([stage.activations for stage in stages])  # [N, O, H', W']
     rows = {
@@ -124,14 +125,14 @@ def learnt_filters(model: nn.Module, images: Tensor, names: Sequence[str]) -> "F
 def strongest_patches(model: nn.Module, images: Tensor, stage_index: int = 1) -> "Figure":
     """For each filter of a stage, the patches of `[N, C, H, W]` with the largest activations.
 
-    One patch an image at most, as large as the receptive field; padding is white.
+    At most one patch per image, of the size of the receptive field; padding is white.
     """
     stage = stages_of(model, images[0])[stage_index]
     layers = layers_of(model, images.shape[1:])
     names = [layer.name for layer in layers]
     field = field_of(layers[: names.index(stage.layer) + 1])
     height, width = field.size
-    surrounded = F.pad(images.mean(1), (width, width, height, height))
+    padded = F.pad(images.mean(1), (width, width, height, height))
     with torch.no_grad():
         activations = output_of(model, images, stage.layer)  # [N, O, H', W']
     filters, shown = min(8, activations.shape[1]), min(8, len(images))
@@ -146,16 +147,16 @@ def strongest_patches(model: nn.Module, images: Tensor, stage_index: int = 1) ->
                     field.centre, field.jump, position, field.size, strict=True
                 )
             )
-            _grey(axis, surrounded[index, top : top + height, left : left + width])
+            _grey(axis, padded[index, top : top + height, left : left + width])
             axis.set_visible(bool(best[index] > 0))
         line[0].set_visible(True)
-        silent = "" if best.max() > 0 else "\nis never active"
-        line[0].set_ylabel(f"filter {channel + 1}{silent}", fontsize=8)
+        never = "" if best.max() > 0 else "\nis never active"
+        line[0].set_ylabel(f"filter {channel + 1}{never}", fontsize=8)
     return figure
 
 
 def effective_fields(models: dict[str, nn.Module], images: Tensor) -> "Figure":
-    """How strongly the middle of each stage depends on each pixel of `[B, C, H, W]`, by model."""
+    """The effective receptive field of the middle of each stage, over `[B, C, H, W]`, by model."""
     stages: list[Stage] = stages_of(next(iter(models.values())), images[0])
     figure, axes = _subplots(len(models), len(stages), 1.9, 1.9)
     for line, (name, model) in zip(axes, models.items(), strict=True):
@@ -167,7 +168,7 @@ def effective_fields(models: dict[str, nn.Module], images: Tensor) -> "Figure":
 
 
 def upsamplings() -> "Figure":
-    """How many terms each pixel of an upsampled image sums, for 6x6 ones made twice as large."""
+    """How many terms each pixel sums when 6x6 ones are upsampled to twice the size."""
     ones = torch.ones(1, 1, 6, 6)
     repeated = F.interpolate(ones, scale_factor=2)
     results = {
@@ -188,22 +189,9 @@ def upsamplings() -> "Figure":
     return figure
 
 
-def _subplots(
-    rows: int,
-    columns: int,
-    width: float,
-    height: float,
-    *,
-    size: tuple[float, float] | None = None,
-    widths: Sequence[float] | None = None,
-) -> tuple["Figure", Any]:
-    """A figure of axes of `width` x `height` inches, or of `size` in all, shared by `widths`."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
-    figure = Figure(figsize=size or (columns * width, rows * height + 0.1), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
+def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
+    """Axes of `width` x `height` inches each."""
+    return subplots(rows, columns, (columns * width, rows * height + 0.1))
 
 
 def _responses(
@@ -213,7 +201,7 @@ def _responses(
     *,
     digits: int,
 ) -> "Figure":
-    """Images `[N, H, W]` above a row for each kernel `[kh, kw]` and its outputs `[N, H', W']`."""
+    """Images `[N, H, W]`, and below a row for each kernel `[kh, kw]` with outputs `[N, H', W']`."""
     figure, axes = _subplots(1 + len(rows), 1 + len(images), 0.95, 0.95)
     axes[0, 0].axis("off")
     for axis, image, name in zip(axes[0, 1:], images, names, strict=True):
@@ -242,7 +230,7 @@ def _signed(axis: Any, values: Tensor, largest: float) -> None:
 
 
 def _write(axis: Any, values: Tensor, form: str) -> None:
-    """Write each value of `[H, W]` on its pixel, without a leading zero."""
+    """Write each value of `[H, W]` on its pixel, without leading zeros."""
     for (row, column), value in np.ndenumerate(values.numpy()):
         text = f"{value:{form}}"
         text = text.replace("0.", ".") if abs(value) < 1 else text
@@ -257,7 +245,7 @@ def _cell(axis: Any, row: float, column: float, text: str, colour: str = INK) ->
 def _outline(
     axis: Any, row: float, column: float, rows: int, columns: int, colour: str, width: float = 2
 ) -> None:
-    """A frame around whole pixels, from the upper left one on."""
+    """Frame `rows` x `columns` pixels, with (row, column) at the upper left."""
     _rectangle(axis, row, column, rows, columns, fill=False, ec=colour, lw=width)
 
 
@@ -268,7 +256,7 @@ def _rectangle(axis: Any, row: float, column: float, rows: int, columns: int, **
 
 
 def _frame(axis: Any, rows: int, columns: int, title: str, start: int = 0) -> None:
-    """Square cells without axes."""
+    """Show square cells without axes."""
     axis.set(xlim=(start - 0.6, columns - 0.4), ylim=(rows - 0.4, start - 0.6), aspect="equal")
     axis.axis("off")
     axis.set_title(title, fontsize=9)

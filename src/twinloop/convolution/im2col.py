@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from twinloop.convolution.arithmetic import output_size
 
 Pair = int | tuple[int, int]
-"""One value for both axes, or one for rows and one for columns."""
+"""One value for both axes, or (rows, columns)."""
 Padding = Pair | tuple[int, int, int, int]
-"""Rows of zeros above and below and columns on both sides; or left, right, top, bottom."""
+"""Zeros at both ends, as a `Pair`; or (left, right, top, bottom)."""
 
 
 class Geometry(NamedTuple):
-    """How a kernel moves over an image: a value for rows and one for columns of each setting."""
+    """How a kernel moves over an image; each setting as (rows, columns)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -28,7 +28,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair) -> "Geometry":
-        """Expand settings that are given once for both axes."""
+        """Expand settings that are given as one value for both axes."""
         if isinstance(padding, int) or len(padding) == 2:
             rows, columns = pair(padding)
             padding = (columns, columns, rows, rows)
@@ -69,13 +69,13 @@ def col2im(
     padding: Padding = 0,
     dilation: Pair = 1,
 ) -> Tensor:
-    """Add every column back to where `im2col` took it from: `[B, C*kh*kw, L] -> [B, C, *size]`.
+    """Add every column to the pixels of its window: `[B, C*kh*kw, L] -> [B, C, *size]`.
 
     The adjoint of `im2col`, as `F.fold` is of `F.unfold`: `(im2col(x) * y).sum() == (x *
-    col2im(y)).sum()`. Not its inverse: a pixel of n windows is multiplied by n.
+    col2im(y)).sum()`. It is not the inverse: a pixel in n windows is multiplied by n.
 
     Raises:
-        ValueError: columns whose shape `im2col` does not give for an image of `size`.
+        ValueError: the columns do not have the shape of `im2col` for an image of `size`.
     """
     geometry = Geometry.of(kernel, stride, padding, dilation)
     rows, row_length = geometry.output_size(size)
@@ -92,8 +92,8 @@ def col2im(
 def windows(x: Tensor, geometry: Geometry) -> Tensor:
     """Every window under a kernel: `[B, C, H, W] -> [B, C, kh, kw, H', W']`, without a copy.
 
-    A strided view of the padded image that repeats a pixel for each window it belongs to: one step
-    right in the output is `stride` pixels, one step in the kernel is `dilation` pixels.
+    A strided view of the padded image: one step in the output is `stride` pixels, one step in the
+    kernel is `dilation` pixels.
     """
     positions = geometry.output_size(x.shape[2:])
     padded = geometry.pad(x)
@@ -108,7 +108,7 @@ def windows(x: Tensor, geometry: Geometry) -> Tensor:
 def add_windows(parts: Tensor, geometry: Geometry, size: Sequence[int]) -> Tensor:
     """The adjoint of `windows`: `[B, C, kh, kw, H', W'] -> [B, C, *size]`.
 
-    One strided addition for each element of the kernel, over all positions at once.
+    One strided addition per element of the kernel, over all positions at once.
     """
     (height, width), (rows, columns) = size, parts.shape[4:]
     (top, bottom), (left, right) = geometry.padding
@@ -117,8 +117,8 @@ def add_windows(parts: Tensor, geometry: Geometry, size: Sequence[int]) -> Tenso
     for i in range(geometry.kernel[0]):
         for j in range(geometry.kernel[1]):
             y, x = i * geometry.dilation[0], j * geometry.dilation[1]
-            read = padded[:, :, y : y + rows * down : down, x : x + columns * across : across]
-            read += parts[:, :, i, j]
+            pixels = padded[:, :, y : y + rows * down : down, x : x + columns * across : across]
+            pixels += parts[:, :, i, j]
     return padded[:, :, top : top + height, left : left + width]
 
 

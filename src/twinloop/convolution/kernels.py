@@ -1,7 +1,7 @@
-"""Kernels by hand, and their responses to an image.
+"""Hand-written kernels, and their responses to an image.
 
-An edge kernel responds where the image is bright under its positive weights and dark under its
-negative ones. The first six are the lesson's.
+The response of an edge kernel is large where the image is bright under its positive weights and
+dark under its negative ones. The first six are the lesson's.
 """
 
 import torch
@@ -52,12 +52,11 @@ KERNELS = {
 def apply_kernel(images: Tensor, kernel: Tensor, *, padding: Padding = 0) -> Tensor:
     """Convolve every channel with one kernel: `[..., H, W], [kh, kw] -> [..., H', W']`.
 
-    Takes an image `[H, W]`, one with channels `[C, H, W]`, or a batch `[B, C, H, W]`, grey or
-    RGB, of any float type.
+    `images` is an image `[H, W]`, one with channels `[C, H, W]`, or a batch `[B, C, H, W]`, of any
+    float type.
 
     Raises:
-        ValueError: an image or kernel of another number of dimensions, or a kernel larger than
-            the padded image.
+        ValueError: another number of dimensions, or a kernel larger than the padded image.
     """
     if images.ndim not in (2, 3, 4) or kernel.ndim != 2:
         raise ValueError(

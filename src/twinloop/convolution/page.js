@@ -13,7 +13,7 @@ const sizeOf = (layer) => {
   return { filters: maps.length, rows: maps[0].length, columns: maps[0][0].length };
 };
 
-// One value of a layer, and the windows and kernels that it is the sum of.
+// One activation, and the windows and kernels whose products it sums.
 function sumAt(layer, filter, row, column) {
   const { weight, bias, stride, padding, relu } = data.layers[layer - 1];
   const below = activations[layer - 1];
@@ -42,7 +42,7 @@ function forward() {
   });
 }
 
-// The positions in every layer below, as "row,column", that one activation depends on.
+// The positions in every previous layer, as "row,column", that an activation depends on.
 function receptiveField(layer, row, column) {
   const fields = [];
   let places = new Set([`${row},${column}`]);
@@ -90,7 +90,7 @@ function build() {
         const rect = document.createElementNS(SVG, "rect");
         rect.setAttribute("x", column);
         rect.setAttribute("y", row);
-        // A little over 1: no white seams between neighbours.
+        // Slightly over 1, to avoid white seams between neighbours.
         rect.setAttribute("width", 1.02);
         rect.setAttribute("height", 1.02);
         rect.dataset.place = `${row},${column}`;
@@ -166,16 +166,16 @@ function show() {
   if (layer) showSum(layer, sumAt(layer, filter, row, column));
 }
 
-// What is added up to one activation: each window below times its kernel, and the bias.
-function showSum(layer, made) {
-  const sums = made.total - made.bias, sign = made.bias < 0 ? "−" : "+";
-  const text = `${sums.toFixed(4)} ${sign} bias ${Math.abs(made.bias).toFixed(4)} = `
-    + `${made.total.toFixed(4)}` + (data.layers[layer - 1].relu ? ", behind the ReLU " : "  ");
+// The sum of an activation: each window of the previous layer times its kernel, and the bias.
+function showSum(layer, sum) {
+  const products = sum.total - sum.bias, sign = sum.bias < 0 ? "−" : "+";
+  const text = `${products.toFixed(4)} ${sign} bias ${Math.abs(sum.bias).toFixed(4)} = `
+    + `${sum.total.toFixed(4)}` + (data.layers[layer - 1].relu ? ", after the ReLU " : "  ");
   byId("total").prepend(text, element("br"));
-  const kernels = made.parts.flatMap((part) => part.kernel.flat());
-  const windows = made.parts.flatMap((part) => part.window.flat().map((pixel) => pixel ?? 0));
+  const kernels = sum.parts.flatMap((part) => part.kernel.flat());
+  const windows = sum.parts.flatMap((part) => part.window.flat().map((pixel) => pixel ?? 0));
   const [strongest, brightest] = [kernels, windows].map((all) => Math.max(...all.map(Math.abs)) || 1);
-  byId("parts").replaceChildren(...made.parts.map((part, channel) => {
+  byId("parts").replaceChildren(...sum.parts.map((part, channel) => {
     const line = element("div", "part");
     line.append(element("span", "label", `${layer > 1 ? "map" : "channel"} ${channel + 1}`),
       gridOf(part.window, (n) => shade(0.6 * n / brightest)), element("span", "sign", "×"),
@@ -198,7 +198,7 @@ function choose(change) {
 function toLayer(step) {
   const layer = clamp(chosen.layer + step, activations.length);
   const [from, to] = [sizeOf(chosen.layer), sizeOf(layer)];
-  // Stay over the same part of the image.
+  // Keep the same part of the image selected.
   choose({ layer, row: Math.floor((chosen.row + 0.5) * to.rows / from.rows),
     column: Math.floor((chosen.column + 0.5) * to.columns / from.columns) });
 }

@@ -1,7 +1,4 @@
-"""One HTML file about convolutions: figures with a few sentences each, and a network that computes.
-
-Nothing is loaded from elsewhere: figures, weights and the image are inside the file.
-"""
+"""A self-contained HTML page about convolutions: figures with text, and an interactive network."""
 
 import base64
 from collections.abc import Sequence
@@ -20,69 +17,70 @@ if TYPE_CHECKING:
 
 TEXTS = {
     "kernels": (
-        "What a kernel finds",
+        "What a kernel detects",
         "A kernel of 3x3 weights slides over the image; at every position the nine pixels under it "
-        "are multiplied by its weights and summed. Red is above 0, blue below: an edge kernel "
-        "gives red at its own edge and blue at the opposite one. The weights of straight edges "
-        "sum to 0, so a uniform area gives 0; those of the diagonals sum to 1, so it gives a "
-        "little.",
+        "are multiplied by its weights and summed. Red is above 0, blue below: the response of an "
+        "edge kernel is positive at its own edge and negative at the opposite one. The weights of "
+        "straight edges sum to 0, so the response to a uniform area is 0; those of the diagonals "
+        "sum to 1, so there it is small but not 0.",
     ),
     "im2col": (
         "A convolution is a matrix product",
-        "im2col writes every window as a column; then the whole convolution is one product, the "
-        "kernel as a row times that matrix. With strides the matrix is only a view of the image: "
-        "a letter that is in four windows is read four times and stored once.",
+        "im2col writes every window as a column, and the convolution is the product of the kernel "
+        "as a row and that matrix. As a strided view of the image, the matrix stores a pixel once "
+        "even if it is in four windows.",
     ),
     "padding-and-stride": (
         "Padding, stride, dilation",
         "The first position of the kernel is blue, the second orange; the dots are the centres of "
         "all positions, one output each. Padding by half a kernel keeps the size, which is why "
         "kernels are odd: an even one has no middle pixel. Stride 2 skips every other position "
-        "and halves the size; dilation reads every other pixel and covers a larger field with as "
-        "many weights.",
+        "and halves the size; dilation 2 reads every other pixel, so that as many weights cover a "
+        "larger window.",
     ),
     "upsampling": (
-        "Back to a larger image",
-        "A transposed convolution adds a kernel to the output for every pixel; its size is "
+        "Upsampling",
+        "A transposed convolution adds every pixel times the kernel to the output, whose size is "
         "(in - 1) · stride - 2 · padding + dilation · (kernel - 1) + output padding + 1. Here "
-        "every value is 1, so each output counts its terms: unevenly where the stride does not "
-        "divide the kernel, which gives a checkerboard. Repeating pixels and then convolving, as "
-        "the lesson does, gives every pixel the same number of terms.",
+        "every value is 1, so each output counts its terms: unevenly if the stride does not "
+        "divide the kernel, which causes a checkerboard pattern. With repeated pixels and a "
+        "convolution, as in the lesson, every output inside has the same number of terms.",
     ),
     "receptive-fields": (
         "The receptive field of an activation",
-        "The pixels that the middle activation of each layer depends on, all others faded. Each "
-        "layer adds a window of the one below, and each stride of 2 doubles the step between "
+        "The pixels that the middle activation of each layer depends on; others are faded. Each "
+        "layer adds a window of the previous one, and each stride of 2 doubles the distance of "
         "neighbours, so the field more than doubles from layer to layer.",
     ),
     "effective-fields": (
         "The effective receptive field",
-        "Not all pixels of a receptive field count the same: the middle is in most windows. Darker "
-        "pixels change the middle activation of the layer more, on average over {averaged} images "
-        "(Luo et al. 2016, arXiv:1701.04128). Above before training, below after it.",
+        "The pixels of a receptive field do not all have the same influence: the middle is in most "
+        "windows. Darker pixels change the middle activation of the layer more, averaged over "
+        "{averaged} images (Luo et al. 2016, arXiv:1701.04128). Top: before training; bottom: "
+        "after it.",
     ),
     "learnt-filters": (
-        "What the network learnt",
-        "The learnt kernels of the first layer, and their outputs behind the ReLU. Compare them "
-        "with the edges at the top of this page.",
+        "Learnt filters",
+        "The learnt kernels of the first layer, and their outputs after the ReLU. Compare them "
+        "with the edge kernels above.",
     ),
     "strongest-patches": (
-        "What a second layer responds to",
-        "For filters of the second layer, the patches of images with the largest activations, the "
-        "largest of {searched} images first. A patch is as large as the receptive field: filters "
-        "of filters respond to corners, textures and outlines.",
+        "What the second layer responds to",
+        "For filters of the second layer, the image patches with the largest activations among "
+        "{searched} images, largest first. A patch has the size of the receptive field. These "
+        "filters respond to corners, textures and outlines.",
     ),
 }
 """Title and text of each section, by name."""
 AVERAGED = 64
-"""How many images an effective receptive field is averaged over."""
+"""Number of images over which an effective receptive field is averaged."""
 
 
 class Section(NamedTuple):
-    """A figure under a title and some sentences."""
+    """A figure with a title and a text."""
 
     name: str
-    """Of the figure's file."""
+    """The name of the figure's file, without its suffix."""
     title: str
     text: str
     figure: "Figure"
@@ -91,16 +89,20 @@ class Section(NamedTuple):
 def sections(
     images: Tensor, names: Sequence[str], many: Tensor, untrained: nn.Module, trained: nn.Module
 ) -> list[Section]:
-    """Every step from a kernel to what a network learns, in the order of the lesson.
+    """The sections from a kernel to what a network learns, in the order of the lesson.
 
-    `images` are a few `[N, C, H, W]` with their `names`; averages are taken and largest
-    activations looked up in `many`, some hundreds.
+    Args:
+        images: A few images to show, `[N, C, H, W]`.
+        names: Their names.
+        many: Hundreds of images, to average over and to search for the largest activations.
+        untrained: The network before training.
+        trained: The network after training.
 
     Raises:
         ValueError: see `stages_of`.
     """
     averaged = many[:AVERAGED]
-    drawn = {
+    drawings = {
         "kernels": figures.kernel_responses(images, names),
         "im2col": figures.im2col_matrix(),
         "padding-and-stride": figures.padding_and_stride(),
@@ -114,7 +116,7 @@ def sections(
     }
     counts = {"averaged": len(averaged), "searched": len(many)}
     return [
-        Section(name, title, text.format(**counts), drawn[name])
+        Section(name, title, text.format(**counts), drawings[name])
         for name, (title, text) in TEXTS.items()
     ]
 
@@ -129,10 +131,10 @@ def write(
     image: Tensor,
     class_names: Sequence[str],
 ) -> None:
-    """Write the page; the figures are read from `<name>.png` beside it.
+    """Write the page with the figures in `<name>.png` beside it.
 
-    `title`, `lead` and the class names are plain text; the network of the page begins with
-    `image`, `[C, H, W]` in [0, 1].
+    `title`, `lead` and the class names are plain text, which is escaped; `image` `[C, H, W]`, in
+    [0, 1], is the first input of the interactive network.
 
     Raises:
         ValueError: see `network_data`.
@@ -155,10 +157,10 @@ def write(
 
 
 def network_data(model: nn.Module, image: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
-    """The weights and sizes that the page computes with, in plain types.
+    """The weights and sizes of the interactive network, in plain types.
 
     Raises:
-        ValueError: see `stages_of`, or class names that are not one for each output.
+        ValueError: see `stages_of` and `check_class_names`.
     """
     stages = stages_of(model, image)
     check_class_names(class_names, stages[-1])

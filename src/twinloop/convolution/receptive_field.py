@@ -1,8 +1,8 @@
-"""Which input pixels an activation depends on, by arithmetic along a chain of layers.
+"""The input pixels that an activation depends on, by arithmetic along a chain of layers.
 
-Rows and columns never mix in a convolution, a pool, an upsampling or a pad, so the arithmetic
-follows one axis at a time, backwards from an activation to its pixels. It keeps every pixel and
-not only the first and the last, because a dilated kernel leaves gaps.
+Convolution, pooling, upsampling and padding treat rows and columns separately, so one axis at a
+time is traced back from an activation to its pixels. All pixels are kept, not only the first and
+the last, because a dilated kernel leaves gaps.
 """
 
 import math
@@ -22,20 +22,20 @@ POINTWISE = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Softplus),
     *(nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh),
 )
-"""Layers whose outputs depend only on the input at the same position."""
+"""Layers whose outputs depend on the input at the same position only."""
 WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.ConvTranspose2d)
 SHRINKING = (nn.Flatten, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-"""Layers whose outputs depend on equal, disjoint parts, where the sizes divide."""
+"""Layers whose outputs depend on equal, disjoint parts, if the sizes divide evenly."""
 GROWING = (nn.Unflatten, nn.Upsample)
-"""Layers that repeat each pixel equally often, where the sizes divide."""
+"""Layers that repeat each pixel equally often, if the sizes divide evenly."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer along one axis: a moving window, or with `transposed` its transpose."""
+    """One layer along one axis: a sliding window, or with `transposed` its transpose."""
 
     inputs: int
-    """Pixels of the input; positions outside are padding, and depend on nothing."""
+    """Pixels of the input; positions outside are padding."""
     kernel: int = 1
     stride: int = 1
     padding: int = 0
@@ -44,7 +44,7 @@ class Step:
     transposed: bool = False
 
     def sources(self, output: int) -> list[int]:
-        """The inputs of one output, those in the padding included."""
+        """The inputs of one output, including those in the padding."""
         if not self.transposed:
             start = output * self.stride - self.padding
             return [start + k * self.dilation for k in range(self.kernel)]
@@ -53,25 +53,25 @@ class Step:
 
 
 class ReceptiveField(NamedTuple):
-    """The receptive field of a layer on an infinite image; rows first, then columns."""
+    """The receptive field of a layer on an infinite image, as (rows, columns)."""
 
     size: tuple[int, int]
-    """Pixels from edge to edge; the largest, where an upsampling makes them differ."""
+    """Pixels from edge to edge; the largest, if they differ because of upsampling."""
     jump: tuple[Fraction, Fraction]
-    """Pixels from the field of one activation to that of the next."""
+    """Pixels between the fields of neighbouring activations."""
     centre: tuple[Fraction, Fraction]
-    """Of the first activation's field, in pixels from the first one; padding is negative."""
+    """The centre of the first activation's field, in pixels; negative in the padding."""
 
 
 def field_of(layers: Sequence[Layer]) -> ReceptiveField:
-    """The receptive field at the end of `layers`, a chain that begins at the input.
+    """The receptive field of the last of `layers`, a chain that begins at the input.
 
     The recursion of Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural
-    Networks" (https://distill.pub/2019/computing-receptive-fields), with upsampling added. Behind
-    a layer that mixes all positions it is the whole image, with jump 0.
+    Networks" (https://distill.pub/2019/computing-receptive-fields), with upsampling added. After a
+    layer that mixes all positions it is the whole image, with jump 0.
 
     Raises:
-        ValueError: a layer that the arithmetic does not know, or that is not fed by the one before.
+        ValueError: an unsupported layer, or one that is not fed by the layer before it.
     """
     axes = [_along(_steps(layers, axis)) for axis in (0, 1)]
     if any(
@@ -90,14 +90,14 @@ def by_arithmetic(
     layer: str | None = None,
     position: tuple[int, int] = (0, 0),
 ) -> Tensor:
-    """Pixels that one activation depends on, as bool `[H, W]`, by tracing its layers backwards.
+    """The pixels that one activation depends on, as bool `[H, W]`.
 
-    `layer` is a name as in `model.get_submodule`, the last that ran by default; `position` is
+    `layer` is a name as in `model.get_submodule`, by default of the last layer; `position` is
     (row, column) in its output, and (0, 0) for an output without rows and columns.
 
     Raises:
-        ValueError: a layer that did not run, that the arithmetic does not know or that is not fed
-            by the one before it, or a position outside of its output.
+        ValueError: a layer that did not run, a position outside of its output, an unsupported
+            layer, or one that is not fed by the layer before it.
     """
     layers = layers_of(model, input_shape)
     if layer is not None:
@@ -115,12 +115,12 @@ def by_arithmetic(
 
 
 def spatial_size(shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of `(C, H, W)`; a vector has one position."""
+    """Rows and columns of `(C, H, W)`; (1, 1) for a vector."""
     return (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
 
 
 def check_position(position: tuple[int, int], output_shape: Sequence[int]) -> None:
-    """Raise ValueError for a (row, column) outside of an output `(C, H, W)`."""
+    """Raise ValueError if (row, column) is outside of an output `(C, H, W)`."""
     rows, columns = spatial_size(output_shape)
     if not (0 <= position[0] < rows and 0 <= position[1] < columns):
         raise ValueError(f"position={position} is outside of an output of {rows}x{columns}")
@@ -131,7 +131,7 @@ def _steps(layers: Sequence[Layer], axis: int) -> list[Step]:
     for layer in layers:
         if not layer.fed_by_previous:
             raise ValueError(
-                f"{layer.name} is not fed by the layer before it, so arithmetic cannot follow it; "
+                f"{layer.name} is not fed by the layer before it, so arithmetic cannot trace it; "
                 "use by_gradient"
             )
     return [_step(layer, axis) for layer in layers]
@@ -172,14 +172,14 @@ def _window(layer: Layer, axis: int, size: int) -> Step:
         pair(getattr(module, name, 1))[axis] for name in ("kernel_size", "stride", "dilation")
     )
     if module.padding == "same":
-        padding = dilation * (kernel - 1) // 2  # an even kernel's odd zero is at the end
+        padding = dilation * (kernel - 1) // 2  # an odd number of zeros has one more at the end
     else:
         padding = 0 if module.padding == "valid" else pair(module.padding)[axis]
     return Step(size, kernel, stride, padding, dilation, isinstance(module, nn.ConvTranspose2d))
 
 
 def _trace(steps: Sequence[Step], output: int, *, padded: bool) -> set[int]:
-    """Input positions of one output, with or without those in the padding."""
+    """The input positions of one output, with or without those in the padding."""
     positions = {output}
     for step in reversed(steps):
         sources = {source for position in positions for source in step.sources(position)}
@@ -188,8 +188,8 @@ def _trace(steps: Sequence[Step], output: int, *, padded: bool) -> set[int]:
 
 
 def _along(steps: Sequence[Step]) -> tuple[int, Fraction, Fraction]:
-    """Size, jump and first centre along one axis without ends."""
-    # Upsampling makes the fields of neighbours differ, with this period.
+    """Size, jump and first centre along an infinite axis."""
+    # With upsampling the fields of neighbours differ, with this period.
     period = math.prod(step.stride for step in steps if step.transposed)
     fields = [field for i in range(period) if (field := _trace(steps, i, padded=True))]
     strides = math.prod(step.stride for step in steps if not step.transposed)

@@ -1,4 +1,4 @@
-"""Which input pixels an activation depends on, and how strongly, by its gradient."""
+"""The input pixels that an activation depends on, and how strongly, by its gradient."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ CANCELLING = (
     *(nn.Softmax, nn.LogSoftmax, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d),
     nn.MultiheadAttention,
 )
-"""Layers that subtract a mean, so that equal weights give a gradient of 0 where there is one."""
+"""Layers that subtract a mean, whose gradients cancel if all weights are equal."""
 
 
 def by_gradient(
@@ -25,12 +25,12 @@ def by_gradient(
     layer: str | None = None,
     position: tuple[int, int] = (0, 0),
 ) -> Tensor:
-    """Pixels that one activation depends on, as bool `[H, W]`, for any model, branches included.
+    """The pixels that one activation depends on, as bool `[H, W]`, for models with branches too.
 
-    The gradient of a float64 copy whose weights all have one positive value: nothing cancels, every
-    ReLU is active, batch norms are the identity, and max pools, which would pass the gradient of
-    one pixel only, are means; one that is called as a function cannot be replaced. `layer` is a
-    name as in `by_arithmetic`, the model's own output by default; `position` is as there.
+    The gradient of a float64 copy of the model. All its weights have the same positive value, so
+    that nothing cancels and every ReLU is active; batch norms are the identity; max pools, whose
+    gradient reaches only one pixel, are replaced by means, except `F.max_pool2d`. `layer` is a name
+    as in `by_arithmetic`, by default of the model's output; `position` is as there.
 
     Raises:
         ValueError: a layer that did not run, a position outside of its output, or a layer that
@@ -40,7 +40,7 @@ def by_gradient(
         if isinstance(module, CANCELLING):
             raise ValueError(
                 f"{name or 'the model'} is a {type(module).__name__}, whose gradients cancel; "
-                "leave it out"
+                "use the model without it"
             )
     image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
     activations = _activations_at(position, output_of(_with_open_gradients(model), image, layer))
@@ -56,11 +56,11 @@ def effective_field(
     layer: str | None = None,
     position: tuple[int, int] | None = None,
 ) -> Tensor:
-    """How strongly one activation depends on each pixel: `[B, C, H, W] -> [H, W]`, largest 1.
+    """How strongly one activation depends on each pixel: `[B, C, H, W] -> [H, W]`, at most 1.
 
     The effective receptive field of Luo et al. 2016 (arXiv:1701.04128): the absolute gradient,
-    averaged over images and over the channels of both ends. `layer` is as in `by_gradient`;
-    `position` is in the middle by default.
+    averaged over images, input and output channels, divided by its maximum. `layer` is as in
+    `by_gradient`; `position` is the middle by default.
 
     Raises:
         ValueError: a layer that did not run, or a position outside of its output.
@@ -83,27 +83,27 @@ def _activations_at(position: tuple[int, int], output: Tensor) -> Tensor:
 
 
 def _with_open_gradients(model: nn.Module) -> nn.Module:
-    """A copy of `model` in which everything that can pass a gradient does."""
-    # In a Sequential, so that the model itself may be a pool.
-    twin = nn.Sequential(copy.deepcopy(model)).double().cpu()
-    for module in list(twin.modules()):
+    """A copy of `model` that passes every gradient; see `by_gradient`."""
+    # In a Sequential, so that the model itself can be replaced.
+    copied = nn.Sequential(copy.deepcopy(model)).double().cpu()
+    for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, _MeanPool(child))
             elif isinstance(child, nn.AdaptiveMaxPool2d):
                 setattr(module, name, nn.AdaptiveAvgPool2d(child.output_size))
     with torch.no_grad():
-        for name, parameter in twin.named_parameters():
-            # One value whose sum over a whole kernel is at most 1, so that nothing saturates.
+        for name, parameter in copied.named_parameters():
+            # The sum over a kernel is at most 1, so that nothing saturates.
             parameter.fill_(0 if name.endswith("bias") else 1 / parameter.numel())
-        for name, buffer in twin.named_buffers():
+        for name, buffer in copied.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 buffer.fill_(name.endswith("running_var"))
-    return twin[0]
+    return copied[0]
 
 
 class _MeanPool(nn.Module):
-    """The mean of a max pool's windows, which passes the gradient of all their pixels."""
+    """The means of a max pool's windows, whose gradient reaches all pixels."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class _MeanPool(nn.Module):
             pair(value) for value in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         )
         rows, columns = pool(x).shape[2:]
-        # With ceil_mode, the last windows reach up to a stride beyond the padding.
+        # With ceil_mode, the last windows extend up to a stride beyond the padding.
         beyond = padding[1], padding[1] + stride[1], padding[0], padding[0] + stride[0]
         kernel = x.new_full((x.shape[1], 1, *size), 1 / math.prod(size))
         means = F.conv2d(F.pad(x, beyond), kernel, None, stride, 0, dilation, x.shape[1])

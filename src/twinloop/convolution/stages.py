@@ -1,7 +1,4 @@
-"""A plain CNN as a list of convolutions, with their activations for one image.
-
-What a spreadsheet or a page can compute again: every stage is a convolution, and perhaps a ReLU.
-"""
+"""A plain CNN as a list of stages (a convolution with or without a ReLU), for workbook and page."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,33 +7,34 @@ import torch
 from torch import Tensor, nn
 
 from twinloop.convolution.chain import evaluating, layers_of
+from twinloop.convolution.im2col import pair
 
 
 class Stage(NamedTuple):
-    """One convolution, and the ReLU behind it if there is one."""
+    """A convolution, the ReLU after it if there is one, and the activations for one image."""
 
     name: str
     """`conv1`, `conv2` and so on."""
     layer: str
-    """Its last module, as in `model.get_submodule`."""
+    """The name of its last module, as in `model.get_submodule`."""
     weight: Tensor
     """`[O, C, kh, kw]`."""
     bias: Tensor
     """`[O]`."""
     stride: tuple[int, int]
     padding: tuple[int, int]
-    """Rows of zeros above and below, and columns on both sides."""
+    """Zeros at both ends, as (rows, columns)."""
     relu: bool
     activations: Tensor
-    """`[O, H', W']`, behind the ReLU."""
+    """`[O, H', W']`, after the ReLU."""
 
 
 def stages_of(model: nn.Module, image: Tensor) -> list[Stage]:
-    """The stages of `model` for one image `[C, H, W]`; all in float64, on the CPU.
+    """The stages of `model` for one image `[C, H, W]`, in float64 on the CPU.
 
     Raises:
-        ValueError: the model is not a chain of convolutions (no dilation, no groups, zeros as
-            padding), ReLUs and a last flattening, or it does not end in one value a class.
+        ValueError: the model is not a chain of convolutions (without dilation and groups, padded
+            by zeros), ReLUs and a last flattening, or its output is not one value per class.
     """
     if image.ndim != 3:
         raise ValueError(f"the image has shape {tuple(image.shape)}; it must be one [C, H, W]")
@@ -52,7 +50,7 @@ def stages_of(model: nn.Module, image: Tensor) -> list[Stage]:
                 bias = weight.new_zeros(len(weight))
                 if module.bias is not None:
                     bias = module.bias.detach().double().cpu()
-                stride, padding = _ints(module.stride), _ints(module.padding)
+                stride, padding = pair(module.stride), pair(module.padding)  # type: ignore[arg-type]
                 x = nn.functional.conv2d(x, weight, bias, stride, padding)
                 name = f"conv{len(stages) + 1}"
                 stages.append(Stage(name, layer.name, weight, bias, stride, padding, False, x[0]))
@@ -61,11 +59,11 @@ def stages_of(model: nn.Module, image: Tensor) -> list[Stage]:
                 stages[-1] = stages[-1]._replace(layer=layer.name, relu=True, activations=x[0])
             elif not isinstance(module, nn.Flatten | nn.Dropout | nn.Identity):
                 raise ValueError(
-                    f"{layer.name} is {module}; a stage is a plain Conv2d, and perhaps a ReLU"
+                    f"{layer.name} is {module}; only plain Conv2d and ReLU layers are supported"
                 )
     if not stages or x.shape[2:] != (1, 1):
         raise ValueError(
-            f"the model ends in {tuple(x.shape[1:])}; it must end in one value a class, 1x1"
+            f"the model ends in {tuple(x.shape[1:])}; it must end in one value per class, 1x1"
         )
     return stages
 
@@ -74,8 +72,8 @@ def check_class_names(class_names: Sequence[str], last: Stage) -> None:
     """Raise ValueError unless there is one name for each output of the last stage."""
     if len(class_names) != len(last.bias):
         raise ValueError(
-            f"{len(class_names)} class names for {len(last.bias)} outputs; there must be one for "
-            "each"
+            f"{len(class_names)} class names for {len(last.bias)} outputs; there must be one per "
+            "output"
         )
 
 
@@ -86,9 +84,3 @@ def _is_plain(module: nn.Conv2d) -> bool:
         and set(module.dilation) == {1}
         and not isinstance(module.padding, str)
     )
-
-
-def _ints(values: object) -> tuple[int, int]:
-    assert isinstance(values, tuple)
-    rows, columns = values
-    return int(rows), int(columns)

@@ -1,4 +1,4 @@
-"""A model as one table: for each layer its sizes, its cost, and its receptive field."""
+"""A model as a table: sizes, cost and receptive field of every layer."""
 
 import math
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ class Row(NamedTuple):
 
     layer: Layer
     parameters: int
-    """Trained values; of a shared module in its first row only."""
+    """Trainable values; of a shared module in its first row only."""
     multiply_adds: int
-    """For one image, of convolutions and linear layers; all else costs far less."""
+    """For one image, of convolutions and linear layers; the cost of others is negligible."""
     field: ReceptiveField | None
-    """None where arithmetic does not know it: behind a branch, or an unknown layer."""
+    """None if it is unknown: after a branch or an unsupported layer."""
     has_checkerboard: bool
-    """A transposed convolution whose stride does not divide its kernel."""
+    """Whether it is a transposed convolution whose stride does not divide its kernel."""
 
 
 def summarise(model: nn.Module, input_shape: Sequence[int]) -> list[Row]:
     """A row for every layer that runs on an image `[C, H, W]`, in the order they run.
 
     Raises:
-        ValueError: the model does not take images of this shape.
+        ValueError: the model does not accept images of this shape.
     """
     layers = layers_of(model, input_shape)
     modules = [layer.module for layer in layers]
@@ -56,37 +56,33 @@ def summarise(model: nn.Module, input_shape: Sequence[int]) -> list[Row]:
 
 
 def table(rows: Sequence[Row], title: str) -> "Table":
-    """The rows and their sums, for a console."""
+    """The rows and their sums as a table for the terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     result = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_footer=True)
-    parameters = sum(row.parameters for row in rows)
-    multiply_adds = sum(row.multiply_adds for row in rows)
     result.add_column("layer", footer="sum", no_wrap=True)
     result.add_column("", no_wrap=True)
-    for name, footer in {
-        **{"in": "", "out": "", "parameters": f"{parameters:,}"},
-        **{"multiply-\nadds": f"{multiply_adds:,}", "receptive\nfield": ""},
-        **{"jump": "", "first\ncentre": ""},
-    }.items():
-        result.add_column(name, footer=footer, justify="right", no_wrap=True)
-    for layer, own, cost, field, checkerboard in rows:
-        result.add_row(
-            layer.name,
-            type(layer.module).__name__ + (" (checkerboard)" if checkerboard else ""),
-            *(_by(layer.input_shape), _by(layer.output_shape), f"{own:,}", f"{cost:,}"),
-            *((_by(field.size), _rows_columns(field.jump)) if field else "??"),
-            _rows_columns(field.centre) if field else "?",
-        )
+    sums = {
+        "parameters": f"{sum(row.parameters for row in rows):,}",
+        "multiply-\nadds": f"{sum(row.multiply_adds for row in rows):,}",
+    }
+    for name in ("in", "out", *sums, "receptive\nfield", "jump", "first\ncentre"):
+        result.add_column(name, footer=sums.get(name, ""), justify="right", no_wrap=True)
+    for layer, parameters, multiply_adds, field, checkerboard in rows:
+        kind = type(layer.module).__name__ + (" (checkerboard)" if checkerboard else "")
+        sizes = _by(layer.input_shape), _by(layer.output_shape)
+        costs = f"{parameters:,}", f"{multiply_adds:,}"
+        receptive = [_by(field.size), *map(_rows_columns, field[1:])] if field else "???"
+        result.add_row(layer.name, kind, *sizes, *costs, *receptive)
     return result
 
 
 def _multiply_adds(layer: Layer) -> int:
-    """Half of what `torch.utils.flop_counter` counts, without importing torch's compiler.
+    """Half of the FLOPs of `torch.utils.flop_counter`, without importing torch's compiler.
 
-    The kernels of one channel are applied to each input of a transposed convolution, and for each
-    output of a convolution or linear layer.
+    The kernels of one channel are applied once per output of a convolution or linear layer, and
+    once per input of a transposed convolution.
     """
     module = layer.module
     if not isinstance(module, _ConvNd | nn.Linear):
@@ -108,5 +104,5 @@ def _by(sizes: Sequence[int]) -> str:
 
 
 def _rows_columns(values: tuple[Fraction, Fraction]) -> str:
-    """One value where rows and columns agree."""
+    """Rows and columns, or one value if they are equal."""
     return ", ".join(f"{float(value):g}" for value in dict.fromkeys(values))

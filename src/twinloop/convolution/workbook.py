@@ -1,10 +1,11 @@
-"""A trained CNN as a spreadsheet: pixels and kernels are values, all else is a live formula.
+"""A trained CNN as a spreadsheet: pixels and kernels are values, everything else is a formula.
 
-One sheet a layer, as the lesson shows it in Excel. Change a pixel or a kernel, and everything
-behind it follows; "trace precedents" on one activation walks back through its receptive field.
+One sheet per layer, as the lesson shows it in Excel. A changed pixel or kernel updates everything
+computed from it; "trace precedents" on an activation goes back through its receptive field.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,27 +17,32 @@ from xlsxwriter.utility import xl_rowcol_to_cell
 from twinloop.convolution.stages import Stage, check_class_names, stages_of
 from twinloop.files import atomic_write
 
+Colours = dict[str, Any]
+"""A conditional format."""
+Formula = Callable[[int, int], str] | None
+"""The formula of a row and column of a map."""
+
 TITLE_ROWS = 3
-"""Rows above the first map: a title, a note, and an empty row."""
+"""Rows above the first map: title, note, empty row."""
 RED, WHITE, BLUE = "#D6453D", "#FFFFFF", "#3D6FD6"
 BRIGHTNESS = {
     "type": "2_color_scale",
     **{"min_type": "num", "max_type": "num", "min_value": 0, "max_value": 1},
     **{"min_color": WHITE, "max_color": "#808590"},
 }
-"""White to a grey on which black text can still be read."""
+"""From white to a grey on which black text is readable."""
 
 
 def write(path: Path, model: nn.Module, image: Tensor, class_names: Sequence[str]) -> None:
-    """Write a workbook that computes `model` on one image `[C, H, W]`.
+    """Write a workbook that computes `model` for one image `[C, H, W]`.
 
-    Sheets: `image`, one for each convolution with the ReLU behind it, and `classes` with the
-    softmax. Each map is surrounded by the zeros that pad it for the next layer. Names such as
-    `conv2_kernel_3_1` (filter 3, its weights for map 1 below) and `conv2_bias_3` make formulas
-    readable. Results are stored with the formulas, for programs that show without computing.
+    Sheets: `image`, one per convolution and its ReLU, and `classes` with the softmax. Each map is
+    surrounded by the zeros that pad it for the next layer. The formulas use names such as
+    `conv2_kernel_3_1` (weights of filter 3 for input map 1) and `conv2_bias_3`. Results are stored
+    with the formulas, for programs that do not compute them.
 
     Raises:
-        ValueError: see `stages_of`, or class names that are not one for each output.
+        ValueError: see `stages_of` and `check_class_names`.
     """
     stages = stages_of(model, image)
     check_class_names(class_names, stages[-1])
@@ -50,7 +56,7 @@ def write(path: Path, model: nn.Module, image: Tensor, class_names: Sequence[str
 
 
 class _Map(NamedTuple):
-    """The place of one map on its sheet, and the zeros around it."""
+    """The position of a map on its sheet, and the zeros around it."""
 
     sheet: str
     top: int
@@ -65,7 +71,7 @@ class _Map(NamedTuple):
 
 
 class _Writer:
-    """Writes sheet after sheet, each of formulas on the one before."""
+    """Writes sheet after sheet, each with formulas on the one before."""
 
     def __init__(self, book: Any) -> None:
         self.book = book
@@ -94,8 +100,7 @@ class _Writer:
         for channel, pixels in enumerate(image, start=1):
             sheet.write_string(row, 0, f"channel {channel}", self.label)
             maps.append(_Map("image", row + 1, padding))
-            self._zeros(sheet, maps[-1], pixels)
-            self._values(sheet, (row + 1 + padding[0], padding[1]), pixels, BRIGHTNESS)
+            self._map(sheet, maps[-1], pixels, BRIGHTNESS)
             row += len(pixels) + 2 * padding[0] + 2
         return maps
 
@@ -108,7 +113,7 @@ class _Writer:
             f"{stage.name}: {count} filters, {height}x{width} activations each",
             f"stride {stage.stride[0]}, padding {stage.padding[0]}. Each activation is "
             + ("the larger of 0 and " if stage.relu else "")
-            + "the sum of windows below times kernels, plus the bias. Kernels and biases may be "
+            + "the sum of input windows times kernels, plus the bias. Kernels and biases may be "
             "changed.",
         )
         kernels_at = width + 2 * padding[1] + 3
@@ -116,104 +121,105 @@ class _Writer:
         sheet.freeze_panes(TITLE_ROWS, 0)
         maps = []
         row = TITLE_ROWS
-        for filter_ in range(count):
-            sheet.write_string(row, 0, f"filter {filter_ + 1}", self.label)
+        for index, activations in enumerate(stage.activations):
+            sheet.write_string(row, 0, f"filter {index + 1}", self.label)
             maps.append(_Map(stage.name, row + 1, padding))
-            self._kernels(sheet, stage, filter_, row, kernels_at)
-            self._activations(sheet, stage, filter_, maps[-1], below)
+            self._kernels(sheet, stage, index, row, kernels_at)
+            formula = partial(_activation, stage, below, index + 1)
+            self._map(sheet, maps[-1], activations, _signs(stage.activations), formula)
             row += max(height + 2 * padding[0], kernel_height) + 2
         return maps
 
-    def _kernels(self, sheet: Any, stage: Stage, filter_: int, row: int, left: int) -> None:
-        """The bias and the kernels of one filter, which may be changed, under their names."""
-        number, bias = filter_ + 1, (row + 1, left - 2)
+    def _kernels(self, sheet: Any, stage: Stage, index: int, row: int, left: int) -> None:
+        """The bias and the kernels of one filter, which may be changed, with their names."""
+        bias = row + 1, left - 2
         sheet.write_string(row, left - 2, "bias", self.label)
-        sheet.write_number(*bias, float(stage.bias[filter_]), self.editable)
-        self._name(f"{stage.name}_bias_{number}", stage.name, bias, bias)
+        sheet.write_number(*bias, float(stage.bias[index]), self.editable)
+        self._name(f"{stage.name}_bias_{index + 1}", stage.name, bias, bias)
         height, width = stage.weight.shape[2:]
         colours = _signs(stage.weight)
-        for channel, kernel in enumerate(stage.weight[filter_], start=1):
+        for channel, kernel in enumerate(stage.weight[index], start=1):
             first, last = (row + 1, left), (row + height, left + width - 1)
             sheet.write_string(row, left, f"times map {channel}", self.label)
-            self._values(sheet, first, kernel, colours)
-            self._name(f"{stage.name}_kernel_{number}_{channel}", stage.name, first, last)
+            self._cells(sheet, first, kernel, colours)
+            self._name(f"{stage.name}_kernel_{index + 1}_{channel}", stage.name, first, last)
             left += width + 1
-
-    def _activations(
-        self, sheet: Any, stage: Stage, filter_: int, place: _Map, below: list[_Map]
-    ) -> None:
-        """The map of one filter, as formulas on the maps below."""
-        values = stage.activations[filter_]
-        self._zeros(sheet, place, values)
-        top, left = place.top + place.padding[0], place.padding[1]
-        for (i, j), value in np.ndenumerate(values.numpy()):
-            formula = _activation(stage, below, filter_ + 1, i, j)
-            sheet.write_formula(top + i, left + j, formula, self.number, value)
-        corner = top + values.shape[0] - 1, left + values.shape[1] - 1
-        sheet.conditional_format(top, left, *corner, _signs(stage.activations))
 
     def classes(self, stage: Stage, below: list[_Map], class_names: Sequence[str]) -> None:
         """Softmax over the last layer, and the most probable class."""
         sheet = self._sheet(
             "classes",
-            "Which class?",
+            "Class probabilities",
             "Softmax: e to the power of each logit, less the largest, as a share of their sum.",
         )
         sheet.set_column(0, 0, 18)
         sheet.set_column(1, 3, 14)
-        for column, text in enumerate(("class", "logit", "e^(logit - max)", "probability")):
-            sheet.write_string(TITLE_ROWS, column, text, self.label)
         first, last = TITLE_ROWS + 1, TITLE_ROWS + len(class_names)
-        for column, name in enumerate(("class_names", "logits", "powers", "probabilities")):
+        headings = ("class", "logit", "e^(logit - max)", "probability")
+        names = ("class_names", "logits", "powers", "probabilities")
+        for column, (heading, name) in enumerate(zip(headings, names, strict=True)):
+            sheet.write_string(TITLE_ROWS, column, heading, self.label)
             self._name(name, "classes", (first, column), (last, column))
         logits = stage.activations.flatten()
         powers = (logits - logits.max()).exp()
         shares = powers / powers.sum()
         for index, name in enumerate(class_names):
             row = first + index
-            sheet.write_string(row, 0, name)
             logit, power = (xl_rowcol_to_cell(row, column) for column in (1, 2))
             cell = below[index].window(0, 0, 1, 1).partition(":")[0]
-            sheet.write_formula(row, 1, f"={cell}", self.fine, float(logits[index]))
-            formula = f"=EXP({logit}-MAX(logits))"
-            sheet.write_formula(row, 2, formula, self.fine, float(powers[index]))
-            share = float(shares[index])
-            sheet.write_formula(row, 3, f"={power}/SUM(powers)", self.share, share)
+            sheet.write_string(row, 0, name)
+            for column, formula, form, value in (
+                (1, f"={cell}", self.fine, logits[index]),
+                (2, f"=EXP({logit}-MAX(logits))", self.fine, powers[index]),
+                (3, f"={power}/SUM(powers)", self.share, shares[index]),
+            ):
+                sheet.write_formula(row, column, formula, form, float(value))
         bars = {"type": "data_bar", "bar_color": BLUE, "bar_solid": True}
         limits = {"min_type": "num", "max_type": "num", "min_value": 0, "max_value": 1}
         sheet.conditional_format(first, 3, last, 3, bars | limits)
         sheet.write_string(last + 2, 0, "predicted class", self.label)
         self._name("predicted_class", "classes", (last + 2, 1), (last + 2, 1))
         formula = "=INDEX(class_names,MATCH(MAX(probabilities),probabilities,0))"
-        answer = class_names[int(logits.argmax())]
-        sheet.write_formula(last + 2, 1, formula, self.label, answer)
+        predicted = class_names[int(logits.argmax())]
+        sheet.write_formula(last + 2, 1, formula, self.label, predicted)
 
     def _sheet(self, name: str, title: str, note: str) -> Any:
         sheet = self.book.add_worksheet(name)
         sheet.hide_gridlines(2)
         sheet.set_landscape()
-        sheet.fit_to_pages(1, 0)  # as wide as a page, when it is printed
+        sheet.fit_to_pages(1, 0)  # printed one page wide
         sheet.write_string(0, 0, title, self.title)
         sheet.write_string(1, 0, note, self.note)
         return sheet
 
-    def _values(
-        self, sheet: Any, first: tuple[int, int], values: Tensor, colours: dict[str, Any]
+    def _map(
+        self, sheet: Any, place: _Map, values: Tensor, colours: Colours, formula: Formula = None
     ) -> None:
-        """Write `[H, W]` to cells that may be changed, from the cell `first` on."""
-        top, left = first
-        for (i, j), value in np.ndenumerate(values.numpy()):
-            sheet.write_number(top + i, left + j, value, self.editable)
-        last = top + values.shape[0] - 1, left + values.shape[1] - 1
-        sheet.conditional_format(*first, *last, colours)
-
-    def _zeros(self, sheet: Any, place: _Map, values: Tensor) -> None:
-        """Write the padding around a map, in a format of its own."""
+        """Write a map `[H, W]`, see `_cells`, and the zeros of its padding."""
         (rows, columns), (height, width) = place.padding, values.shape
         for i in range(height + 2 * rows):
             for j in range(width + 2 * columns):
                 if not (rows <= i < rows + height and columns <= j < columns + width):
                     sheet.write_number(place.top + i, j, 0, self.zero)
+        self._cells(sheet, (place.top + rows, columns), values, colours, formula)
+
+    def _cells(
+        self,
+        sheet: Any,
+        first: tuple[int, int],
+        values: Tensor,
+        colours: Colours,
+        formula: Formula = None,
+    ) -> None:
+        """Write `[H, W]` from the cell `first` on: numbers that may be changed, or formulas."""
+        top, left = first
+        for (i, j), value in np.ndenumerate(values.numpy()):
+            if formula is None:
+                sheet.write_number(top + i, left + j, value, self.editable)
+            else:
+                sheet.write_formula(top + i, left + j, formula(i, j), self.number, value)
+        last = top + values.shape[0] - 1, left + values.shape[1] - 1
+        sheet.conditional_format(*first, *last, colours)
 
     def _name(self, name: str, sheet: str, first: tuple[int, int], last: tuple[int, int]) -> None:
         corners = [xl_rowcol_to_cell(*cell, row_abs=True, col_abs=True) for cell in (first, last)]
@@ -236,7 +242,7 @@ def _activation(stage: Stage, below: Sequence[_Map], number: int, row: int, colu
 
 
 def _signs(values: Tensor) -> dict[str, Any]:
-    """Blue below 0, white at 0, red above, scaled by the largest of `values`."""
+    """Blue below 0, white at 0, red above, scaled by the largest absolute value."""
     largest = float(values.abs().max()) or 1.0
     return {
         "type": "3_color_scale",

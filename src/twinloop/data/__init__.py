@@ -1,5 +1,4 @@
-"""Hugging Face data sets, decoded once, gathered a batch at a time.
+"""Hugging Face data sets, decoded once and gathered in batches.
 
-Left without imports on purpose: the processes that decode images load `data.decode` through this
-package, and should not wait for torch.
+No imports here: decoding processes import `data.decode` through this package, without torch.
 """

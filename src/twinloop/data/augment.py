@@ -1,4 +1,4 @@
-"""Shift, flip and erase, for a whole batch at once, wherever the batch lives."""
+"""Random shift, flip and erasing of whole batches, on any device."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,12 @@ from twinloop.errors import UserError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of an image that leave its class as it is.
+    """Random changes of training images.
 
-    `shift` moves it by up to that many pixels each way (the gap is black), `flip` mirrors half
-    of the images left to right, `erase` blackens a square of that many pixels a side.
+    Args:
+        shift: Largest shift in pixels, in each direction; the gap is filled with black.
+        flip: Mirror half of the images left to right.
+        erase: Side in pixels of a square that is set to black.
     """
 
     shift: int = 0
@@ -27,43 +29,47 @@ class Augmentation:
             if getattr(self, name) < 0:
                 raise UserError(f"data.augmentation.{name} is {getattr(self, name)}; 0 is off")
 
-    def draws(self, images: int, seed: int, epoch: int) -> Tensor:
-        """The random numbers of one epoch, uniform in [0, 1): `[images, 5]`.
+    def random_values(self, images: int, seed: int, epoch: int) -> Tensor:
+        """The random values of an epoch, `[images, 5]`, uniform in [0, 1).
 
         Row i belongs to the i-th image of the epoch, whatever the batch size.
         """
         return torch.rand(images, 5, generator=generator(seed, epoch, 1))
 
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Change `images [B, C, H, W]` by `draws [B, 5]`, on the device of both.
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Augment `images [B, C, H, W]` by random values `[B, 5]` on the same device.
 
         Raises:
-            UserError: the square to erase does not fit into an image.
+            UserError: the square to erase is larger than the images.
         """
-        batch, channels, height, width = images.shape
+        height, width = images.shape[2:]
         if self.erase > min(height, width):
             raise UserError(
                 f"data.augmentation.erase is {self.erase}, more than images of "
                 f"{height}x{width} have"
             )
         if self.shift or self.flip:
-            steps = 2 * self.shift + 1
-            down, right = (draws[:, :2] * steps).long().unbind(1)
-            x = torch.arange(width, device=images.device).expand(batch, width)
-            if self.flip:
-                x = torch.where(draws[:, 2:3] < 0.5, width - 1 - x, x)
-            x = x + right[:, None]
-            y = torch.arange(height, device=images.device) + down[:, None]
-            padded = F.pad(images, (self.shift,) * 4)
-            places = y[:, :, None] * padded.shape[3] + x[:, None, :]
-            places = places.flatten(1)[:, None].expand(-1, channels, -1)
-            images = padded.flatten(2).gather(2, places).view(batch, channels, height, width)
+            images = self._shift_and_flip(images, *random[:, :3].T[:, :, None])
         if self.erase:
-            top = (draws[:, 3, None] * (height - self.erase + 1)).long()
-            left = (draws[:, 4, None] * (width - self.erase + 1)).long()
+            top = (random[:, 3, None] * (height - self.erase + 1)).long()
+            left = (random[:, 4, None] * (width - self.erase + 1)).long()
             y = torch.arange(height, device=images.device) - top
             x = torch.arange(width, device=images.device) - left
             inside_y = (y >= 0) & (y < self.erase)
             inside_x = (x >= 0) & (x < self.erase)
             images = images.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0)
         return images
+
+    def _shift_and_flip(self, images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
+        """Gather each pixel from its place in the padded image; random values `[B, 1]` each."""
+        channels, height, width = images.shape[1:]
+        steps = 2 * self.shift + 1
+        x = torch.arange(width, device=images.device).expand(len(images), width)
+        if self.flip:
+            x = torch.where(flip < 0.5, width - 1 - x, x)
+        x = x + (right * steps).long()
+        y = torch.arange(height, device=images.device) + (down * steps).long()
+        padded = F.pad(images, (self.shift,) * 4)
+        sources = y[:, :, None] * padded.shape[3] + x[:, None, :]
+        sources = sources.flatten(1)[:, None].expand(-1, channels, -1)
+        return padded.flatten(2).gather(2, sources).view_as(images)

@@ -1,4 +1,4 @@
-"""Whole batches by index: no Python for each image, no PIL, no worker processes."""
+"""Batches gathered whole by index: no loop over images, no PIL, no worker processes."""
 
 import math
 from collections.abc import Iterator
@@ -13,34 +13,34 @@ from twinloop.data.cache import Split
 from twinloop.data.split import generator
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""uint8 images `[B, C, H, W]`, int64 labels `[B]`, and an augmentation's draws, int32 `[B, 5]`.
+"""uint8 images `[B, C, H, W]`, int64 labels `[B]`, int32 random values of an augmentation `[B, 5]`.
 
-Draws travel as integers since Lightning rounds every float of a batch to the precision it trains
-in, and 0.999 in bfloat16 is 1.
+The random values are integers because Lightning casts every float of a batch to the training
+precision, and 0.999 in bfloat16 is 1.
 """
 
 
-def to_integers(draws: Tensor) -> Tensor:
-    """Uniform float32 in [0, 1), which have 24 bits, as int32."""
-    return (draws * 2**24).int()
+def to_integers(random: Tensor) -> Tensor:
+    """Encode uniform float32 values in [0, 1), which have 24 bits, as int32."""
+    return (random * 2**24).int()
 
 
-def from_integers(draws: Tensor) -> Tensor:
-    """Back to the same float32."""
-    return draws.float() / 2**24
+def from_integers(random: Tensor) -> Tensor:
+    """Decode the float32 values from `to_integers`, exactly."""
+    return random.float() / 2**24
 
 
 class Batches:
-    """Gathers batches of `rows` of a split.
+    """An iterable over batches of `rows` of a split.
 
-    The order of an epoch depends on (seed, epoch) and on nothing else, so a run can go on from
-    any epoch, and two loops see the same batches however often each drew from torch's generator.
-    Shuffled rows are drawn anew each epoch; otherwise they come in the order given.
+    The order of an epoch depends only on (seed, epoch), so a run can resume at any epoch, and both
+    loops see the same batches whatever else was drawn from torch's generator. With `shuffle` the
+    order changes every epoch; without it the batches keep the order of `rows`.
 
-    A batch is gathered where the split lives: on the GPU, if it is there.
+    Batches are gathered on the device of the split.
 
-    Where several processes train together each gathers every n-th row, and the first rows come
-    twice where they cannot be divided evenly, so that no process waits for another's batch.
+    Of n processes that train together, each gathers every n-th row. Rows that do not divide evenly
+    are padded with the first ones, as DistributedSampler does.
     """
 
     def __init__(
@@ -70,60 +70,60 @@ class Batches:
         return math.ceil(len(self.rows) / self.processes / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # The epoch is read when the first batch is asked for: Lightning makes the iterator first
-        # and calls set_epoch after that.
-        mine, draws = self._mine(), None
-        rows = self._shuffled()[mine]
+        # A generator reads the epoch when its first batch is requested: Lightning creates the
+        # iterator before it calls set_epoch.
+        images, labels = self.split.images, self.split.labels
+        rows, random = self._rows_of_process().to(images.device), None
         if self.augmentation:
-            draws = to_integers(self.augmentation.draws(len(self.rows), self.seed, self.epoch))
-            draws = draws[mine]
+            values = self.augmentation.random_values(len(self.rows), self.seed, self.epoch)
+            random = to_integers(values)[self._share()].to(images.device)
         first = self._resume_at[1] if self._resume_at and self._resume_at[0] == self.epoch else 0
         self._resume_at = None
-        rows = rows.to(self.split.images.device)
-        draws = None if draws is None else draws.to(rows.device)
         for number in range(first, len(self)):
             self.position = number + 1
             part = self._part(number)
             yield (
-                self.split.images.index_select(0, rows[part]),
-                self.split.labels.index_select(0, rows[part]),
-                None if draws is None else draws[part],
+                images.index_select(0, rows[part]),
+                labels.index_select(0, rows[part]),
+                None if random is None else random[part],
             )
 
     def rows_of(self, number: int) -> Tensor:
         """The rows of the split, `[B]`, in batch `number` of the epoch."""
-        return self._shuffled()[self._mine()][self._part(number)]
+        return self._rows_of_process()[self._part(number)]
 
-    def _shuffled(self) -> Tensor:
-        if not self.shuffle:
-            return self.rows
-        draw = generator(self.seed, self.epoch, 0)
-        return self.rows[torch.randperm(len(self.rows), generator=draw)]
+    def _rows_of_process(self) -> Tensor:
+        """The rows that this process gathers, in the order of the epoch."""
+        rows = self.rows
+        if self.shuffle:
+            order = torch.randperm(len(rows), generator=generator(self.seed, self.epoch, 0))
+            rows = rows[order]
+        return rows[self._share()]
 
-    def _mine(self) -> Tensor | slice:
-        """Which of an epoch's rows this process gathers: all, where there is one."""
+    def _share(self) -> Tensor | slice:
+        """The positions of an epoch that this process gathers; a slice of all for one process."""
         if self.processes == 1:
             return slice(None)
-        shares = math.ceil(len(self.rows) / self.processes) * self.processes
-        return torch.arange(self.rank, shares, self.processes) % len(self.rows)
+        padded = math.ceil(len(self.rows) / self.processes) * self.processes
+        return torch.arange(self.rank, padded, self.processes) % len(self.rows)
 
     def _part(self, number: int) -> slice:
         return slice(number * self.batch_size, (number + 1) * self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iterator follows."""
+        """Set the epoch whose order the next iterator follows."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Which epoch it is, and how many of its batches were handed out."""
+        """The epoch, and the number of its batches that were yielded."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after those batches, if the next iterator is one of the same epoch."""
+        """Resume after those batches, if the next iterator is of the same epoch."""
         self.position = state["position"]
         self._resume_at = state["epoch"], state["position"] % len(self)
 
     @property
     def batch_sampler(self) -> Any:
-        """Where Lightning looks for `set_epoch`."""
+        """The place where Lightning looks for `set_epoch`."""
         return SimpleNamespace(sampler=self)

@@ -7,17 +7,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from twinloop.data import pool
 from twinloop.data.columns import (
     UNLABELLED,
     Labels,
@@ -25,15 +23,9 @@ from twinloop.data.columns import (
     label_column_of,
     read_labels,
 )
-from twinloop.data.decode import (
-    ColourError,
-    Decoded,
-    Encoded,
-    Rows,
-    height_and_width,
-    is_grey,
-    open_image,
-)
+from twinloop.data.decode import Decoded
+from twinloop.data.decode_splits import Part, Reading, decode_splits
+from twinloop.data.pool import UNGUARDED
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
 from twinloop.data.split import stratified
@@ -48,19 +40,6 @@ HELD_OUT = 1 / 6
 """The share of train that becomes test where a data set has no official split of its own."""
 SPLITS = ("test",), ("validation", "valid", "val", "dev")
 """Names of the test and of the validation split; the latter is test where there is no other."""
-LISTED = 50
-"""How many images that cannot be read an error lists."""
-
-
-class Reading(NamedTuple):
-    """How the images and labels of a data set are read: options of `ImageDataModule`."""
-
-    image_size: tuple[int, int] | None = None
-    channels: int | None = None
-    background: str = "white"
-    image_column: str | None = None
-    label_column: str | None = None
-    skip_unreadable: bool = False
 
 
 DEFAULT = Reading()
@@ -81,8 +60,11 @@ class Split:
         """Whether its images have labels."""
         return bool((self.labels != UNLABELLED).all())
 
-    def to(self, device: torch.device) -> "Split":
-        """The same on `device`."""
+    def on_gpu(self, device: torch.device) -> "Split":
+        """Copy to a GPU if that takes at most half of its free memory; otherwise stay on disk."""
+        free, _ = torch.cuda.mem_get_info(device)
+        if self.images.nbytes > free / 2:
+            return self
         return Split(self.images.to(device), self.labels.to(device))
 
 
@@ -119,7 +101,7 @@ def load(source: Source, cache: Path, reading: Reading = DEFAULT) -> DecodedData
         # A script without its guard is run again by each process that it has start to decode,
         # and would wait there for the lock of the one that waits for it.
         if _runs_again():
-            raise UserError(pool.UNGUARDED)
+            raise UserError(UNGUARDED)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
@@ -154,15 +136,6 @@ def _map(folder: Path) -> DecodedData:
     )
 
 
-class _Part(NamedTuple):
-    """A split of the data set, and from which row on it stands in which array."""
-
-    split: str
-    rows: "Dataset"
-    array: str
-    first: int
-
-
 def _build(folder: Path, source: Source, reading: Reading) -> None:
     """Decode into a temporary folder beside `folder`, then rename it: all of it or nothing."""
     for left_over in folder.parent.glob(f"{glob.escape(folder.name)}.part-*"):
@@ -194,7 +167,7 @@ def _umask() -> int:
     return mask
 
 
-def _parts(splits: "dict[str, Dataset]", source: str) -> list[_Part]:
+def _parts(splits: "dict[str, Dataset]", source: str) -> list[Part]:
     """Train, validation where there is a test split too, and test.
 
     Validation stands behind train in the same array: a row is either, as where it is held out.
@@ -207,15 +180,15 @@ def _parts(splits: "dict[str, Dataset]", source: str) -> list[_Part]:
         if name and len(splits[name]) == 0:
             raise UserError(f"data.source: the split {name!r} of {source} is empty")
     train = splits["train"]
-    parts = [_Part("train", train, "train", 0)]
+    parts = [Part("train", train, "train", 0)]
     if val:
-        parts.append(_Part(val, splits[val], "train", len(train)))
+        parts.append(Part(val, splits[val], "train", len(train)))
     if test:
-        parts.append(_Part(test, splits[test], "test", 0))
+        parts.append(Part(test, splits[test], "test", 0))
     return parts
 
 
-def _write(place: Path, parts: list[_Part], reading: Reading) -> dict[str, Any]:
+def _write(place: Path, parts: list[Part], reading: Reading) -> dict[str, Any]:
     """Write the arrays of images and labels to `place`, and return the facts of `_map`."""
     rows = {part.split: part.rows for part in parts}
     features = rows["train"].features
@@ -230,7 +203,7 @@ def _write(place: Path, parts: list[_Part], reading: Reading) -> dict[str, Any]:
         array: np.concatenate([found[part.split] for part in parts if part.array == array])
         for array in dict.fromkeys(part.array for part in parts)
     }
-    done, shape = _decode(place, parts, image_column, reading)
+    done, shape = decode_splits(place, parts, image_column, reading)
     notes = _notes(done, label_column, list(features), labels)
     val_rows = sum(len(part.rows) for part in parts if part.array == "train" and part.first)
     if done.unreadable:
@@ -267,107 +240,13 @@ def _notes(
         first = min(done.animated)
         notes.append(f"of {len(done.animated):,} animations the first frame is read ({first})")
     if done.unreadable:
-        reasons = "; ".join(_reasons(done))
+        reasons = "; ".join(done.reasons)
         notes.append(f"{len(done.unreadable):,} images that cannot be read left out: {reasons}")
     return notes
 
 
-def _reasons(done: Decoded) -> list[str]:
-    return [done.unreadable[key] for key in sorted(done.unreadable)]
-
-
-def _decode(
-    place: Path, parts: list[_Part], column: str, reading: Reading
-) -> tuple[Decoded, tuple[int, int, int]]:
-    """Decode all parts into `<array>-images.npy`; return channels, height and width too.
-
-    Where the first image is grey and a later one is not, all are decoded again in colour.
-    """
-    from datasets import Image
-
-    encoded = [
-        part._replace(
-            rows=part.rows.select_columns([column]).cast_column(column, Image(decode=False))
-        )
-        for part in parts
-    ]
-    channels, height, width = _shape(encoded[0], column, reading)
-    total = sum(len(part.rows) for part in parts)
-    try:
-        _allocate(place, parts, (channels, height, width))
-        done = pool.decode_all(_tasks(place, encoded, column, reading), total)
-    except ColourError:
-        channels = 3
-        _allocate(place, parts, (channels, height, width))
-        done = pool.decode_all(_tasks(place, encoded, column, reading), total)
-    if done.unreadable and not reading.skip_unreadable:
-        reasons = _reasons(done)
-        advice = "pass --data.skip_unreadable true to go without"
-        if len(reasons) == 1:
-            raise UserError(f"{reasons[0]}; {advice}")
-        more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
-        lines = "\n  ".join([*reasons[:LISTED], *more])
-        raise UserError(f"{len(reasons)} images cannot be read; {advice}\n  {lines}")
-    return done, (channels, height, width)
-
-
-def _shape(train: _Part, column: str, reading: Reading) -> tuple[int, int, int]:
-    """Channels, height and width of the first image that can be read."""
-    reasons = []
-    for row in range(len(train.rows)):
-        encoded = _encoded(train.rows[row][column])
-        try:
-            if encoded is None:
-                raise UserError("has no image")
-            with open_image(encoded) as image:
-                channels = reading.channels or (1 if is_grey(image) else 3)
-                height, width = reading.image_size or height_and_width(image)
-                return channels, height, width
-        except UserError as error:
-            where = f"{encoded}: " if isinstance(encoded, str) else ""
-            reasons.append(f"train row {row}: {where}{error}")
-    raise UserError(f"{reasons[0]}; none of the {len(reasons):,} images of train can be read")
-
-
-def _allocate(place: Path, parts: list[_Part], shape: tuple[int, int, int]) -> None:
-    for array in dict.fromkeys(part.array for part in parts):
-        path = place / f"{array}-images.npy"
-        rows = sum(len(part.rows) for part in parts if part.array == array)
-        np.lib.format.open_memmap(path, "w+", np.uint8, (rows, *shape))
-        if hasattr(os, "posix_fallocate"):  # macOS has none
-            with path.open("r+b") as file:
-                # Take the room now: on a full disk, writing to a mapped hole would be fatal.
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _tasks(place: Path, parts: list[_Part], column: str, reading: Reading) -> Iterator[Rows]:
-    """The encoded images of all parts, `pool.ROWS_PER_TASK` at a time."""
-    for part in parts:
-        for row in range(0, len(part.rows), pool.ROWS_PER_TASK):
-            images = [
-                _encoded(found) for found in part.rows[row : row + pool.ROWS_PER_TASK][column]
-            ]
-            yield Rows(
-                place / f"{part.array}-images.npy",
-                part.first + row,
-                images,
-                split=part.split,
-                split_row=row,
-                resize=reading.image_size is not None,
-                background=reading.background,
-                convert=reading.channels is not None,
-            )
-
-
-def _encoded(row: dict[str, Any] | None) -> Encoded | None:
-    if row is None:
-        return None
-    encoded: Encoded | None = row["bytes"] or row["path"]
-    return encoded
-
-
 def _leave_out(
-    place: Path, parts: list[_Part], labels: dict[str, Labels], rows: set[tuple[str, int]]
+    place: Path, parts: list[Part], labels: dict[str, Labels], rows: set[tuple[str, int]]
 ) -> dict[str, Labels]:
     """Remove rows, given by split and row, from the arrays; return the labels without them."""
     kept = {}

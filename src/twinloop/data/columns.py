@@ -61,14 +61,17 @@ def _asked(column: str, fitting: list[str], what: str, features: "Features") -> 
     if column not in fitting:
         kind = features[column]
         several = "; one label per image is supported" if "List" in type(kind).__name__ else ""
-        raise UserError(f"{option}: {column!r} is no {what} column but {kind}{several}")
+        raise UserError(
+            f"{option}: {column!r} has the type {kind}, which cannot be the {what} column{several}"
+        )
     return column
 
 
 def _only(found: list[str], what: str) -> str:
     if len(found) > 1:
         raise UserError(
-            f"data.source: which of the columns {found} is it? pass --data.{what}_column"
+            f"data.source: several columns can be the {what} column: {found}; "
+            f"pass --data.{what}_column"
         )
     return found[0]
 

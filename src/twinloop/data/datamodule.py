@@ -13,10 +13,11 @@ from torch import Tensor
 from twinloop.data import cache
 from twinloop.data.augment import Augmentation
 from twinloop.data.batches import Batch, Batches, from_integers
+from twinloop.data.decode_splits import Reading
 from twinloop.data.images import read_images
 from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
 from twinloop.data.spec import DataSpec
-from twinloop.data.split import stratified
+from twinloop.data.split import hold_out_val
 from twinloop.errors import UserError, escape_unprintable
 from twinloop.files import expanded
 from twinloop.processes import is_first
@@ -26,29 +27,24 @@ class ImageDataModule(LightningDataModule):
     """Batches `(images, labels)`: float32 `[B, C, H, W]` in [0, 1] and int64 `[B]`.
 
     Args:
-        source: A Hub id, a folder in Hub layout, a folder with one folder of images for each
-            class, or 'digits' (needs no network). 'auto' is make's default: Fashion-MNIST from
-            the Hub or its cache, and digits where neither answers.
-        name: Which configuration of the data set, where it has several.
-        batch_size: Images in a batch; the last batch of an epoch may have fewer.
-        val_size: How much of train is validation: a share below 1, otherwise a number of
-            images. 1/12 of Fashion-MNIST's 60,000 is 5,000. A validation split beside a test
-            split is validation, whatever its size.
-        image_size: Resize every image to this height and width.
-        channels: 1 makes every image grey, 3 every image RGB; unset, images are RGB if one is.
-        background: The color that transparent images are put on, `white` or `#808080` say.
-        skip_unreadable: Leave out images that cannot be read, and say which; unset, all of them
-            are listed in an error.
+        source: A Hub id, a folder in Hub layout, a folder with one folder of images per class, or
+            'digits' (needs no network). 'auto' is make's default: Fashion-MNIST from the Hub or
+            its cache, and digits if neither has it.
+        name: Configuration of the data set, if it has several.
+        batch_size: Images per batch; the last batch of an epoch may have fewer.
+        val_size: Size of validation, held out of train: a share below 1 (1/12 of 60,000 images is
+            5,000), or a number of images. A validation split beside a test split is used whole.
+        image_size: Height and width to which every image is resized.
+        channels: 1 converts every image to grey, 3 to RGB; by default RGB if any is in colour.
+        background: Colour behind transparent images, such as `white` or `#808080`.
+        skip_unreadable: Leave out images that cannot be read, which are an error by default.
         augmentation: Random changes of the training images.
-        seed: Fixes the validation split, and with the epoch the order and the augmentation.
-        image_column: Which column holds the images, where there are several.
-        label_column: Which column holds the labels, where there are several.
-        revision: A commit, tag or branch of the data set on the Hub.
-        cache_dir: Where decoded images are kept; $TWINLOOP_CACHE or ~/.cache/twinloop if unset.
-        images: An image of your own, or a folder of them, for predict.
-
-    Raises:
-        UserError: a size that cannot be, or data that cannot be read.
+        seed: Seed of the validation split, and with the epoch of the order and the augmentation.
+        image_column: Column of the images, if there are several.
+        label_column: Column of the labels, if there are several.
+        revision: Commit, tag or branch of the data set on the Hub.
+        cache_dir: Folder of the decoded images; $TWINLOOP_CACHE or ~/.cache/twinloop if unset.
+        images: An image of your own or a folder of images, for predict.
     """
 
     def __init__(
@@ -71,26 +67,14 @@ class ImageDataModule(LightningDataModule):
         images: Path | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"data.batch_size is {batch_size}; it must be at least 1")
-        if not 0 <= val_size < math.inf:
-            raise UserError(f"data.val_size is {val_size}; it must be 0 or more")
-        if channels not in (None, 1, 3):
-            raise UserError(f"data.channels is {channels}; it must be 1 (grey) or 3 (RGB)")
-        try:
-            ImageColor.getrgb(background)
-        except ValueError as error:
-            raise UserError(
-                f"data.background is {background!r}; it must be a color such as white or #808080"
-            ) from error
-        if image_size is not None and min(image_size) < 1:
-            raise UserError(f"data.image_size is {image_size}; both sides must be at least 1")
+        _check_sizes(batch_size, val_size, image_size)
+        _check_pixels(channels, background)
         self.source = source_for_make() if source == "auto" else source
         self.is_stand_in = source == "auto" and self.source == "digits"
         self.batch_size = batch_size
         self.val_size = val_size
         self.name = name
-        self.reading = cache.Reading(
+        self.reading = Reading(
             image_size and (image_size[0], image_size[1]),
             *(channels, background, image_column, label_column, skip_unreadable),
         )
@@ -106,7 +90,7 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def data(self) -> cache.DecodedData:
-        """The decoded data set, mapped; the first use anywhere decodes it."""
+        """The memory-mapped data set, decoded at the first use on this machine."""
         source = find_source(self.source, self.revision, self.name)
         data = cache.load(source, cache_folder(self.cache_dir), self.reading)
         if is_first():
@@ -116,26 +100,18 @@ class ImageDataModule(LightningDataModule):
 
     @cached_property
     def spec(self) -> DataSpec:
-        """The shape of an image and the names of the classes, for the models.
-
-        Predict sets it to what a checkpoint was trained on, and so needs no data set.
-        """
+        """The image shape and class names; predict sets them from a checkpoint."""
         return self.data.spec
 
     @cached_property
     def rows(self) -> dict[str, Tensor]:
-        """The row numbers of train and val, both in the official train split, and of test."""
-        train, own = self.data.train, self.data.val_rows
-        if own:
-            rows, test = torch.arange(len(train)), torch.arange(len(self.data.test))
-            return {"train": rows[:-own], "val": rows[-own:], "test": test}
-        size = self.val_size if self.val_size >= 1 else len(train) * self.val_size
-        if round(size) >= len(train):
-            raise UserError(
-                f"data.val_size is {self.val_size:g}, but train has only {len(train)} images: "
-                "none would be left to train on"
-            )
-        rest, val = stratified(train.labels, round(size), self.seed)
+        """Row indices: of train and val in the official train split, and of test."""
+        train, val_rows = self.data.train, self.data.val_rows
+        if val_rows:
+            rows = torch.arange(len(train))
+            rest, val = rows[:-val_rows], rows[-val_rows:]
+        else:
+            rest, val = hold_out_val(train.labels, self.val_size, self.seed)
         return {"train": rest, "val": val, "test": torch.arange(len(self.data.test))}
 
     @property
@@ -144,32 +120,29 @@ class ImageDataModule(LightningDataModule):
         return {name: len(rows) for name, rows in self.rows.items()}
 
     def __str__(self) -> str:
-        """Only the source; Lightning would make every loader to count batches."""
+        """Only the source; Lightning would create every loader to count batches."""
         return f"{type(self).__name__}({self.source!r})"
 
     def setup(self, stage: str) -> None:
-        """Learn from the Trainer where it trains; `build_learner` says so for the Learner."""
+        """Take over the device of the Trainer; `build_learner` sets that of the Learner."""
         self.device = self.trainer.strategy.root_device  # type: ignore[union-attr]
 
     def split(self, name: str) -> cache.Split:
-        """'train' or 'test', on the GPU where it takes at most half of the memory left there."""
+        """'train' or 'test', in GPU memory if it fits there."""
         mapped: cache.Split = getattr(self.data, name)
         if self.device.type != "cuda":
             return mapped
         if name not in self._on_gpu:
-            free, _ = torch.cuda.mem_get_info(self.device)
-            fits = mapped.images.nbytes <= free / 2
-            self._on_gpu[name] = mapped.to(self.device) if fits else mapped
+            self._on_gpu[name] = mapped.on_gpu(self.device)
         return self._on_gpu[name]
 
     def train_dataloader(self) -> Batches:
-        """What train is for Lightning, by its flag `overfit_batches`."""
-        return self.train_batches(
-            overfit=self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        )
+        """`train_batches` by the Trainer's flag `overfit_batches`."""
+        trainer: Any = self.trainer
+        return self.train_batches(overfit=trainer is not None and trainer.overfit_batches > 0)
 
     def train_batches(self, *, overfit: bool = False) -> Batches:
-        """Shuffled and augmented; with `overfit` in their own order and as they are."""
+        """The batches of train, shuffled and augmented unless `overfit` is true."""
         self._train = Batches(
             self.split("train"),
             self.rows["train"],
@@ -184,23 +157,21 @@ class ImageDataModule(LightningDataModule):
         return self._train
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the epoch is, for a checkpoint."""
+        """The position in the epoch, for a checkpoint."""
         return {"train": self._train.state_dict()} if self._train is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Have the next epoch begin where the checkpoint's was.
+        """Start the next train loader at the position of a checkpoint.
 
-        Lightning does so itself, but only with a loader that is made after all of a checkpoint
-        was read, and a schedule asks for one before, to know the length of the run.
+        Lightning restores only a loader created after the checkpoint was read, but a schedule
+        requests one earlier, for the length of the run.
         """
         self._resumed = state_dict["train"]
 
     def val_dataloader(self) -> Batches:
-        """The held-out part of train, in its own order."""
         return Batches(self.split("train"), self.rows["val"], self.batch_size)
 
     def test_dataloader(self) -> Batches:
-        """The official test split, in its own order."""
         return Batches(self.split("test"), self.rows["test"], self.batch_size)
 
     def predict_dataloader(self) -> Batches:
@@ -211,13 +182,32 @@ class ImageDataModule(LightningDataModule):
             self.images, self.spec.image_shape, self.reading.background
         )
         labels = torch.zeros(len(self.predict_images), dtype=torch.int64)
-        return Batches(
-            cache.Split(self.predict_images, labels), torch.arange(len(labels)), self.batch_size
-        )
+        split = cache.Split(self.predict_images, labels)
+        return Batches(split, torch.arange(len(labels)), self.batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a batch and make it float, on the device it was moved to."""
-        images, labels, draws = batch
-        if draws is not None and self.augmentation is not None:
-            images = self.augmentation(images, from_integers(draws))
+        """Augment a batch and convert it to float, on its device."""
+        images, labels, random = batch
+        if random is not None and self.augmentation is not None:
+            images = self.augmentation(images, from_integers(random))
         return images.float().div_(255), labels
+
+
+def _check_sizes(batch_size: int, val_size: float, image_size: tuple[int, int] | None) -> None:
+    if batch_size < 1:
+        raise UserError(f"data.batch_size is {batch_size}; it must be at least 1")
+    if not 0 <= val_size < math.inf:
+        raise UserError(f"data.val_size is {val_size}; it must be 0 or more")
+    if image_size is not None and min(image_size) < 1:
+        raise UserError(f"data.image_size is {image_size}; both sides must be at least 1")
+
+
+def _check_pixels(channels: int | None, background: str) -> None:
+    if channels not in (None, 1, 3):
+        raise UserError(f"data.channels is {channels}; it must be 1 (grey) or 3 (RGB)")
+    try:
+        ImageColor.getrgb(background)
+    except ValueError as error:
+        raise UserError(
+            f"data.background is {background!r}; it must be a colour such as white or #808080"
+        ) from error

@@ -158,6 +158,11 @@ class Decoded:
     unreadable: dict[tuple[str, int], str] = field(default_factory=dict)
     """Reasons by split and row."""
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why images cannot be read, in the order of their rows."""
+        return [self.unreadable[key] for key in sorted(self.unreadable)]
+
     def add(self, other: "Decoded") -> None:
         """Count `other` rows too."""
         self.rows += other.rows

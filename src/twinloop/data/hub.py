@@ -6,15 +6,11 @@ from pathlib import Path
 from twinloop.errors import UserError
 
 HUB_SECONDS = 3.0
-"""How long the Hub may take to answer before its cache is asked."""
+"""How long to wait for the Hub before its local cache is used."""
 
 
-def hub_folder(repository: str, revision: str | None) -> Path:
-    """Download a data set's files, or find them in the Hub's cache where the Hub is silent.
-
-    Raises:
-        UserError: neither has it, it is no Hub id, or the download broke off.
-    """
+def download(repository: str, revision: str | None) -> Path:
+    """Download a data set, or find it in the Hub's cache if the Hub does not respond."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -28,31 +24,31 @@ def hub_folder(repository: str, revision: str | None) -> Path:
         )
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"data.source: the Hub does not answer and its cache has no whole {repository!r}; "
-            "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits "
-            "to try things out with no network"
+            f"data.source: the Hub does not respond and its cache has no complete {repository!r}; "
+            "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits, "
+            "which needs no network"
         ) from error
     except HFValidationError as error:
         raise UserError(
             f"data.source: {repository!r} is neither a folder nor a Hub id (owner/name)"
         ) from error
-    except Exception as error:  # whatever a broken connection raises
+    except Exception as error:  # a broken connection raises errors of many types
         reason = " ".join(str(error).split())
         raise UserError(
-            f"data.source: the download of {repository!r} broke off: {reason}; "
-            "try again: what has arrived is kept; or pass --data.source FOLDER"
+            f"data.source: the download of {repository!r} failed: {reason}; "
+            "try again: completed files are kept; or pass --data.source FOLDER"
         ) from error
     return Path(folder)
 
 
 def _commit(repository: str, revision: str | None) -> str | None:
-    """The commit that the Hub has for `revision`; None where it does not answer in time.
+    """Ask the Hub for the commit of a revision; None if there is no response in `HUB_SECONDS`.
 
     Raises:
-        UserError: the Hub answers that it has no such data set.
+        UserError: the Hub has no such public data set.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     replies: list[str | Exception] = []
 
@@ -61,19 +57,17 @@ def _commit(repository: str, revision: str | None) -> str | None:
             api = HfApi(library_name="twinloop")
             info = api.dataset_info(repository, revision=revision, timeout=HUB_SECONDS)
             replies.append(str(info.sha))
-        except Exception as error:  # handed to the thread that waits
+        except Exception as error:  # handed to the waiting thread
             replies.append(error)
 
-    # A name server that never answers is bound by no time-out of the client's.
+    # In a thread, because the client's time-out does not cover the look-up of the host name.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(HUB_SECONDS)
     reply = replies[0] if replies else None
-    if isinstance(reply, HfHubHTTPError) and not isinstance(reply, OfflineModeIsEnabled):
-        status = reply.response.status_code
-        if status in (401, 403, 404):
-            raise UserError(
-                f"data.source: the Hub has no public data set {repository!r} "
-                f"(revision {revision or 'main'}); check the name"
-            ) from reply
+    if isinstance(reply, HfHubHTTPError) and reply.response.status_code in (401, 403, 404):
+        raise UserError(
+            f"data.source: the Hub has no public data set {repository!r} "
+            f"(revision {revision or 'main'}); check the name"
+        ) from reply
     return reply if isinstance(reply, str) else None

@@ -15,7 +15,7 @@ from twinloop.data.folder import (
     read_image_folder,
     split_folders,
 )
-from twinloop.data.hub import hub_folder
+from twinloop.data.hub import download
 from twinloop.errors import UserError
 from twinloop.files import expanded
 
@@ -55,13 +55,13 @@ def find_source(source: str, revision: str | None = None, config: str | None = N
             f"data.source: there is no folder {source!r}; "
             "pass a folder, a Hub id (owner/name) or 'digits'"
         )
-    return _folder(hub_folder(source, revision), source.rpartition("/")[2], config)
+    return _folder(download(source, revision), source.rpartition("/")[2], config)
 
 
 def source_for_make() -> str:
     """Name Fashion-MNIST where the Hub or its cache has it, and `digits` where neither does."""
     try:
-        hub_folder(FASHION_MNIST, revision=None)
+        download(FASHION_MNIST, revision=None)
     except UserError:
         return "digits"
     return FASHION_MNIST

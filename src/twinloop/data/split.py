@@ -1,32 +1,49 @@
-"""Which rows of train are validation, and in which order an epoch goes through the rest."""
+"""The validation split, and random generators seeded by (seed, counters)."""
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from twinloop.errors import UserError
+
 
 def generator(seed: int, *counters: int) -> Generator:
-    """A generator that depends on its arguments only, and not on what was drawn before."""
+    """Create a generator that depends only on the arguments, not on earlier random values."""
     state = np.random.SeedSequence([seed, *counters]).generate_state(1, np.uint64)
     return Generator().manual_seed(int(state[0]))
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split rows in two so that both have the classes of `labels [N]` in the same shares.
+    """Split rows in two parts with the same shares of the classes in `labels [N]`.
 
-    Returns the row numbers of the rest `[N - size]` and of the part `[size]`, each ascending.
-    Seats are given by largest remainder, so the part has exactly `size` rows. Rows without a
-    label, -1, count as one class.
+    Returns the rows of the rest `[N - size]` and of the part `[size]`, each ascending. Shares are
+    rounded by largest remainder, so the part has exactly `size` rows. Rows without a label, -1,
+    count as one class.
     """
     labels = labels.clamp(min=0)
     counts = torch.bincount(labels)
     shares = counts.double() * size / len(labels)
-    seats = shares.long()
-    for label in (shares - seats).argsort(descending=True, stable=True)[: size - int(seats.sum())]:
-        seats[label] += 1
-    draw = generator(seed)
+    sizes = shares.long()
+    for label in (shares - sizes).argsort(descending=True, stable=True)[: size - int(sizes.sum())]:
+        sizes[label] += 1
+    random = generator(seed)
     part = torch.zeros(len(labels), dtype=torch.bool)
-    for label, seat in enumerate(seats.tolist()):
+    for label, class_size in enumerate(sizes.tolist()):
         rows = (labels == label).nonzero().flatten()
-        part[rows[torch.randperm(len(rows), generator=draw)[:seat]]] = True
+        part[rows[torch.randperm(len(rows), generator=random)[:class_size]]] = True
     return (~part).nonzero().flatten(), part.nonzero().flatten()
+
+
+def hold_out_val(labels: Tensor, val_size: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The rows of train and of val; `val_size` is a share below 1, or a number of rows.
+
+    Raises:
+        UserError: nothing would be left to train on.
+    """
+    size = round(val_size if val_size >= 1 else len(labels) * val_size)
+    if size >= len(labels):
+        raise UserError(
+            f"data.val_size is {val_size:g}, but train has only {len(labels)} images: "
+            "none would be left to train on"
+        )
+    return stratified(labels, size, seed)

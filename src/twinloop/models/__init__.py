@@ -1,4 +1,4 @@
-"""Plain `nn.Module`s: they take an image's shape and know nothing of loops, losses or data."""
+"""Plain `nn.Module`s, created from the shape of an image."""
 
 from twinloop.models.autoencoder import Autoencoder as Autoencoder
 from twinloop.models.autoencoder import BottleneckAutoencoder as BottleneckAutoencoder

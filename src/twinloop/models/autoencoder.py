@@ -1,4 +1,4 @@
-"""Convolutional autoencoders: conv down to a code, deconv up to an image."""
+"""Convolutional autoencoders: convolutions down to a latent code, upsampling back to an image."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from twinloop.models.layers import conv, deconv
 
 
 class Autoencoder(nn.Module):
-    """The base of both autoencoders: `forward` is the `decoder` after the `encoder`."""
+    """The base of both autoencoders: `forward` is `decoder(encoder(x))`."""
 
     encoder: nn.Sequential
     decoder: nn.Sequential
@@ -30,7 +30,7 @@ class Autoencoder(nn.Module):
 
 
 class LessonAutoencoder(Autoencoder):
-    """The lesson's: pad to 32, two convs, two deconvs, crop, sigmoid; the code is 4x8x8.
+    """The lesson's: pad to 32, two convs, two deconvs, crop, sigmoid; a latent code of 4x8x8.
 
     Args:
         image_shape: Channels, height, width; padded to the next power of two, at least 4.
@@ -54,12 +54,12 @@ class LessonAutoencoder(Autoencoder):
 
 
 class BottleneckAutoencoder(Autoencoder):
-    """Batch-normalised convs down to a code of `code_size` dimensions, deconvs up again.
+    """Batch-normalised convs down to a latent code, and deconvs back to an image.
 
     Args:
-        image_shape: Channels, height, width; padded to a multiple of 2 for each width given.
-        code_size: Dimension of the code.
-        widths: Channels after each conv of the encoder; the decoder has them in reverse.
+        image_shape: Channels, height, width; padded to a multiple of 2 ** len(widths).
+        code_size: Dimension of the latent code.
+        widths: Channels after each conv of the encoder; reversed in the decoder.
     """
 
     def __init__(
@@ -101,6 +101,6 @@ def _power_of_two(size: int) -> int:
 def _pad_to(
     height: int, padded_height: int, width: int, padded_width: int
 ) -> tuple[int, int, int, int]:
-    """Zeros to add left, right, top and bottom; the odd one goes right and below."""
+    """Zeros to add left, right, top and bottom; an odd one is added right and at the bottom."""
     across, down = padded_width - width, padded_height - height
     return across // 2, across - across // 2, down // 2, down - down // 2

@@ -1,4 +1,4 @@
-"""Sequential CNN classifiers: the lesson's, and a batch-normalised one that trains in minutes."""
+"""Sequential CNN classifiers: the lesson's, and a batch-normalised one."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,10 +11,10 @@ from twinloop.models.layers import conv
 class LessonClassifier(nn.Module):
     """Convolutions of stride 2 until one pixel is left, whose channels are the logits.
 
-    At 28x28 the channels of the five layers are 1-4-8-16-16-10, with 5,274 parameters. Images
-    over 32 pixels a side get further layers of the last width. A side of one pixel is not halved:
-    a stride of 2 gives the same there, but in bfloat16 on some CPUs its gradient is uninitialised
-    memory.
+    For 28x28 the five layers have 1-4-8-16-16-10 channels and 5,274 parameters. Images of more
+    than 32 pixels a side get more layers of the last width. The stride along a side of one pixel is
+    1: the output is the same, but with stride 2 the gradient in bfloat16 is uninitialised memory on
+    some CPUs.
 
     Args:
         image_shape: Channels, height, width of an image.
@@ -40,13 +40,13 @@ class LessonClassifier(nn.Module):
 
 
 class SequentialClassifier(nn.Module):
-    """Batch-normalised convolutions, two at each size, then average pooling, dropout, logits.
+    """Batch-normalised convolutions, two per size, then average pooling, dropout and logits.
 
     Args:
         image_shape: Channels, height, width of an image.
         classes: Number of logits.
-        widths: Channels at each size; every entry but the first halves height and width.
-        dropout: Probability with which each of the last features is zeroed in training.
+        widths: Channels at each size; each entry after the first halves height and width.
+        dropout: Probability of zeroing each of the last features in training.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`conv` and `deconv`, the two blocks of every convolutional network here."""
+"""`conv` and `deconv`, the two blocks of all convolutional networks here."""
 
 from torch import nn
 
@@ -12,10 +12,10 @@ def conv(
     norm: bool = False,
     act: bool = True,
 ) -> nn.Sequential:
-    """Convolve, and halve the size: `[B, inputs, H, W] -> [B, outputs, ceil(H/2), ceil(W/2)]`.
+    """Convolve: `[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]`.
 
-    The padding of `kernel_size // 2` keeps the size at stride 1, for odd kernels. With `norm`
-    the bias is left to the batch norm.
+    The padding is `kernel_size // 2`, so the sizes hold for odd kernels. With `norm` there is a
+    batch norm, and the convolution has no bias.
     """
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=not norm)
@@ -32,8 +32,8 @@ def deconv(
 ) -> nn.Sequential:
     """Repeat each pixel 2x2, then convolve: `[B, inputs, H, W] -> [B, outputs, 2H, 2W]`.
 
-    Unlike a transposed convolution of stride 2 it gives no checkerboard (Odena et al. 2016,
-    https://distill.pub/2016/deconv-checkerboard).
+    Unlike a transposed convolution of stride 2 it causes no checkerboard pattern (Odena et al.
+    2016, https://distill.pub/2016/deconv-checkerboard).
     """
     block = conv(inputs, outputs, kernel_size=kernel_size, stride=1, norm=norm, act=act)
     return nn.Sequential(nn.UpsamplingNearest2d(scale_factor=2), *block)

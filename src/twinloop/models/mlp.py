@@ -1,4 +1,4 @@
-"""The multi-layer perceptron, the smallest network of the project."""
+"""The multi-layer perceptron."""
 
 import math
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """One hidden layer on flattened pixels.
+    """A network with one hidden layer on flattened pixels.
 
     Args:
         image_shape: Channels, height, width of an image.

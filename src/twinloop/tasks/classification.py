@@ -1,11 +1,11 @@
-"""Which class is it?"""
+"""Image classification."""
 
 from collections.abc import Callable
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from twinloop.data.spec import DataSpec
@@ -15,15 +15,15 @@ from twinloop.tasks.task import ImageBatch, Task
 
 
 class Classification(Task):
-    """Cross entropy on logits; counts accuracy, accuracy by class, and the confusion matrix.
+    """Cross entropy on logits, with accuracy, accuracy by class, and the confusion matrix.
 
     Args:
-        network: Makes a network from an image's shape and the number of classes.
-        optimizer: Makes an optimiser from parameters.
-        spec: What the data looks like; filled in from the data set.
-        schedule: How the learning rate moves; it stays as it is if unset.
+        network: Creates a network from the shape of an image and the number of classes.
+        optimizer: Creates an optimiser from parameters.
+        spec: Facts of the data set, filled in from it.
+        schedule: Learning-rate schedule; the learning rate is constant if unset.
         label_smoothing: Share of the target that is spread over all classes, in training only.
-        tta_flip: Answer in evaluation with the mean of the logits of an image and its mirror image.
+        tta_flip: In evaluation, use the mean of the logits of an image and its mirror image.
     """
 
     monitor = "val/accuracy"
@@ -45,27 +45,16 @@ class Classification(Task):
                 f"a classifier needs labels, and {spec.name} has none; put the images into a "
                 "folder for each class, or pass --data.label_column"
             )
-        # Labels were checked against the classes when the data was decoded.
-        accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
-        full = MetricCollection(
-            {
-                "accuracy": accuracy,
-                "class_accuracy": MulticlassAccuracy(classes, average=None, validate_args=False),
-                "confusion": MulticlassConfusionMatrix(classes, validate_args=False),
-            },
-            compute_groups=[["accuracy"], ["class_accuracy"], ["confusion"]],
-        )
-        super().__init__(
-            network(spec.image_shape, classes),
-            optimizer,
-            schedule,
-            spec,
-            {
-                "train": MetricCollection({"accuracy": accuracy.clone()}, prefix="train/"),
-                "val": full.clone(prefix="val/"),
-                "test": full.clone(prefix="test/"),
-            },
-        )
+        # Without validation of labels, which were checked when the data was decoded.
+        train: dict[str, Metric] = {
+            "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False)
+        }
+        evaluation = train | {
+            "class_accuracy": MulticlassAccuracy(classes, average=None, validate_args=False),
+            "confusion": MulticlassConfusionMatrix(classes, validate_args=False),
+        }
+        metrics = {"train": train, "val": evaluation, "test": evaluation}
+        super().__init__(network(spec.image_shape, classes), optimizer, schedule, spec, metrics)
         self.label_smoothing = label_smoothing
         self.tta_flip = tta_flip
 
@@ -81,6 +70,6 @@ class Classification(Task):
         return batch
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy in nats: logits `[B, classes]`, labels `[B]` -> one number."""
+        """Cross entropy in nats of logits `[B, classes]` and labels `[B]`, a scalar."""
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(output, target, label_smoothing=smoothing)

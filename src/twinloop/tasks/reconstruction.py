@@ -1,4 +1,4 @@
-"""Can the image be drawn again from a few numbers?"""
+"""Reconstruction of images from a latent code."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanSquaredError, MetricCollection
+from torchmetrics import MeanSquaredError, Metric
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from twinloop.data.spec import DataSpec
@@ -17,18 +17,18 @@ from twinloop.tasks.task import ImageBatch, Task
 
 
 class Reconstruction(Task):
-    """Mean squared error per pixel, pixels in [0, 1]; counts MSE, PSNR (dB), and SSIM on test.
+    """Mean squared error per pixel, pixels in [0, 1], with PSNR (dB), and SSIM on test.
 
-    With `noise` it is a denoising autoencoder (Vincent et al. 2008): the network is given the
-    image with Gaussian noise, and should answer with the clean one.
+    With `noise` it trains a denoising autoencoder (Vincent et al. 2008): the input is the image
+    with Gaussian noise, the target the clean image.
 
     Args:
-        network: Makes an autoencoder from an image's shape.
-        optimizer: Makes an optimiser from parameters.
-        spec: What the data looks like; filled in from the data set.
-        schedule: How the learning rate moves; it stays as it is if unset.
-        noise: Standard deviation of the noise, in units of a pixel's range of [0, 1]. Validation
-            and test draw the same noise every time; predict adds none.
+        network: Creates an autoencoder from the shape of an image.
+        optimizer: Creates an optimiser from parameters.
+        spec: Facts of the data set, filled in from it.
+        schedule: Learning-rate schedule; the learning rate is constant if unset.
+        noise: Standard deviation of the noise, for pixels in [0, 1]. Validation and test use the
+            same noise in every pass; predict adds none.
     """
 
     monitor = "val/mse"
@@ -44,25 +44,16 @@ class Reconstruction(Task):
     ) -> None:
         if noise < 0:
             raise UserError(f"model.noise is {noise}; a standard deviation is 0 or more")
-        val = MetricCollection(
-            {"mse": MeanSquaredError(), "psnr": PeakSignalNoiseRatio(data_range=1.0)},
-            compute_groups=False,
-        )
-        test = val.clone()
-        # Its window reaches 5 pixels beyond the border, where the image is reflected.
+        val: dict[str, Metric] = {
+            "mse": MeanSquaredError(),
+            "psnr": PeakSignalNoiseRatio(data_range=1.0),
+        }
+        test = dict(val)
+        # SSIM pads each border by reflecting 5 pixels, which a smaller image does not have.
         if min(spec.image_shape[1:]) > 5:
-            test.add_metrics({"ssim": StructuralSimilarityIndexMeasure(data_range=1.0)})
-        super().__init__(
-            network(spec.image_shape),
-            optimizer,
-            schedule,
-            spec,
-            {
-                "train": MetricCollection({}, prefix="train/"),
-                "val": val.clone(prefix="val/"),
-                "test": test.clone(prefix="test/"),
-            },
-        )
+            test["ssim"] = StructuralSimilarityIndexMeasure(data_range=1.0)
+        metrics = {"train": {}, "val": val, "test": test}
+        super().__init__(network(spec.image_shape), optimizer, schedule, spec, metrics)
         self.noise = noise
 
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
@@ -70,14 +61,16 @@ class Reconstruction(Task):
         images, _ = batch
         if not self.noise:
             return images, images
-        # Evaluation has a generator of its own: the same noise each time, and none of the
-        # numbers that training would have drawn.
-        draw = None
+        # Evaluation has its own generator: the same noise in every pass, and no influence on the
+        # random values of training.
+        random = None
         if not self.training:
-            draw = torch.Generator(device=images.device).manual_seed(0)
-        noise = torch.randn(images.shape, generator=draw, dtype=images.dtype, device=images.device)
+            random = torch.Generator(device=images.device).manual_seed(0)
+        noise = torch.randn(
+            images.shape, generator=random, dtype=images.dtype, device=images.device
+        )
         return (images + self.noise * noise).clamp(0, 1), images
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean squared error per pixel: two times `[B, C, H, W]` -> one number."""
+        """Mean squared error per pixel of two batches `[B, C, H, W]`, a scalar."""
         return F.mse_loss(output, target)

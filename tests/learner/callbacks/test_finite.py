@@ -39,7 +39,7 @@ def test_the_fit_ends_with_the_weights_of_the_last_good_step() -> None:
     with pytest.raises(
         NotFiniteError,
         match=r"^the loss is nan in epoch 1, batch 3 of train \(step 3\); rows 20, 21 of .*; first "
-        r"not finite: what goes into 0 \(Linear\); ",
+        r"not finite: the input of 0 \(Linear\); ",
     ) as raised:
         learn.fit(2, valid=False)
     assert raised.value.__notes__ == [
