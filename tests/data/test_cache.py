@@ -165,7 +165,7 @@ def test_distinct_values_are_the_classes_where_nothing_has_class_names(
 
 def test_several_labels_for_an_image_are_refused(tmp_path: Path) -> None:
     tags = table(image=(datasets.Image(), GREY[:2]), tags=(datasets.List(NUMBERS), [[0, 1], [1]]))
-    message = r"'tags' has the type .+, which cannot be the label column; one label per image is supported"
+    message = "cannot be the label column; one label per image is supported"
     with pytest.raises(UserError, match=message):
         cache.load(source(train=tags), tmp_path, Reading(label_column="tags"))
 
