@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from twinloop.cli import main
-from twinloop.comparison.outcome import nested
+from twinloop.comparison.matrix import nested
 from twinloop.comparison.parity import BASE, LOOPS, Cell, settings_of
 
 CONFIG = str(Path(__file__).parents[2] / "experiments" / "mlp.yaml")

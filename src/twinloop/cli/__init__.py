@@ -34,7 +34,7 @@ COMMANDS = {
     "test": Command("cli.evaluate:test", "the metrics of a checkpoint on test"),
     "predict": Command("cli.predict:main", "run a trained model on a folder of images"),
     "compare": Command("cli.compare:main", "train by both loops, and compare the runs"),
-    "parity": Command("comparison.parity:main", "run the whole proof, and print its table"),
+    "parity": Command("cli.parity:main", "run the whole proof, and print its table"),
     "summary": Command("cli.summary:main", "the layers of a network, their sizes and costs"),
     "convolutions": Command("cli.convolutions:main", "figures, a page and a workbook of a network"),
     "new": Command("cli.new:main", "start an experiment of your own, with its test"),

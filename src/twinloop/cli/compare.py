@@ -15,9 +15,9 @@ from typing import Any
 
 from twinloop.cli.experiment import SEEDS, checked_name, read_experiment
 from twinloop.comparison.compare import ComparedRun, compare_checkpoints, write_report
-from twinloop.comparison.outcome import LOOPS, Loop
 from twinloop.errors import Parser, UserError
 from twinloop.files import atomic_write
+from twinloop.loops import LOOPS, Loop
 from twinloop.runs.folder import lock_run
 from twinloop.runs.stop import StoppedAtOnce
 
@@ -136,7 +136,7 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
 
 def _lines(loop: Loop, config: Path, options: Sequence[str]) -> float:
     """Distinct lines of the loop's own package that two steps of training execute."""
-    command = [sys.executable, "-m", "twinloop.comparison.lines", "fit", "--config", str(config)]
+    command = [sys.executable, "-m", "twinloop.cli.lines", "fit", "--config", str(config)]
     done = subprocess.run(
         [*command, *options, "--loop", loop], capture_output=True, text=True, check=True
     )

@@ -10,9 +10,9 @@ from typing import Any
 
 from twinloop.comparison import report
 from twinloop.comparison.differences import compare_tensors, differences
-from twinloop.comparison.outcome import LOOPS, Loop
 from twinloop.errors import as_user_error
 from twinloop.files import as_json, atomic_write
+from twinloop.loops import LOOPS, Loop
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_checkpoint
 from twinloop.runs.record import flat

@@ -1,4 +1,4 @@
-"""Every option that is no value of an axis, and what should become of it in the two loops."""
+"""Every option that is not a value of an axis, and its expected result in the two loops."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ OPTIONS: dict[str, list[Option]] = {
     "trainer.model_registry": [Option("name", "homemade refuses")],
     "data.batch_size": [Option(1078), Option(97), Option(0, "refused"), Option(-1, "refused")],
     "data.val_size": [Option(1), Option(0.5), Option(-1, "refused"), Option(5000, "refused")],
-    "data.seed": [Option(3, "refused")],  # it is that of the experiment
+    "data.seed": [Option(3, "refused")],  # set by seed_everything
     "data.image_column": [Option("image"), Option("nothing", "refused")],
     "data.label_column": [Option("label"), Option("nothing", "refused")],
     "data.revision": [Option("main")],
@@ -85,7 +85,7 @@ OPTIONS: dict[str, list[Option]] = {
     "data.images": [Option("RUN")],
     "seed_everything": [Option(2), Option(True), Option(False), Option(-1, "refused")],
     "record": [Option("no"), Option("times")],
-    # Lightning says more of a stop; what is trained is the same.
+    # Lightning prints more about a stop; the training is the same.
     "trainer.callbacks": [
         Option(
             callback("EarlyStopping", monitor="val/loss", **{name: True})["trainer.callbacks"],
@@ -96,7 +96,7 @@ OPTIONS: dict[str, list[Option]] = {
     "weights": [Option("nothing.ckpt", "refused")],
     "ckpt_path": [Option("last", "refused"), Option("nothing.ckpt", "refused")],
 }
-"""By key of an experiment file; the keys of the axes have further values there."""
+"""By key of an experiment file; the axes have further values of some keys."""
 
 IMPOSSIBLE: dict[str, Settings] = {
     "plateau without val": {
@@ -115,22 +115,24 @@ IMPOSSIBLE: dict[str, Settings] = {
         "model.init_args.schedule": {"class_path": "twinloop.tasks.Cosine"},
         **trainer(max_epochs=-1, max_steps=8),
     },
-    "early stopping on nothing": callback("EarlyStopping", monitor="val/nothing"),
+    "early stopping on an unknown metric": callback("EarlyStopping", monitor="val/nothing"),
     "early stopping on a metric of test": callback("EarlyStopping", monitor="test/loss"),
     "early stopping without val": trainer(limit_val_batches=0)
     | callback("EarlyStopping", monitor="val/loss"),
-    "early stopping in no mode": callback("EarlyStopping", monitor="val/loss", mode="best"),
+    "early stopping in an invalid mode": callback("EarlyStopping", monitor="val/loss", mode="best"),
     "a learning-rate finder": callback("LearningRateFinder"),
-    "an average made at the end": callback("StochasticWeightAveraging", swa_lrs=0.1, device="cpu"),
-    "an average of no model": callback("EMAWeightAveraging", decay=0.9, nothing=True),
+    "stochastic weight averaging": callback("StochasticWeightAveraging", swa_lrs=0.1, device="cpu"),
+    "weight averaging with an unknown option": callback(
+        "EMAWeightAveraging", decay=0.9, nothing=True
+    ),
     "two averages": {
         "trainer.callbacks": 2 * callback("EMAWeightAveraging", decay=0.9)["trainer.callbacks"]
     },
-    "two early stoppings alike": {
+    "two equal early stoppings": {
         "trainer.callbacks": 2 * callback("EarlyStopping", monitor="val/loss")["trainer.callbacks"]
     },
 }
-"""Settings that no loop can do together, refused by both."""
+"""Combinations that are refused by both loops."""
 
 UNTRANSLATED: dict[str, dict[str, Any]] = {
     "BackboneFinetuning": {},
@@ -151,8 +153,8 @@ UNTRANSLATED: dict[str, dict[str, Any]] = {
     "TQDMProgressBar": {},
     "WeightAveraging": {},
 }
-"""Lightning's callbacks that the homemade loop has no counterpart for, and what each needs."""
+"""Lightning's callbacks without a homemade counterpart, and their required arguments."""
 REFUSED = ("LearningRateFinder", "StochasticWeightAveraging")
-"""Those that neither loop takes: see `IMPOSSIBLE`."""
+"""Callbacks that both loops refuse: see `IMPOSSIBLE`."""
 BASES = ("BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar")
-"""Those of Lightning's callbacks that others are made of."""
+"""Base classes among Lightning's callbacks."""
