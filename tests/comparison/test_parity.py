@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
 from twinloop.cli.parity import compare, run
 from twinloop.comparison.matrix import AXES, EXPERIMENT, Expected, Settings, callback, trainer
-from twinloop.comparison.options import BASES, OPTIONS, REFUSED, UNTRANSLATED
+from twinloop.comparison.options import BASES, REFUSED, UNTRANSLATED
 from twinloop.comparison.outcome import differences
 from twinloop.comparison.parity import (
     BASE,
@@ -25,6 +25,7 @@ from twinloop.comparison.parity import (
     combinations,
     experiments,
     inexact,
+    options,
     pairs,
     settings_of,
 )
@@ -180,7 +181,7 @@ def values_of(prefix: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     values = [value for axis in AXES.values() for value in axis.values()]
     given = [EXPERIMENT, *values]
-    given += [{key: option.value} for key, options in OPTIONS.items() for option in options]
+    given += [{key: value} for key, value, *_ in options()]
     for settings in given:
         for key, value in settings.items():
             if key.startswith(prefix):

@@ -21,13 +21,11 @@ Expected = Literal["same", "refused", "same or refused", "homemade refuses", "no
 """
 
 
-class Option(NamedTuple):
-    """A value of an option, and its expected result in the two loops."""
+class With(NamedTuple):
+    """A value of an option, and further settings that it needs."""
 
     value: Any
-    expected: Expected = "same"
-    context: tuple[tuple[str, Any], ...] = ()
-    """Further settings that the value needs."""
+    context: Settings
 
 
 RUN = "RUN"

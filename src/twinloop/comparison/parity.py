@@ -7,8 +7,9 @@ each option in both loops, and prints the table.
 import json
 import random
 from collections.abc import Iterator
+from typing import Any
 
-from twinloop.comparison.matrix import AXES, EXPERIMENT, HALF, Expected, Option, Settings
+from twinloop.comparison.matrix import AXES, EXPERIMENT, HALF, Expected, Settings, With
 from twinloop.comparison.options import IMPOSSIBLE, OPTIONS
 from twinloop.loops import LOOPS as LOOPS
 from twinloop.loops import Loop as Loop
@@ -36,9 +37,14 @@ def pairs() -> list[Cell]:
     return found
 
 
-def options() -> list[tuple[str, Option]]:
-    """Each option with each of its values."""
-    return [(key, option) for key, found in OPTIONS.items() for option in found]
+def options() -> list[tuple[str, Any, Settings, Expected]]:
+    """Each value of each option: its key, the value, further settings, the expected result."""
+    return [
+        (key, *(value if isinstance(value, With) else With(value, {})), expected)
+        for key, kinds in OPTIONS.items()
+        for expected, values in kinds.items()
+        for value in values
+    ]
 
 
 def settings_of(cell: Cell, *more: Settings) -> Settings:
@@ -58,9 +64,9 @@ def combinations(count: int, seed: int = 0) -> list[Settings]:
     """
     draw = random.Random(seed)
     accepted = [
-        dict(option.context) | {key: option.value}
-        for key, option in options()
-        if option.expected == "same" and key != "record"
+        context | {key: value}
+        for key, value, context, expected in options()
+        if expected == "same" and key != "record"
     ]
     found: list[Settings] = []
     while len(found) < count:
@@ -107,12 +113,12 @@ def experiments() -> Iterator[Experiment]:
     for axis, value in cells():
         yield axis, value, settings_of(BASE | {axis: value}), "same"
     for row, kinds in KINDS.items():
-        for key, (value, expected, context) in options():
+        for key, value, context, expected in options():
             if expected in kinds:
-                settings = settings_of(BASE, dict(context), {key: value})
+                settings = settings_of(BASE, context, {key: value})
                 beside = "".join(
                     f" with `{name.removeprefix('trainer.')}` {json.dumps(given)}"
-                    for name, given in context
+                    for name, given in context.items()
                 )
                 text = f"`{key.removeprefix('trainer.')}` {json.dumps(value)}{beside}"
                 yield row, text, settings, expected
