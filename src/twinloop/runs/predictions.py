@@ -1,7 +1,8 @@
-"""What a trained model makes of a user's own images, as files."""
+"""Write the predictions of a trained model on a user's own images."""
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,23 @@ from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Task
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHOWN = 64
-"""How many images the overview has at the most."""
+"""Images in the overview of a classifier, at most."""
+RECONSTRUCTED = 10
+"""Images in the overview of an autoencoder, at most."""
+
+
+class Predictions(NamedTuple):
+    """The predictions on N images, as they are written."""
+
+    header: list[str]
+    classes: list[list[str]]  # of each image the name of its class, or nothing
+    values: Tensor  # [N, columns]
+    arrays: dict[str, Tensor]
+    overview: "Figure"
 
 
 def write_predictions(
@@ -23,60 +39,67 @@ def write_predictions(
 ) -> None:
     """Write predictions.csv, predictions.npz and overview.png, and reconstructions as PNG files.
 
-    In the CSV a name that a spreadsheet would compute (`=1+1`) has an apostrophe before it; in
-    the npz it is as it is.
+    A file name that a spreadsheet would evaluate (`=1+1`) is prefixed by an apostrophe in the CSV.
 
     Args:
         task: The task with its trained weights.
-        images: What the network was given, `[N, C, H, W]` in [0, 1].
-        outputs: What it answered: images `[N, C, H, W]` or logits `[N, classes]`.
+        images: The inputs of the network, `[N, C, H, W]` in [0, 1].
+        outputs: Its outputs: images `[N, C, H, W]` or logits `[N, classes]`.
         paths: The file of each image, below `root`.
-        root: The folder of images that was asked for.
-        folder: Where to write.
+        root: The folder of images given by the user.
+        folder: The folder to write to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = [escape_unprintable(str(path.relative_to(root))) for path in paths]
     title = f"{task.spec.name}: {len(names)} images of {escape_unprintable(root.name)}"
-    if isinstance(task.network, Autoencoder):
-        with evaluating(task.network), torch.no_grad():
-            codes = task.network.encode(images.to(task.device)).flatten(1).cpu()
-        errors = (outputs - images).square().flatten(1).mean(1)
-        header = ["file", "mse", *(f"code_{number}" for number in range(codes.shape[1]))]
-        columns = torch.cat([errors[:, None], codes], dim=1)
-        arrays = {"reconstructions": outputs, "codes": codes, "mse": errors}
-        for name, image in zip(names, outputs, strict=True):
-            # "a.jpg" becomes "a.jpg.png", for there may be an "a.png" too.
-            suffix = "" if name.endswith(".png") else ".png"
-            _save_image(image, folder / "reconstructions" / f"{name}{suffix}")
-        shown = {"yours": images[:SHOWN], "reconstruction": outputs[:SHOWN]}
-        figure = figures.reconstructions({k: v[:10] for k, v in shown.items()}, title)
-    else:
-        probabilities = outputs.softmax(1)
-        header = ["file", *task.spec.class_names]
-        columns = probabilities
-        arrays = {"logits": outputs, "probabilities": probabilities}
-        best = probabilities.max(1)
-        captions = [
-            f"{task.spec.class_names[label]}\n{share:.0%}"
-            for share, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-        header.insert(1, "class")
-        figure = figures.predictions(images[:SHOWN], captions[:SHOWN], title)
+    is_autoencoder = isinstance(task.network, Autoencoder)
+    found = (_reconstructions if is_autoencoder else _classes)(task, images, outputs, title)
     with (folder / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(map(_cell, header))
-        for name, row in zip(names, columns, strict=True):
-            label = [task.spec.class_names[int(row.argmax())]] if "probabilities" in arrays else []
-            numbers = (f"{value:.6g}" for value in row.tolist())
-            writer.writerow([*map(_cell, [name, *label]), *numbers])
-    contents = {name: array.numpy() for name, array in arrays.items()}
-    np.savez(folder / "predictions.npz", allow_pickle=False, files=np.array(names), **contents)
-    figures.save(figure, folder / "overview.png")
+        writer.writerow(map(_cell, ["file", *found.header]))
+        for name, label, row in zip(names, found.classes, found.values.tolist(), strict=True):
+            writer.writerow([*map(_cell, [name, *label]), *(f"{value:.6g}" for value in row)])
+    arrays = {name: array.numpy() for name, array in found.arrays.items()}
+    np.savez(folder / "predictions.npz", allow_pickle=False, files=np.array(names), **arrays)
+    for name, image in zip(names, outputs if is_autoencoder else (), strict=is_autoencoder):
+        # "a.jpg" becomes "a.jpg.png", for there may be an "a.png" too.
+        suffix = "" if name.endswith(".png") else ".png"
+        _save_image(image, folder / "reconstructions" / f"{name}{suffix}")
+    figures.save(found.overview, folder / "overview.png")
 
 
-def _cell(name: str) -> str:
-    """A name as text, also for a spreadsheet, which would compute one that begins as a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+def _reconstructions(task: Task, images: Tensor, outputs: Tensor, title: str) -> Predictions:
+    network: Any = task.network
+    with evaluating(network), torch.no_grad():
+        codes = network.encode(images.to(task.device)).flatten(1).cpu()
+    errors = (outputs - images).square().flatten(1).mean(1)
+    shown = {"yours": images[:RECONSTRUCTED], "reconstruction": outputs[:RECONSTRUCTED]}
+    return Predictions(
+        ["mse", *(f"code_{number}" for number in range(codes.shape[1]))],
+        [[] for _ in outputs],
+        torch.cat([errors[:, None], codes], dim=1),
+        {"reconstructions": outputs, "codes": codes, "mse": errors},
+        figures.reconstructions(shown, title),
+    )
+
+
+def _classes(task: Task, images: Tensor, logits: Tensor, title: str) -> Predictions:
+    probabilities = logits.softmax(1)
+    shares, labels = (part.tolist() for part in probabilities.max(1))
+    classes = [task.spec.class_names[label] for label in labels]
+    captions = [f"{name}\n{share:.0%}" for name, share in zip(classes, shares, strict=True)]
+    return Predictions(
+        ["class", *task.spec.class_names],
+        [[name] for name in classes],
+        probabilities,
+        {"logits": logits, "probabilities": probabilities},
+        figures.predictions(images[:SHOWN], captions[:SHOWN], title),
+    )
+
+
+def _cell(text: str) -> str:
+    """A cell's text, which a spreadsheet must not evaluate as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _save_image(image: Tensor, path: Path) -> None:
