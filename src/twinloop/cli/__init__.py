@@ -127,27 +127,24 @@ def _report_thread(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
+QUIET = ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed")
+"""Loggers of Lightning that print tips."""
+IGNORED = (
+    "Glyph .* missing from font",  # a missing character is drawn as a box
+    ".*LeafSpec.*is deprecated",  # an API of torch that Lightning uses
+    ".*smaller than the logging interval",  # the metrics of an epoch are logged at its end
+    "The `srun` command is available",  # not every process on a SLURM machine is one of its jobs
+    "Checkpoint directory .* exists and is not empty",  # a run is resumed in its own folder
+    "It is recommended to use .*sync_dist=True",  # a task synchronises its metrics itself
+    ".*does not have many workers.*",  # batches are gathered whole from mapped memory
+)
+"""Warnings of libraries that do not apply here."""
+
+
 def _quiet(*, debug: bool) -> None:
-    """Silence tips and warnings of libraries that do not apply here."""
     if not debug:  # the place in the forward of an operation whose backward gave a NaN
         warnings.filterwarnings("ignore", message="Error detected in")
-    for name in (
-        "pytorch.utilities.rank_zero",
-        "fabric.utilities.seed",
-        "fabric.utilities.distributed",
-    ):
+    for name in QUIET:
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    # A character that is missing from the figures' font is drawn as a box.
-    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-    # Lightning uses an API that torch has deprecated.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    # The metrics of an epoch are logged even if it has few batches.
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-    # Not every process on a machine with SLURM is one of its jobs.
-    warnings.filterwarnings("ignore", message="The `srun` command is available")
-    # A run is resumed in its own folder.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # A task's metrics are synchronised between processes before they are logged.
-    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")
-    # Batches are gathered whole from mapped memory: worker processes would be slower.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in IGNORED:
+        warnings.filterwarnings("ignore", message=message)

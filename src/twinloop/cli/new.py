@@ -86,11 +86,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
-    """Write experiments/NAME.yaml and tests/test_NAME.py; existing files are not overwritten.
-
-    Args:
-        name: The experiment's name: letters, digits and dashes.
-        like: The experiment to copy; a small classifier if unset.
+    """Write experiments/NAME.yaml, a copy of `like` or a small classifier, and tests/test_NAME.py.
 
     Raises:
         UserError: as in `main`.

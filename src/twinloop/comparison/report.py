@@ -33,13 +33,7 @@ def show(costs: Costs) -> None:
 
 
 def page(comparison: Mapping[str, Any], lightning: Path, homemade: Path) -> str:
-    """The HTML page of a comparison.
-
-    Args:
-        comparison: The content of comparison.json.
-        lightning: The recorded run of Lightning's loop.
-        homemade: The recorded run of the homemade loop.
-    """
+    """The HTML page of the content of comparison.json, with the recorded run of each loop."""
     runs = {"lightning": lightning, "homemade": homemade}
     timings = {loop: read_timings(run) for loop, run in runs.items()}
     hooks, events = (one.events for one in timings.values())

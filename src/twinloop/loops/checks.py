@@ -53,11 +53,7 @@ CALLED_BY_BOTH = {"configure_optimizers", "on_save_checkpoint", "on_load_checkpo
 
 
 def check_flags(given: Mapping[str, Any]) -> None:
-    """Refuse flags that neither loop accepts.
-
-    Raises:
-        UserError: the first of them.
-    """
+    """Refuse flags that neither loop accepts."""
     for name, (allowed, why) in OURS.items():
         if given.get(name, allowed[0]) not in allowed:
             raise UserError(f"trainer.{name} cannot be set, since {why}; unset it")
@@ -91,13 +87,9 @@ def check_flags(given: Mapping[str, Any]) -> None:
 def check_run(
     trainer: Mapping[str, Any], task: Task, data: ImageDataModule, processes: int = 1
 ) -> None:
-    """Refuse flags that are invalid for this task and this data.
+    """Refuse flags that are invalid for this task and this data, shared by `processes`.
 
-    Args:
-        trainer: All flags, with the Trainer's defaults.
-        task: The task to train.
-        data: The data to train on.
-        processes: The number of processes that share the images.
+    `trainer` has all flags, with the Trainer's defaults.
 
     Raises:
         UserError: a limit that leaves no batch, a validation that never runs, or a monitored metric
@@ -125,11 +117,7 @@ def check_run(
 def _check_monitors(
     trainer: Mapping[str, Any], task: Task, batches: int, *, validates: bool
 ) -> None:
-    """Refuse a schedule or an EarlyStopping whose metric is not measured before it is first read.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse a schedule or EarlyStopping whose metric is not measured before it is first read."""
     first = _first_validation(trainer, batches) if validates else math.inf
     watched = getattr(task.schedule, "monitor", None)
     if watched and watched.startswith("val/") and first > 0:
@@ -174,11 +162,7 @@ def checks_at_epoch_end(callback: EarlyStopping, trainer: Mapping[str, Any]) -> 
 def _check_monitor(
     callback: EarlyStopping, known: list[str], first: float, *, at_epoch_end: bool
 ) -> None:
-    """Refuse a metric that is not measured before the first check.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse a metric that is not measured before the first check."""
     name = f"trainer.callbacks: EarlyStopping monitors {callback.monitor!r}, which is not"
     if callback.monitor not in known:
         raise UserError(f"{name} measured; there are: {', '.join(known)}")
@@ -192,11 +176,7 @@ def _check_monitor(
 
 
 def _limited(stage: str, size: int, trainer: Mapping[str, Any]) -> int:
-    """How many of `size` batches a pass goes through.
-
-    Raises:
-        UserError: a share that leaves none.
-    """
+    """How many of `size` batches a pass goes through; refuse a share that leaves none."""
     name = f"limit_{stage}_batches"
     if stage != "test" and trainer["overfit_batches"]:
         name = "overfit_batches"

@@ -40,13 +40,7 @@ class FiniteLoss(Callback):
         self.validated.clear()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Check the previous batch of validation, and after the last batch that one too."""
         self.validated.append((LossCheck(outputs), batch_idx, batch, random_state()))

@@ -107,11 +107,7 @@ class Flags:
 
     @property
     def device(self) -> torch.device:
-        """The device to train on: a GPU if there is one and the flags allow it.
-
-        Raises:
-            UserError: another accelerator, or a GPU where there is none.
-        """
+        """The device to train on: a GPU if there is one and the flags allow it."""
         if self["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available():
             return torch.device("cuda", local_rank())
         if self["accelerator"] not in ("auto", "cpu"):
@@ -133,11 +129,7 @@ COUNTERPARTS: dict[type[LightningCallback], tuple[str, ...]] = {
 
 
 def check_callbacks(flags: Mapping[str, Any]) -> None:
-    """Refuse a callback without a counterpart.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse a callback without a counterpart."""
     for callback in callbacks_of(flags):
         if type(callback) not in COUNTERPARTS:
             known = " and ".join(kind.__name__ for kind in COUNTERPARTS)
@@ -148,11 +140,7 @@ def check_callbacks(flags: Mapping[str, Any]) -> None:
 
 
 def _check_options(callback: LightningCallback, device: torch.device) -> None:
-    """Refuse an option without a counterpart in a run on `device`.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse an option without a counterpart in a run on `device`."""
     options = COUNTERPARTS[type(callback)]
     for name, parameter in inspect.signature(type(callback)).parameters.items():
         if name in options or parameter.kind is inspect.Parameter.VAR_KEYWORD:

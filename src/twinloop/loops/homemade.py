@@ -79,11 +79,7 @@ def train(
 
 
 def check_task(task: Task) -> None:
-    """Refuse a task with hooks that the homemade loop does not call.
-
-    Raises:
-        UserError: names them.
-    """
+    """Refuse a task with hooks that the homemade loop does not call."""
     if not task.automatic_optimization:
         raise UserError(
             f"{type(task).__name__} optimises by hand (automatic_optimization is False), which the "
@@ -126,13 +122,7 @@ def build_learner(
     """Make the Learner that trains `task` on `data` as `Trainer(**flags)` would.
 
     `learner.fit(learner.n_epochs, valid=False)` runs it: validation is a callback's, inside the
-    training epoch as it is in Lightning.
-
-    Args:
-        task: The task to train.
-        data: The data to train on.
-        flags: The Trainer's flags.
-        extra: Further callbacks.
+    training epoch as it is in Lightning. `extra` are further callbacks.
 
     Raises:
         UserError: a flag, or a method of the task, without a counterpart.

@@ -29,14 +29,9 @@ def train(
     run: Run | None,
     resume: Path | None,
 ) -> None:
-    """Train `task` on `data` by a Trainer with these flags.
+    """Train by a Trainer with these flags, resumed from the checkpoint `resume` if any.
 
-    Args:
-        task: The task to train.
-        data: The data to train on.
-        flags: The Trainer's flags.
-        run: The run to keep; None keeps nothing, as for `fast_dev_run`.
-        resume: The checkpoint to resume from, if any.
+    Without a `run` nothing is kept, as for `fast_dev_run`.
     """
     trainer = _keeping_trainer(flags, data, run) if run else bare_trainer(flags, FiniteLoss())
     # With max_steps Lightning treats every checkpoint as one from inside an epoch.

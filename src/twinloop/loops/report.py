@@ -95,13 +95,7 @@ class EpochProgress(Checkpoint):
         self.bars.move("train", epoch, batch_idx + 1, trainer.num_training_batches)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         epoch = epoch_of(trainer.current_epoch, trainer.max_epochs)
         self.bars.move("val", epoch, batch_idx + 1, trainer.num_val_batches[0])

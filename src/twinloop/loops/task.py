@@ -14,11 +14,9 @@ from twinloop.tasks import Task
 
 
 class LearnerAsTrainer:
-    """The attributes that a task may use of `self.trainer` while the Learner trains it.
+    """The attributes of `self.trainer` that a task may use while the Learner trains it.
 
-    Args:
-        flags: The Trainer's flags.
-        steps: Optimiser steps of the whole run; infinite if it is unlimited.
+    `steps` is the number of optimiser steps of the whole run; infinite if it is unlimited.
     """
 
     sanity_checking = False

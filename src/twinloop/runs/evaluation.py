@@ -41,15 +41,9 @@ def evaluate(
 ) -> dict[str, float]:
     """The scalar metrics of a task on 'val' or 'test', by name; none if there is no batch.
 
-    The task is in evaluation mode afterwards.
-
-    Args:
-        task: The task, on its device and in its type.
-        data: The data.
-        stage: 'val' or 'test'.
-        limit: Only the first batches, as Lightning's `limit_val_batches`: a number of batches, or
-            a share of them if it is a float; all if unset.
-        forward_context: Makes the context of each forward and its loss, such as `torch.autocast`.
+    The task stays on its device and in its type, and is in evaluation mode afterwards. `limit`
+    is Lightning's `limit_val_batches`: a number of batches, or a share of them if it is a float.
+    `forward_context` makes the context of each forward and its loss, such as `torch.autocast`.
     """
     task.eval()
     loader = data.val_dataloader() if stage == "val" else data.test_dataloader()

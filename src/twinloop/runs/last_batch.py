@@ -24,14 +24,8 @@ def check_last_batch(
     """Try a last batch of one image before the first step.
 
     A batch norm, for example, has no variance of a single value per channel. The task and torch's
-    generators are not changed.
-
-    Args:
-        task: The task to train.
-        data: The data to train on.
-        limit: Lightning's `limit_train_batches`.
-        max_batches: The most batches of the whole run.
-        processes: The number of processes that share the images.
+    generators are not changed. `limit` is Lightning's `limit_train_batches`, `max_batches` limits
+    the whole run, and `processes` share the images.
 
     Raises:
         UserError: an epoch ends with one image, and the network fails on one but not on two.

@@ -41,13 +41,8 @@ def write_results(
 ) -> None:
     """Evaluate the best weights of a finished run on val and test, and write the results.
 
-    Args:
-        run: The run.
-        experiment: The experiment's name.
-        task: The task; it has the best weights afterwards.
-        data: The data.
-        limits: The batches of 'val' and of 'test', as the Trainer's `limit_val_batches`.
-        forward_context: Makes the context of each forward, for its precision.
+    The task has these weights afterwards. `limits` has the `limit` of 'val' and of 'test', and
+    `forward_context` is as in `evaluate`.
     """
     best, last = run.saver.best_path, run.saver.last_path
     # There is no best without validation.

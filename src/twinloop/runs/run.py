@@ -54,16 +54,10 @@ class Run:
 def run_folder(
     logs: Path, experiment: str, spec: DataSpec, *, requested: Path | None, resumed: Path | None
 ) -> Iterator[Path]:
-    """Make or find the folder of a run, and lock it.
+    """Make or find the folder of a run, and lock it: the user's, if one is `requested`.
 
-    A run is resumed in its own folder. A new folder is removed if the run never starts.
-
-    Args:
-        logs: The folder of all runs.
-        experiment: The experiment's name.
-        spec: The data set.
-        requested: The folder that the user has chosen, if any.
-        resumed: The checkpoint to resume from, if any.
+    Otherwise a run is `resumed` in the folder of its checkpoint, and a new one has a new folder in
+    `logs`, which is removed if the run never starts.
 
     Raises:
         UserError: the folder has another run, is locked, or was deleted.
