@@ -141,7 +141,7 @@ def test_runs_of_other_times_are_compared_by_their_checkpoints(
     ("extra", "message"),
     [
         (["--resume"], "resume: there is no comparison in"),
-        (["--against", "nothing.ckpt"], "against: no run of 'mlp'"),
+        (["--against", "nothing.ckpt"], "has no run of 'mlp'"),
         (["--config", "nowhere.yaml"], "config: there is no file nowhere.yaml"),
         (["--seeds", "0"], "--seeds is 0; it must be from 1 to 1,000"),
         (["--seeds", "-2"], "--seeds is -2; it must be from 1 to 1,000"),

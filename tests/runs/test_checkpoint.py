@@ -311,8 +311,8 @@ def test_a_checkpoint_fits_its_model(model: MLP) -> None:
 OTHERS = {
     "shape": (MLP((1, 4, 4), 2, hidden=4), "layers.1.weight has shape (4, 16) there and (3, 16)"),
     "more": (nn.ModuleDict({"layers": MLP((1, 4, 4), 2, hidden=3).layers, "new": nn.Linear(1, 1)}),
-             "new.weight has shape (1, 1) there and none here"),
-    "less": (nn.Identity(), "layers.1.weight has shape none there and (3, 16) here"),
+             "new.weight has shape (1, 1) there and none in this model"),
+    "less": (nn.Identity(), "layers.1.weight has shape none there and (3, 16) in this model"),
 }  # fmt: skip
 
 

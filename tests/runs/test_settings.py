@@ -181,8 +181,8 @@ def test_val_is_never_what_was_trained_on(digits: ImageDataModule) -> None:
     for seed, val_size in ((43, 1 / 12), (42, 0.5)):
         with pytest.raises(UserError, match="so that val has rows of its train split") as caught:
             check_split(split_of(seed, val_size, ours), digits, PATH)
-        said = f"{PATH} was trained with seed_everything {seed} and data.val_size {val_size:g}, and"
-        assert str(caught.value).startswith(f"{said} they are 42 and 0.0833333 now")
+        said = f"{PATH} was trained with seed_everything {seed} and data.val_size {val_size:g}, "
+        assert str(caught.value).startswith(f"{said}which are 42 and 0.0833333 now")
     # Of other data no row was trained on, and of an old checkpoint the split is not known.
     check_split(split_of(43, 0.5, "other"), digits, PATH)
     check_split(split_of(43, 0.5, ours, settings=None), digits, PATH)

@@ -12,6 +12,7 @@ from twinloop.cli.experiment import files_of, parse, read_experiment
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
+from twinloop.loops import Loop
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_run
 from twinloop.tasks import Task
@@ -28,7 +29,7 @@ KEYWORDS = ("last", "best")
 
 OPTIONS: dict[str, tuple[Any, str | None, str]] = {
     "--loop": (
-        Literal["lightning", "homemade"],
+        Loop,
         "lightning",
         "Which loop trains: Lightning's Trainer or the homemade Learner, to the same weights.",
     ),

@@ -88,20 +88,20 @@ class SaveBestCB(Callback):
 
     order = Order.STOP + 1
 
-    def __init__(self, saver: SaveCheckpointsCB) -> None:
-        self.saver = saver
+    def __init__(self, checkpoints: SaveCheckpointsCB) -> None:
+        self.checkpoints = checkpoints
 
     def before_epoch(self, learn: Learner) -> None:
         """Save a validation that was repeated at the start of a resumed run."""
-        if learn.training and self.saver.validated:
+        if learn.training and self.checkpoints.validated:
             learn.num -= 1  # the batch before the validation
             self.after_batch(learn)
             learn.num += 1
 
     def after_batch(self, learn: Learner) -> None:
         """Save a validation that came after this batch."""
-        if learn.training and self.saver.validated:
-            self.saver.validated = False
+        if learn.training and self.checkpoints.validated:
+            self.checkpoints.validated = False
             ends_epoch = learn.num + 1 == learn.n_batches or learn.stopping
-            save = partial(self.saver.save, learn, completed=True)
-            self.saver.saver.validated(learn.metrics, ends_epoch=ends_epoch, save=save)
+            save = partial(self.checkpoints.save, learn, completed=True)
+            self.checkpoints.saver.validated(learn.metrics, ends_epoch=ends_epoch, save=save)

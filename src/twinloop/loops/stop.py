@@ -87,9 +87,9 @@ class SaveAndStopCB(Callback):
     order = SaveBestCB.order + 1
 
     def __init__(
-        self, signals: StopSignals, saver: SaveCheckpointsCB, codec: CheckpointCodec
+        self, signals: StopSignals, checkpoints: SaveCheckpointsCB, codec: CheckpointCodec
     ) -> None:
-        self.signals, self.saver, self.codec = signals, saver, codec
+        self.signals, self.checkpoints, self.codec = signals, checkpoints, codec
         self.full = True  # whether the latest batch of train ends a window of accumulated batches
 
     def before_epoch(self, learn: Learner) -> None:
@@ -120,13 +120,15 @@ class SaveAndStopCB(Callback):
 
     def after_epoch(self, learn: Learner) -> None:
         if learn.ends_epoch and (received := self.signals.agreed()):
-            raise Stopped(received, f"after epoch {learn.epoch + 1}", self.saver.saver.last_path)
+            raise Stopped(
+                received, f"after epoch {learn.epoch + 1}", self.checkpoints.saver.last_path
+            )
 
     def stop(self, learn: Learner, where: str) -> None:
         """Save the Learner as `last.ckpt`, and stop."""
         assert self.signals.received
-        path = self.saver.saver.last_path
-        self.saver.save(learn, path)
+        path = self.checkpoints.saver.last_path
+        self.checkpoints.save(learn, path)
         raise Stopped(self.signals.received, where, path)
 
 
