@@ -23,7 +23,7 @@ from twinloop.loops.homemade import build_learner, learner_callbacks
 from twinloop.loops.lightning import trainer_callbacks
 from twinloop.loops.report import Board, BoardCB
 from twinloop.runs.board import RunLogger
-from twinloop.runs.checkpoint import WholeCheckpointIO
+from twinloop.runs.checkpoint import AtomicCheckpointIO
 from twinloop.runs.history import History
 from twinloop.runs.run import Run
 from twinloop.runs.saver import Saver
@@ -151,7 +151,7 @@ def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator
         default_root_dir=folder,
         logger=run.logger,
         callbacks=kept,
-        plugins=[WholeCheckpointIO()],
+        plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # one of the callbacks is the progress bar
         enable_model_summary=False,

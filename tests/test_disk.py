@@ -154,7 +154,7 @@ if __name__ == "__main__":
         check=False,
     )
     assert done.returncode == 2
-    error = r"error: the run folder [^\n]+ is gone; start again\n"
+    error = r"error: the run folder [^\n]+ was deleted; start again\n"
     assert re.fullmatch(error, done.stderr), done.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
 

@@ -201,7 +201,7 @@ def test_two_processes_never_train_in_one_folder(whole: Whole, tmp_path: Path) -
     ended = run(again, tmp_path / "printed")
     lock.release()
     assert ended.status == 2
-    assert re.fullmatch(r"error: another process trains in [^\n]+\n", ended.printed)
+    assert re.fullmatch(r"error: another process is training in [^\n]+\n", ended.printed)
 
 
 def test_eight_runs_at_once_decode_once_and_have_folders_of_their_own(
@@ -253,7 +253,7 @@ def test_a_comparison_that_was_stopped_is_resumed(number: signal.Signals, tmp_pa
     assert status == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
         assert time.monotonic() - sent < STOP_SECONDS[1]
-        assert "go on with --resume" in (tmp_path / "printed").read_text().splitlines()[-1]
+        assert "resume with --resume" in (tmp_path / "printed").read_text().splitlines()[-1]
     done = subprocess.run(
         compare(tmp_path, "--resume"), capture_output=True, text=True, check=False
     )

@@ -146,9 +146,7 @@ def test_a_yaml_that_names_python_is_refused(
     with chdir(tmp_path):
         assert main([command, "--config", str(path), *DIGITS]) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(rf"error: {path}, line 24: no YAML that can be read: [^\n]+\n", error), (
-        error
-    )
+    assert re.fullmatch(rf"error: {path}, line 24: invalid YAML: [^\n]+\n", error), error
     assert [file.name for file in tmp_path.iterdir()] == ["hostile.yaml"]
 
 
@@ -280,7 +278,7 @@ def test_an_experiment_whose_name_leads_elsewhere_is_refused(
     with chdir(path.parent):
         assert main([command, "--config", str(path), *DIGITS]) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(rf"error: {path}: experiment is .+ is no name[^\n]+\n", error), error
+    assert re.fullmatch(rf"error: {path}: experiment is .+ is not a valid[^\n]+\n", error), error
     assert [file.name for file in tmp_path.rglob("*")] == ["inside", "hostile.yaml"]
 
 

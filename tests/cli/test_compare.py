@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from twinloop.cli import main
-from twinloop.comparison.outcome import nested
+from twinloop.comparison.matrix import nested
 from twinloop.comparison.parity import BASE, LOOPS, Cell, settings_of
 
 CONFIG = str(Path(__file__).parents[2] / "experiments" / "mlp.yaml")
@@ -120,7 +120,7 @@ def test_runs_that_leave_nothing_are_not_compared(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert compare(tmp_path, "--trainer.fast_dev_run", "1") == 2
-    assert capfd.readouterr().err.startswith("error: a run with trainer.fast_dev_run leaves")
+    assert capfd.readouterr().err.startswith("error: a run with trainer.fast_dev_run writes")
 
 
 def test_runs_of_other_times_are_compared_by_their_checkpoints(
@@ -141,7 +141,7 @@ def test_runs_of_other_times_are_compared_by_their_checkpoints(
     ("extra", "message"),
     [
         (["--resume"], "resume: there is no comparison in"),
-        (["--against", "nothing.ckpt"], "against: no run of 'mlp'"),
+        (["--against", "nothing.ckpt"], "has no run of 'mlp'"),
         (["--config", "nowhere.yaml"], "config: there is no file nowhere.yaml"),
         (["--seeds", "0"], "--seeds is 0; it must be from 1 to 1,000"),
         (["--seeds", "-2"], "--seeds is -2; it must be from 1 to 1,000"),
@@ -172,9 +172,9 @@ def test_a_file_in_place_of_the_logs_is_told(
 @pytest.mark.parametrize(
     ("first", "seeds", "message"),
     [
-        (2**32, "1", "seed_everything is 4294967296; a comparison needs a number from 0 to"),
+        (2**32, "1", "seed_everything is 4294967296; a comparison needs an integer from 0 to"),
         (2**32 - 2, "3", "--seeds is 3; it must be from 1 to 2"),
-        ("true", "1", "seed_everything is True; a comparison needs a number from 0 to"),
+        ("true", "1", "seed_everything is True; a comparison needs an integer from 0 to"),
     ],
 )
 def test_seeds_that_cannot_be_are_told(
@@ -201,4 +201,4 @@ def test_a_run_that_fails_is_named_and_what_is_finished_stays(
     error: Any = capfd.readouterr().err.splitlines()
     assert "data.batch_size is 0" in error[0]
     assert "the lightning run of seed 42 ended with status 2" in error[1]
-    assert "go on with --resume" in error[1]
+    assert "resume with --resume" in error[1]

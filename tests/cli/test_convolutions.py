@@ -121,7 +121,7 @@ def test_classes_that_val_lacks_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("experiment", "message"),
     [
-        ("lesson-autoencoder", "error: lesson-autoencoder classifies nothing; pass the --config"),
+        ("lesson-autoencoder", "error: lesson-autoencoder is not a classifier; pass the --config"),
         ("classifier", "error: model.network: layers.0.1 is BatchNorm2d"),
     ],
 )

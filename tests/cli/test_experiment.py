@@ -17,17 +17,17 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(
 """Nine to the eleventh values, in twelve lines."""
 
 WRONG = {
-    "no text": (b"experiment: \xff", r": byte 12 is no text in UTF-8"),
-    "no YAML": (b"experiment: mlp\nmodel: [1, 2\n", r", line 3: no YAML that can be read: .+"),
-    "two files in one": (b"a: 1\n---\nb: 2\n", r", line 2: no YAML that can be read: .+"),
-    "a tag": (b"a: !!python/name:os.mkdir\n", r", line 1: no YAML that can be read: .+"),
-    "no such date": (b"a: 2000-13-01\n", r": no YAML that can be read: month must be .+"),
-    "a key that is a list": (b"? [a]\n: 1\n", r", line 1: no YAML that can be read: .+"),
-    "empty": (b"", r": no experiment; see experiments/ .+"),
-    "a list": (b"[1, 2]", r": no experiment; see experiments/ .+"),
+    "no text": (b"experiment: \xff", r": byte 12 is not valid UTF-8"),
+    "no YAML": (b"experiment: mlp\nmodel: [1, 2\n", r", line 3: invalid YAML: .+"),
+    "two files in one": (b"a: 1\n---\nb: 2\n", r", line 2: invalid YAML: .+"),
+    "a tag": (b"a: !!python/name:os.mkdir\n", r", line 1: invalid YAML: .+"),
+    "no such date": (b"a: 2000-13-01\n", r": invalid YAML: month must be .+"),
+    "a key that is a list": (b"? [a]\n: 1\n", r", line 1: invalid YAML: .+"),
+    "empty": (b"", r": not an experiment; see experiments/ .+"),
+    "a list": (b"[1, 2]", r": not an experiment; see experiments/ .+"),
     "laughs": (LAUGHS.encode(), rf": over {MAX_VALUES:,} values or {MAX_DEPTH} levels.+"),
     "deep": (b"a: " + b"[" * 100_000, rf": over {MAX_VALUES:,} values or {MAX_DEPTH} levels.+"),
-    "itself": (b"a: &a {b: *a}\n", r": \*a is within itself"),
+    "itself": (b"a: &a {b: *a}\n", r": \*a contains itself"),
     "large": (b"a: " + b"x" * 1_000_000, r": over 1,000,000 bytes.+"),
 }
 
@@ -95,8 +95,8 @@ def test_a_seed_that_cannot_be_is_told_in_one_line(
     ("option", "message"),
     [
         ("--model.optimizer.lr=-1", "model.optimizer: ValueError: Invalid learning rate: -1"),
-        ("--model.network.hidden=-1", ".*mlp.yaml: cannot be made: ValueError: .*negative"),
-        ("--trainer.max_epochs=-2", r".*mlp\.yaml: cannot be made: trainer: `max_epochs` must be"),
+        ("--model.network.hidden=-1", ".*mlp.yaml: cannot be built: ValueError: .*negative"),
+        ("--trainer.max_epochs=-2", r".*mlp\.yaml: cannot be built: trainer: `max_epochs` must be"),
     ],
 )
 def test_what_a_class_refuses_is_told_in_one_line(
@@ -114,7 +114,7 @@ def test_an_option_of_older_files_is_told_by_its_new_name(
     text = (MLP.parent / "classifier-5-epochs.yaml").read_text()
     path.write_text(text.replace("tta_flip", "mirror"))
     assert main(["fit", "--config", str(path), "--data.source", "digits"]) == 2
-    line = f"error: {path}: mirror is called tta_flip now; rename it there\n"
+    line = f"error: {path}: mirror is called tta_flip now; rename it in the file\n"
     assert capsys.readouterr().err == line
 
 
@@ -129,6 +129,6 @@ def test_a_name_may_be_nearly_anything(name: str) -> None:
     "name", ["", "..", ".x", "../x", "/x", "a/b", "a\\b", "-x", "a\nb", "a\tb", "x" * 101, 7, None]
 )
 def test_a_name_that_leads_elsewhere_is_refused(name: object) -> None:
-    message = re.escape(f"mlp.yaml: experiment is {name!r}, which is no name; ")
+    message = re.escape(f"mlp.yaml: experiment is {name!r}, which is not a valid name; ")
     with pytest.raises(UserError, match=message):
         checked_name(name, "mlp.yaml")

@@ -189,7 +189,7 @@ def test_a_folder_that_has_a_run_is_not_trained_in_again(
 ) -> None:
     before = bytes_of(run)
     assert fit(tmp_path, "--run_folder", str(run)) == 2
-    assert f"run_folder: {run} already has a run, with " in error_line(capsys)
+    assert f"run_folder: {run} already has a run (" in error_line(capsys)
     assert bytes_of(run) == before
 
 
@@ -312,7 +312,7 @@ def test_weights_go_to_other_data_and_a_resumed_run_does_not(
     assert f"{last}: this run was trained on pets with the fingerprint " in line
     assert f"or begin a new run with --weights {last}" in line
     assert fit(tmp_path, *elsewhere, "last") == 2
-    assert "; 1 there are on other data of that name" in error_line(capsys)
+    assert "; 1 are on other data of that name" in error_line(capsys)
     assert bytes_of(run_in(tmp_path)) == before
 
 

@@ -41,7 +41,7 @@ def test_what_is_written_runs(
     assert files(checkout).keys() - before.keys() == {checkout / written, checkout / test}
     lint = [sys.executable, "-m", "ruff", "check", "--no-cache", test]
     assert subprocess.run(lint, check=False).returncode == 0
-    command = following.removeprefix("now type: .venv/bin/python -m twinloop ").split()
+    command = following.removeprefix("next: .venv/bin/python -m twinloop ").split()
     assert command == ["fit", "--config", written]
     short = ["--data.source", "digits", "--trainer.max_epochs", "1"]
     assert main([*command, *short, "--trainer.limit_train_batches", "2"]) == 0
@@ -97,17 +97,17 @@ def test_the_test_that_is_written_passes_and_can_fail(like: tuple[str, ...]) -> 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["../mine"], "new: '../mine' is no name; use letters, digits and dashes"),
-        (["-mine"], "new: '-mine' is no name"),
-        (["été"], "new: 'été' is no name"),
-        (["mine\n"], r"new: 'mine\\n' is no name"),
-        (["mlp"], "new: experiments/mlp.yaml is there already; choose another name"),
+        (["../mine"], "new: '../mine' is not a valid name; use letters, digits and dashes"),
+        (["-mine"], "new: '-mine' is not a valid name"),
+        (["été"], "new: 'été' is not a valid name"),
+        (["mine\n"], r"new: 'mine\\n' is not a valid name"),
+        (["mlp"], "new: experiments/mlp.yaml already exists; choose another name"),
         (["a" * 300], "new: a name of 300 letters is too long; use up to 100"),
-        (["cli"], "new: tests/test_cli.py is there already"),
+        (["cli"], "new: tests/test_cli.py already exists"),
         (["mine", "--like", "no.yaml"], "--like: cannot read no.yaml: No such file or directory"),
         (["mine", "--like", "tests"], "--like: cannot read tests: Is a directory"),
-        (["mine", "--like", "list.yaml"], "--like: list.yaml is no experiment: it has no line"),
-        (["mine", "--like", "image"], "--like: cannot read image: it is no text"),
+        (["mine", "--like", "list.yaml"], "--like: list.yaml is not an experiment: no line"),
+        (["mine", "--like", "image"], "--like: cannot read image: it is not text"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_and_nothing_is_written(
@@ -129,7 +129,7 @@ def test_outside_of_a_checkout_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine"]) == 2
-    assert "has no folder experiments; go to a checkout's top" in capsys.readouterr().err
+    assert "has no folder experiments; change to a checkout's root" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -140,8 +140,8 @@ def test_outside_of_a_checkout_nothing_is_written(
         ([], "the following arguments are required: name"),
         (["one", "two"], "unrecognized arguments: two"),
         (["--like"], "argument --like: expected one argument"),
-        (["7"], "YAML would not read '7' as a name; add a letter"),
-        (["null"], "YAML would not read 'null' as a name; add a letter"),
+        (["7"], "YAML would not read '7' as a string; add a letter"),
+        (["null"], "YAML would not read 'null' as a string; add a letter"),
     ],
 )
 def test_a_mistake_in_the_command_is_one_line(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.commands import error_line, make_quick
 from twinloop.cli import main
-from twinloop.comparison.outcome import LOOPS, Loop
+from twinloop.loops import LOOPS, Loop
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

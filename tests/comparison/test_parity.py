@@ -13,18 +13,19 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
+from twinloop.cli.parity import compare, run
 from twinloop.comparison.matrix import AXES, EXPERIMENT, Expected, Settings, callback, trainer
-from twinloop.comparison.options import BASES, OPTIONS, REFUSED, UNTRANSLATED
-from twinloop.comparison.outcome import differences, run
+from twinloop.comparison.options import BASES, REFUSED, UNTRANSLATED
+from twinloop.comparison.outcome import differences
 from twinloop.comparison.parity import (
     BASE,
     ELSEWHERE,
     LOOPS,
     Cell,
     combinations,
-    compare,
     experiments,
     inexact,
+    options,
     pairs,
     settings_of,
 )
@@ -51,7 +52,11 @@ FAST = {
     "other options": [*("`log_every_n_steps` 0", "`fast_dev_run` 2 with `val_check_interval` 4")],
     "refused by both, in the same line": [
         *("`max_epochs` 0", "`limit_train_batches` 0.001", "`accumulate_grad_batches` 0"),
-        *("`val_check_interval` 1000", "plateau without val", "early stopping on nothing"),
+        *(
+            "`val_check_interval` 1000",
+            "plateau without val",
+            "early stopping on an unknown metric",
+        ),
     ],
     "refused by the homemade loop, by name": ["`min_epochs` 2", "`num_nodes` 2"],
 }
@@ -113,9 +118,9 @@ STEPS = {
     "fast_dev_run of 2": 0,
     "no batch of val": 12,
     "empty val": 16,  # 1,437 images in eight batches, for two epochs
-    "anomalies looked for": 12,
+    "detect_anomaly": 12,
     "deterministic": 12,
-    "deterministic, or a warning": 12,
+    "deterministic, warn": 12,
 }
 """How many steps a loop takes that does not go through 6 batches three times."""
 
@@ -176,7 +181,7 @@ def values_of(prefix: str) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     values = [value for axis in AXES.values() for value in axis.values()]
     given = [EXPERIMENT, *values]
-    given += [{key: option.value} for key, options in OPTIONS.items() for option in options]
+    given += [{key: value} for key, value, *_ in options()]
     for settings in given:
         for key, value in settings.items():
             if key.startswith(prefix):

@@ -140,7 +140,7 @@ def _check_stop(ended: Ended, start: str, moment: Moment) -> None:
     # torchrun sends a SIGTERM of its own after a Ctrl-C.
     names = [number.name] if start in (ONE, LAUNCHED) else [number.name, "SIGTERM"]
     assert line.startswith(tuple(f"stopped by {name}" for name in names)), ended.printed
-    assert "go on with --ckpt_path last" in line
+    assert "resume with --ckpt_path last" in line
     assert start != ONE or ended.printed.splitlines()[-1] == line
 
 

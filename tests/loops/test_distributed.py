@@ -10,10 +10,10 @@ import pytest
 import torch
 from lightning.fabric.utilities.distributed import _suggested_max_num_threads
 
+from twinloop.cli.parity import run
 from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.matrix import trainer
-from twinloop.comparison.outcome import LOOPS, Loop, run
-from twinloop.comparison.parity import BASE, settings_of
+from twinloop.comparison.parity import BASE, LOOPS, Loop, settings_of
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.runs.record import flat
 

@@ -80,7 +80,10 @@ def test_what_the_homemade_loop_does_not_do_may_be_off(name: str, value: Any) ->
         ({"num_nodes": 2}, "torchrun --nnodes 2"),
         ({"strategy": "fsdp"}, "trainer.strategy is 'fsdp'"),
         ({"val_check_interval": "00:00:00:05"}, "trainer.val_check_interval is a time"),
-        ({"callbacks": ModelCheckpoint()}, "ModelCheckpoint; it has those of EarlyStopping and"),
+        (
+            {"callbacks": ModelCheckpoint()},
+            "ModelCheckpoint; it has counterparts for EarlyStop",
+        ),
     ],
 )
 def test_a_value_without_counterpart_is_refused(flags: dict[str, Any], message: str) -> None:
@@ -120,8 +123,8 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch is 0; it must be at least 1"),
     ({"gradient_clip_val": -0.5}, "trainer.gradient_clip_val is -0.5; it must be at least 0"),
     ({"log_every_n_steps": -1}, "trainer.log_every_n_steps is -1; it must be at least 0"),
-    ({"val_check_interval": 0}, "trainer.val_check_interval is 0; it must be more"),
-    ({"val_check_interval": 0.0}, "trainer.val_check_interval is 0; it must be more"),
+    ({"val_check_interval": 0}, "trainer.val_check_interval is 0; it must be greater than 0"),
+    ({"val_check_interval": 0.0}, "trainer.val_check_interval is 0; it must be greater than 0"),
     (
         {"precision": "16-mixed", "accelerator": "cpu"},
         "trainer.precision is 16-mixed, which needs a GPU; bf16-mixed does not",
@@ -173,10 +176,10 @@ def early(monitor: str = "val/loss", **options: Any) -> dict[str, Any]:
 
 
 LATE = (
-    "model.schedule watches val/loss from the first epoch on, which is not validated; see "
+    "model.schedule monitors val/loss from the first epoch on, which is not validated; see "
     "trainer.check_val_every_n_epoch, trainer.limit_val_batches and data.val_size"
 )
-UNKNOWN = "trainer.callbacks: EarlyStopping watches 'val/acc', which is not measured; there are: "
+UNKNOWN = "trainer.callbacks: EarlyStopping monitors 'val/acc', which is not measured; there are: "
 NEVER: list[tuple[Schedule | None, dict[str, Any], str]] = [
     (
         None,
@@ -206,18 +209,18 @@ NEVER: list[tuple[Schedule | None, dict[str, Any], str]] = [
     (
         None,
         early("val/loss") | {"limit_val_batches": 0},
-        "EarlyStopping watches 'val/loss', which is not measured; there are: train/loss, train/acc",
+        "EarlyStopping monitors 'val/loss', which is not measured; there are: train/loss, train/",
     ),
     (
         None,
         early(check_on_train_epoch_end=True) | {"check_val_every_n_epoch": 2},
-        "EarlyStopping watches 'val/loss', which is not measured yet at the end of the first "
+        "EarlyStopping monitors 'val/loss', which is not measured yet at the end of the first "
         "epoch, where it is checked; set check_on_train_epoch_end to false, or strict to false",
     ),
     (
         None,
         early("train/loss", check_on_train_epoch_end=False),
-        "EarlyStopping watches 'train/loss', which is not measured yet at the first validation, "
+        "EarlyStopping monitors 'train/loss', which is not measured yet at the first validation, "
         "where it is checked; set check_on_train_epoch_end to true, or strict to false",
     ),
     (None, early("train/loss") | {"val_check_interval": 5}, "not measured yet at the first valid"),
@@ -294,7 +297,7 @@ class Own(EarlyStopping):
         (EarlyStopping("val/loss", log_rank_zero_only=True), "log_rank_zero_only of EarlyStopping"),
         (average(device="meta"), "device of EMAWeightAveraging"),
         (average(multi_avg_fn=print), "multi_avg_fn of EMAWeightAveraging"),
-        (Own("val/loss"), "Own; it has those of EarlyStopping and EMAWeightAveraging"),
+        (Own("val/loss"), "Own; it has counterparts for EarlyStopping and EMAWeightAveraging"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -170,7 +170,7 @@ NOT_OURS: dict[str, tuple[Callable[[Classification], Any], str]] = {
             [opt := two(task)[0]],
             [{"scheduler": ReduceLROnPlateau(opt), "interval": "step", "monitor": "train/loss"}],
         ),
-        "and one that watches a metric every epoch; pass --loop lightning",
+        "and one that monitors a metric every epoch; pass --loop lightning",
     ),
     "a closure": (
         lambda task: LBFGS(task.network.parameters()),
@@ -260,7 +260,8 @@ def test_a_task_that_asks_for_more_of_its_trainer_is_told(name: str) -> None:
             return super().loss(output, target)
 
     message = (
-        f"the task asks for trainer.{name}, which the homemade loop has not; pass --loop lightning"
+        f"the task uses trainer.{name}, which the homemade loop does not provide; pass --loop "
+        "lightning"
     )
     with pytest.raises(UserError, match=message) as caught:
         trained("homemade", Asks)

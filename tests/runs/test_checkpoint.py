@@ -17,7 +17,7 @@ from twinloop.errors import UserError
 from twinloop.files import save_whole
 from twinloop.models import MLP
 from twinloop.runs.checkpoint import (
-    WholeCheckpointIO,
+    AtomicCheckpointIO,
     check_fits,
     read_checkpoint,
     resume_errors,
@@ -50,7 +50,7 @@ def test_what_was_written_is_read(model: MLP, tmp_path: Path) -> None:
 
 
 def test_lightning_writes_the_same_way(model: MLP, tmp_path: Path) -> None:
-    WholeCheckpointIO().save_checkpoint(checkpoint(model), str(tmp_path / "last.ckpt"))
+    AtomicCheckpointIO().save_checkpoint(checkpoint(model), str(tmp_path / "last.ckpt"))
     assert spec_of(read_checkpoint(tmp_path / "last.ckpt")) == SPEC
 
 
@@ -94,7 +94,7 @@ def test_a_cut_off_checkpoint_is_named(share: float, model: MLP, tmp_path: Path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(
-        UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint; use ")
+        UserError, match=re.escape(f"{path}: truncated, damaged or not a checkpoint; use ")
     ):
         read_checkpoint(path)
 
@@ -118,7 +118,7 @@ def save_bare(checkpoint: dict[str, Any], path: Path) -> None:
     ("save", "message"),
     [
         (torch.save, "refused, because it holds more than"),
-        (save_bare, "cut off, damaged or no checkpoint"),
+        (save_bare, "truncated, damaged or not a "),
     ],
 )
 @pytest.mark.parametrize("key", ["state_dict", "optimizer_states"])
@@ -141,13 +141,16 @@ FOREIGN = {
     "weights that are none": ({"state_dict": 1, "data_spec": SPEC._asdict()}, "state_dict missing"),
     "no spec": ({"state_dict": {}}, "data_spec missing"),
     "half a spec": ({"state_dict": {}, "data_spec": {"name": "pets"}}, "data_spec missing or in"),
-    "settings that are none": (SOUND | {"settings": torch.zeros(2)}, "settings damaged"),
-    "settings without data": (SOUND | {"settings": SETTINGS | {"data": True}}, "settings damaged"),
+    "settings that are none": (SOUND | {"settings": torch.zeros(2)}, "settings missing or in"),
+    "settings without data": (
+        SOUND | {"settings": SETTINGS | {"data": True}},
+        "settings missing or in",
+    ),
     "no precision": (
         SOUND | {"settings": SETTINGS | {"trainer": {"precision": []}}},
-        "settings damaged",
+        "settings missing or in",
     ),
-    "no count": (SOUND | {"settings": SETTINGS, "global_step": torch.zeros(2)}, "global_step dam"),
+    "no count": (SOUND | {"settings": SETTINGS, "global_step": torch.zeros(2)}, "global_step miss"),
 }
 
 
@@ -157,7 +160,7 @@ def test_a_checkpoint_of_another_project_is_named(
 ) -> None:
     path = tmp_path / "foreign.ckpt"
     torch.save(contents, path)
-    expected = f"{path}: no checkpoint of this project ({message}"
+    expected = f"{path}: not a checkpoint of this project ({message}"
     with pytest.raises(UserError, match=re.escape(expected)):
         read_checkpoint(path)
 
@@ -177,7 +180,7 @@ def test_a_changed_byte_of_a_weight_is_found(model: MLP, tmp_path: Path) -> None
     for offset in range(0, len(weight), 7):
         path.write_bytes(whole[: place + offset] + b"\x55" + whole[place + offset + 1 :])
         torch.load(path)  # PyTorch itself sees nothing wrong
-        with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no check")):
+        with pytest.raises(UserError, match=re.escape(f"{path}: truncated, damaged or not a ")):
             read_checkpoint(path)
     path.write_bytes(whole)
     assert torch.equal(read_checkpoint(path)["state_dict"]["layers.1.weight"], values)
@@ -196,7 +199,7 @@ def test_an_archive_that_would_unpack_to_more_is_refused(tmp_path: Path) -> None
     path = tmp_path / "bomb.ckpt"
     repacked(tmp_path / "large.ckpt", path)
     assert path.stat().st_size < 1_000_000
-    with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: truncated, damaged or not a ")):
         read_checkpoint(path)
 
 
@@ -229,7 +232,7 @@ LARGER = {
 def test_what_would_be_larger_than_the_file_is_refused(part: Any, tmp_path: Path) -> None:
     path = tmp_path / "bomb.ckpt"
     torch.save({"state_dict": {}, "data_spec": SPEC._asdict()} | part, path)
-    with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: truncated, damaged or not a ")):
         read_checkpoint(path)
 
 
@@ -237,7 +240,7 @@ def test_a_tensor_where_a_loop_counts_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.ckpt"
     loops = {"fit_loop": {"epoch_progress": {"current": {"ready": torch.ones(1)}}}}
     torch.save({"state_dict": {}, "data_spec": SPEC._asdict(), "loops": loops}, path)
-    with pytest.raises(UserError, match=re.escape(f"{path}: cut off, damaged or no checkpoint")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: truncated, damaged or not a ")):
         read_checkpoint(path)
 
 
@@ -263,7 +266,7 @@ def test_a_data_set_that_cannot_be_is_refused(
 ) -> None:
     path = tmp_path / "last.ckpt"
     torch.save(checkpoint(model) | {"data_spec": SPEC._asdict() | change}, path)
-    with pytest.raises(UserError, match=re.escape(f"{path}: no checkpoint of this project (data_")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: not a checkpoint of this project (")):
         read_checkpoint(path)
 
 
@@ -272,7 +275,7 @@ def test_a_checkpoint_is_blamed_up_to_the_first_step() -> None:
     weight.grad = torch.ones(1)
     optimizer = torch.optim.SGD([weight], lr=0.1)
     path = Path("last.ckpt")
-    message = r"^last.ckpt: cannot go on from this checkpoint: KeyError: 'loops'$"
+    message = r"^last.ckpt: cannot resume from this checkpoint: KeyError: 'loops'$"
     with pytest.raises(UserError, match=message), resume_errors(path):
         raise KeyError("loops")
 
@@ -293,7 +296,7 @@ def test_a_checkpoint_is_blamed_up_to_the_first_step() -> None:
         schedule.step()
 
     with (
-        pytest.raises(UserError, match=r"last.ckpt: cannot go on .*: ValueError"),
+        pytest.raises(UserError, match=r"last.ckpt: cannot resume .*: ValueError"),
         resume_errors(path),
     ):
         step_a_schedule()
@@ -308,8 +311,8 @@ def test_a_checkpoint_fits_its_model(model: MLP) -> None:
 OTHERS = {
     "shape": (MLP((1, 4, 4), 2, hidden=4), "layers.1.weight has shape (4, 16) there and (3, 16)"),
     "more": (nn.ModuleDict({"layers": MLP((1, 4, 4), 2, hidden=3).layers, "new": nn.Linear(1, 1)}),
-             "new.weight has shape (1, 1) there and none here"),
-    "less": (nn.Identity(), "layers.1.weight has shape none there and (3, 16) here"),
+             "new.weight has shape (1, 1) there and none in this model"),
+    "less": (nn.Identity(), "layers.1.weight has shape none there and (3, 16) in this model"),
 }  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_as_many_rows_as_there_is_room_for(size: int, monkeypatch: pytest.Monkey
     pixels = 3 * size**2
     monkeypatch.setattr(pca, "KEPT", 60 * pixels)
     monkeypatch.setattr(pca, "WORK", 60 * pixels * 37)
-    rows = pca.drawn(torch.arange(300), 60)
+    rows = pca.sampled(torch.arange(300), 60)
     assert len(set(rows.tolist())) == 60
     found = pca.pca_mse(data(train, test), 5)
     assert found == pytest.approx(exact(train[rows], test, 5), rel=2e-3)

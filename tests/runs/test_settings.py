@@ -114,7 +114,7 @@ def test_a_setting_that_decides_what_is_learnt_stays(key: str, value: Any, messa
     said = str(caught.value)
     assert said.startswith(f"{PATH}: this run was trained with ")
     assert said.endswith(
-        "a resumed run keeps its settings: pass what it was started with, or begin a new run with "
+        "a resumed run must keep its settings: pass the original value, or begin a new run with "
         f"--weights {PATH}"
     )
 
@@ -179,10 +179,10 @@ def test_val_is_never_what_was_trained_on(digits: ImageDataModule) -> None:
     ours = digits.spec.fingerprint
     check_split(split_of(42, 1 / 12, ours), digits, PATH)
     for seed, val_size in ((43, 1 / 12), (42, 0.5)):
-        with pytest.raises(UserError, match="rows of val are rows it was trained on") as caught:
+        with pytest.raises(UserError, match="so that val has rows of its train split") as caught:
             check_split(split_of(seed, val_size, ours), digits, PATH)
-        said = f"{PATH} was trained with seed_everything {seed} and data.val_size {val_size:g}, and"
-        assert str(caught.value).startswith(f"{said} they are 42 and 0.0833333 now")
+        said = f"{PATH} was trained with seed_everything {seed} and data.val_size {val_size:g}, "
+        assert str(caught.value).startswith(f"{said}which are 42 and 0.0833333 now")
     # Of other data no row was trained on, and of an old checkpoint the split is not known.
     check_split(split_of(43, 0.5, "other"), digits, PATH)
     check_split(split_of(43, 0.5, ours, settings=None), digits, PATH)
@@ -223,7 +223,7 @@ def test_what_is_there_and_not_here_is_said() -> None:
 
 
 def test_weights_of_which_none_fits_are_refused() -> None:
-    message = f"--weights {PATH}: no weight there has the name and shape of one here"
+    message = f"--weights {PATH}: no weight has the name and shape of one of this model"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         # The number of batches that were counted is no weight that is learnt.
         load_weights(network(classes=5, width=6), filled(7.0), PATH)

@@ -1,4 +1,4 @@
-"""The command line: `python -m twinloop COMMAND ...`, where a user's mistake is one line."""
+"""The command line: `python -m twinloop COMMAND ...`, with user errors as one line."""
 
 import errno
 import logging
@@ -18,44 +18,44 @@ from twinloop.errors import OUT_OF_REACH, UserError, explain
 from twinloop.finite import NotFiniteError
 from twinloop.launched import end_with_launcher
 from twinloop.processes import is_first, peer_lost
-from twinloop.runs.stop import Stopped, StoppedAtOnce, stopping_at_once
+from twinloop.runs.stop import RESUME, Stopped, StoppedAtOnce, stopping_at_once
 
 
 class Command(NamedTuple):
-    """Where a command is, `module:function`, and what it does."""
+    """The entry of a command, `module:function`, and a line of help."""
 
-    place: str
-    does: str
+    entry: str
+    help: str
 
 
 COMMANDS = {
-    "fit": Command("cli.fit:main", "train an experiment, and keep the run with its results"),
-    "validate": Command("cli.evaluate:validate", "the metrics of a checkpoint on val"),
-    "test": Command("cli.evaluate:test", "the metrics of a checkpoint on test"),
-    "predict": Command("cli.predict:main", "run a trained model on a folder of images"),
-    "compare": Command("cli.compare:main", "train by both loops, and compare the runs"),
-    "parity": Command("comparison.parity:main", "run the whole proof, and print its table"),
-    "summary": Command("cli.summary:main", "the layers of a network, their sizes and costs"),
-    "convolutions": Command("cli.convolutions:main", "figures, a page and a workbook of a network"),
-    "cache": Command("cli.cache:main", "list the decoded data sets, or remove them"),
-    "new": Command("cli.new:main", "start an experiment of your own, with its test"),
+    "fit": Command("fit:main", "train an experiment, and keep the run with its results"),
+    "validate": Command("evaluate:validate", "the metrics of a checkpoint on val"),
+    "test": Command("evaluate:test", "the metrics of a checkpoint on test"),
+    "predict": Command("predict:main", "run a trained model on a folder of images"),
+    "compare": Command("compare:main", "train by both loops, and compare the runs"),
+    "parity": Command("parity:main", "run the proof of parity, and print its table"),
+    "summary": Command("summary:main", "the layers of a network, their sizes and costs"),
+    "convolutions": Command("convolutions:main", "figures, a page and a workbook of a network"),
+    "cache": Command("cache:main", "list the decoded data sets, or remove them"),
+    "new": Command("new:main", "start a new experiment, with its test"),
 }
-"""Every command; its module is imported when it is called."""
+"""Every command; its module in `twinloop.cli` is imported when it is called."""
 LOST = (
-    "another process of this run has ended or does not answer; what was saved before is whole: "
-    "resume with --ckpt_path last (make: RESUME=1)"
+    "another process of this run has ended or does not respond; what was saved before is intact: "
+    + RESUME
 )
 
 
 def main(args: list[str]) -> int:
-    """Run a command; a user's mistake ends in one line, and with `--debug` in a traceback.
+    """Run a command; a user error ends in one line, and with `--debug` in a traceback.
 
     Returns:
-        The exit status: 0, or 2 for a mistake in the command, a file, or the data.
+        The exit status: 0, or 2 for an error in the command, a file, or the data.
     """
     keep_freed_memory()
     end_with_launcher(f"error: {LOST}")
-    with _settings_kept():
+    with _settings_restored():
         return _main(args)
 
 
@@ -68,20 +68,20 @@ def _main(args: list[str]) -> int:
         with stopping_at_once():
             return _run(args)
     except Stopped as stopped:
-        # The first process speaks for all: Lightning's launcher would kill it if another ended so.
+        # Only the first process reports it: Lightning's launcher kills it if another one fails.
         if not is_first():
             return 0
         print(stopped)
         return stopped.status
     except StoppedAtOnce as stopped:
-        if is_first():  # Ctrl-C reaches all processes, and one line says so
+        if is_first():  # Ctrl-C reaches all processes
             print(stopped, file=sys.stderr)
         return stopped.status
     except Exception as error:
         message = LOST if peer_lost(error) else explain(error)
         if message is None or debug:
             traceback.print_exc()
-        # What went wrong in one of several processes ends all, and is said by the first.
+        # A NotFiniteError ends all processes, and is reported by the first.
         if is_first() or not isinstance(error, NotFiniteError):
             print("error:", message or repr(error), file=sys.stderr)
         return 2 if message else 1
@@ -95,21 +95,21 @@ def _run(args: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
-    module, _, function = COMMANDS[name].place.partition(":")
-    run = getattr(import_module(f"twinloop.{module}"), function)
+    module, _, function = COMMANDS[name].entry.partition(":")
+    run = getattr(import_module(f"twinloop.cli.{module}"), function)
     return int(run(options))
 
 
 def usage() -> str:
-    """The commands, a line each."""
-    lines = [f"  {name:14}{command.does}" for name, command in COMMANDS.items()]
+    """The help: a line for each command."""
+    lines = [f"  {name:14}{command.help}" for name, command in COMMANDS.items()]
     head = "usage: python -m twinloop COMMAND ...   (COMMAND --help shows its options)"
     return "\n".join([head, "", *lines])
 
 
 @contextmanager
-def _settings_kept() -> Iterator[None]:
-    """Have a process that runs several commands begin each with the settings of the first."""
+def _settings_restored() -> Iterator[None]:
+    """Restore global settings afterwards, for a process that runs several commands."""
     hook = threading.excepthook
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -122,33 +122,30 @@ def _settings_kept() -> Iterator[None]:
 
 
 def _report_thread(failed: threading.ExceptHookArgs) -> None:
-    """Leave a full disk or a lost file to the main thread: TensorBoard's next write tells it."""
-    told = (*OUT_OF_REACH, errno.ENOENT)
-    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in told):
+    """Ignore a full disk or a deleted file, which TensorBoard's next write raises again."""
+    ignored = (*OUT_OF_REACH, errno.ENOENT)
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in ignored):
         threading.__excepthook__(failed)
 
 
+QUIET = ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed")
+"""Loggers of Lightning that print tips."""
+IGNORED = (
+    "Glyph .* missing from font",  # a missing character is drawn as a box
+    ".*LeafSpec.*is deprecated",  # an API of torch that Lightning uses
+    ".*smaller than the logging interval",  # the metrics of an epoch are logged at its end
+    "The `srun` command is available",  # not every process on a SLURM machine is one of its jobs
+    "Checkpoint directory .* exists and is not empty",  # a run is resumed in its own folder
+    "It is recommended to use .*sync_dist=True",  # a task synchronises its metrics itself
+    ".*does not have many workers.*",  # batches are gathered whole from mapped memory
+)
+"""Warnings of libraries that do not apply here."""
+
+
 def _quiet(*, debug: bool) -> None:
-    """Silence what libraries say to everyone: tips, advertisements, and advice that is not ours."""
-    if not debug:  # where in the forward an operation was called that made a NaN in the backward
+    if not debug:  # the place in the forward of an operation whose backward gave a NaN
         warnings.filterwarnings("ignore", message="Error detected in")
-    for name in (
-        "pytorch.utilities.rank_zero",
-        "fabric.utilities.seed",
-        "fabric.utilities.distributed",
-    ):
+    for name in QUIET:
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    # A letter that the figures' font lacks is drawn as a box.
-    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-    # Lightning asks torch in a way that torch is about to drop.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    # The metrics of an epoch are logged however few its batches are.
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-    # Where SLURM is installed, one process need not be a job of it.
-    warnings.filterwarnings("ignore", message="The `srun` command is available")
-    # A run goes on in its own folder.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # A task's metrics talk to the other processes themselves before they are logged.
-    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True")
-    # Batches are gathered whole from mapped memory: worker processes would only slow them down.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in IGNORED:
+        warnings.filterwarnings("ignore", message=message)

@@ -1,7 +1,4 @@
-"""`python -m twinloop convolutions`: figures, a page and a workbook of a classifier's layers.
-
-It brings data and networks, of which `twinloop.convolution` knows nothing.
-"""
+"""`python -m twinloop convolutions`: figures, a page and a workbook of a classifier's layers."""
 
 import copy
 from collections.abc import Sequence
@@ -22,17 +19,16 @@ from twinloop.runs.checkpoint import check_fits, read_checkpoint
 from twinloop.runs.folder import latest_run, run_of
 from twinloop.tasks import Classification
 
-GARMENTS = 6
-"""How many classes the figures show an image of."""
-MANY = 1000
-"""How many images of val the strongest answers are looked up in."""
+CLASSES = 6
+"""How many classes the figures show an image of, at most."""
+SEARCHED = 1000
+"""How many images of val are searched for the strongest activations."""
 
 
 class ExperimentWithOutput(Experiment):
     """An experiment, and the folder to write to."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Those of every command, and `--output`."""
         super().add_arguments_to_parser(parser)
         parser.add_argument(
             "--output",
@@ -43,52 +39,54 @@ class ExperimentWithOutput(Experiment):
 
 
 def main(args: list[str]) -> int:
-    """Write figures as PNG, one HTML page with all of them, and a workbook that computes.
+    """Write figures as PNG, one HTML page with all of them, and a workbook with formulas.
 
     Raises:
-        UserError: no classifier, one that is no chain of plain convolutions, or no folder to
-            write to.
+        UserError: not a classifier, not a chain of plain convolutions, or an invalid folder.
     """
     experiment = ExperimentWithOutput(args)
     task, data, folder = experiment.task, experiment.data, experiment.config.output
-    if not isinstance(task, Classification):
-        raise UserError(
-            f"{experiment.name} classifies nothing; pass the --config of a "
-            "classifier, as experiments/lesson-classifier.yaml"
-        )
-    _check(task.network, data, folder)
+    _check(experiment, folder)
     untrained = copy.deepcopy(task.network)
-    source = _weigh(experiment)
+    source = _load_weights(experiment)
     network = task.network.eval().cpu()
     images, labels = _val(data)
-    names = data.spec.class_names
     accuracy = _accuracy(network, images, labels)
+    lead = (
+        f"{experiment.name} on {data.spec.name}, with the weights of {source}: accuracy "
+        f"{accuracy:.1%} on {len(images):,} images of val. The images shown are of val too. "
+        "The same network as a spreadsheet is convolutions.xlsx beside this page."
+    )
+    names = data.spec.class_names
     shown, captions = _one_of_each_class(images, labels, names)
-    sections = page.sections(shown, captions, images[:MANY], untrained, network)
+    sections = page.sections(shown, captions, images[:SEARCHED], untrained, network)
     for section in sections:
         save(section.figure, folder / f"{section.name}.png")
     page.write(
         folder / "convolutions.html",
         sections,
         title=f"Convolutions by hand: {data.spec.name}",
-        lead=f"{experiment.name} on {data.spec.name}, with the weights of "
-        f"{source}: right on {accuracy:.1%} of {len(images):,} images of val. All images here "
-        "are of val too. The same network as a spreadsheet is convolutions.xlsx beside this page.",
+        lead=lead,
         model=network,
         image=shown[-1],
         class_names=names,
     )
     workbook.write(folder / "convolutions.xlsx", network, shown[-1], names)
-    print(f"{accuracy:.1%} of val right, with the weights of {source}")
+    print(f"accuracy {accuracy:.1%} on val, with the weights of {source}")
     print(f"figures: {', '.join(f'{section.name}.png' for section in sections)}")
     print(f"convolutions.html, convolutions.xlsx and the figures: {folder}")
     return 0
 
 
-def _check(network: nn.Module, data: ImageDataModule, folder: Path) -> None:
-    """Make the folder, before anything is trained for pages that cannot be made."""
+def _check(experiment: Experiment, folder: Path) -> None:
+    """Check the network and make the folder, before anything is trained."""
+    if not isinstance(experiment.task, Classification):
+        raise UserError(
+            f"{experiment.name} is not a classifier; pass the --config of one, "
+            "such as experiments/lesson-classifier.yaml"
+        )
     try:
-        stages_of(network, torch.zeros(data.spec.image_shape))
+        stages_of(experiment.task.network, torch.zeros(experiment.data.spec.image_shape))
     except ValueError as error:
         raise UserError(f"model.network: {error}") from error
     try:
@@ -100,16 +98,16 @@ def _check(network: nn.Module, data: ImageDataModule, folder: Path) -> None:
 def _one_of_each_class(
     images: Tensor, labels: Tensor, names: Sequence[str]
 ) -> tuple[Tensor, list[str]]:
-    """The first image of a few classes, spread over all that there are, and their names."""
-    there = labels.bincount().nonzero().flatten()  # a small val may lack some
-    places = torch.linspace(0, len(there) - 1, min(GARMENTS, len(there))).long()
-    classes: list[int] = there[places].tolist()
+    """The first image of a few evenly spaced classes, and the names of these classes."""
+    present = labels.bincount().nonzero().flatten()  # a small val may lack some
+    chosen = torch.linspace(0, len(present) - 1, min(CLASSES, len(present))).long()
+    classes: list[int] = present[chosen].tolist()
     shown = images[torch.stack([(labels == label).nonzero()[0, 0] for label in classes])]
     return shown, [names[label] for label in classes]
 
 
-def _weigh(experiment: Experiment) -> str:
-    """Give the network its weights, and say whose: a checkpoint's, or those it is trained to here.
+def _load_weights(experiment: Experiment) -> str:
+    """Load the weights of a checkpoint, or train if there is none; return the source of them.
 
     Raises:
         UserError: no checkpoint at `--ckpt_path`, or one of another network.
@@ -118,7 +116,7 @@ def _weigh(experiment: Experiment) -> str:
     if path is None:
         try:
             path = best_of(latest_run(experiment.logs, experiment.name, experiment.data.spec))
-        except UserError:  # none yet
+        except UserError:  # no run yet
             trainer = bare_trainer(experiment.flags)
             trainer.fit(task, datamodule=experiment.data)
             return f"{trainer.global_step} steps of training"
@@ -129,7 +127,7 @@ def _weigh(experiment: Experiment) -> str:
 
 
 def _val(data: ImageDataModule) -> tuple[Tensor, Tensor]:
-    """All images of val `[N, C, H, W]` in [0, 1], and their labels; test is left alone."""
+    """All images of val `[N, C, H, W]` in [0, 1], and their labels."""
     rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
     return data.data.train.images[rows].float() / 255, data.data.train.labels[rows]
 

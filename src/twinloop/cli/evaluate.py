@@ -1,14 +1,14 @@
 """`python -m twinloop validate` and `test`: the metrics of a checkpoint on val or test."""
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
 
+from twinloop.cli.experiment import files_of
 from twinloop.cli.parser import Experiment
 from twinloop.errors import as_user_error
 from twinloop.loops.lightning import bare_trainer
-from twinloop.runs.checkpoint import check_fits, read_checkpoint
+from twinloop.runs.checkpoint import check_fits
 from twinloop.runs.evaluation import evaluate
 from twinloop.runs.settings import check_split
 
@@ -23,33 +23,30 @@ def test(args: list[str]) -> int:
     return _evaluate("test", args)
 
 
-def load(experiment: Experiment) -> tuple[Path, Trainer]:
-    """Load the weights of the checkpoint that is meant, for a Trainer of the precision it had.
+def load(experiment: Experiment) -> Trainer:
+    """Load the weights of the checkpoint, and make a Trainer with its precision.
 
     Raises:
         UserError: no checkpoint, or one of another network.
     """
-    path = experiment.checkpoint(default="best")
-    assert path is not None
-    checkpoint = read_checkpoint(path)
+    path, checkpoint = experiment.trained
     flags = experiment.flags
-    with experiment.mistakes():
+    if flags["precision"] is None:
+        flags = flags | {"precision": _precision_of(checkpoint)}
+    with as_user_error(f"{files_of(experiment.config)}, {path}: cannot be evaluated"):
         check_fits(checkpoint, experiment.task, path)
         experiment.task.load_state_dict(checkpoint["state_dict"])
-        trainer = bare_trainer(flags)
-    if flags["precision"] is None:
-        with as_user_error(f"{path}: cannot be evaluated"):
-            trainer = bare_trainer(flags | {"precision": _precision_of(checkpoint)})
-    return path, trainer
+        return bare_trainer(flags)
 
 
 def _evaluate(stage: str, args: list[str]) -> int:
     experiment = Experiment(args)
     task, data = experiment.task, experiment.data
-    path, trainer = load(experiment)
+    trainer = load(experiment)
+    path, checkpoint = experiment.trained
     print(f"checkpoint: {path}")
     if stage == "val":
-        check_split(read_checkpoint(path), data, path)
+        check_split(checkpoint, data, path)
     task.to(trainer.strategy.root_device)
     trainer.precision_plugin.convert_module(task)
     found = evaluate(
@@ -65,5 +62,5 @@ def _evaluate(stage: str, args: list[str]) -> int:
 
 
 def _precision_of(checkpoint: dict[str, Any]) -> Any:
-    """The precision that a checkpoint was trained in; None where it is not known."""
+    """The precision that a checkpoint was trained in; None if it is not known."""
     return (checkpoint.get("settings") or {}).get("trainer", {}).get("precision")

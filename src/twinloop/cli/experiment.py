@@ -1,4 +1,4 @@
-"""An experiment file: plain data of a bounded size, and mistakes that are told by its name."""
+"""Read experiment files: plain data of a limited size, with errors that name the file."""
 
 import re
 from collections.abc import Sequence
@@ -13,65 +13,58 @@ from twinloop.errors import UserError, explain
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
-"""With every alias written out; ten lines of aliases of aliases would be more than memory has."""
+"""With every alias expanded: ten lines of nested aliases could exceed all memory."""
 MAX_DEPTH = 50
 SEEDS = 2**32
-"""How many seeds there are: NumPy takes no others."""
+"""The number of seeds, limited by NumPy."""
 RENAMED = {"mirror": "tta_flip"}
-"""Options of older experiment files, and what they are called now."""
+"""Options of older experiment files, and their new names."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""What the parser reads with, which knows no tags that name Python."""
+"""The parser's own loader, which refuses tags of Python objects."""
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
-    """Read an experiment file as the mapping that it is.
+    """Read an experiment file.
 
     Raises:
-        UserError: no text, no YAML, tags that name Python, too large, or no mapping.
+        UserError: not text, invalid YAML, tags of Python objects, too large, or not a mapping.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES:,} bytes, which no experiment file has")
+            raise UserError(f"{path}: over {MAX_BYTES:,} bytes, too large for an experiment file")
         text = path.read_text(encoding="utf-8")
         _check_size(text, path)
         content = yaml.load(text, LOADER)
     except OSError as error:
         raise UserError(f"config: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is no text in UTF-8") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # also numbers and dates that are none
+        raise UserError(f"{path}: byte {error.start} is not valid UTF-8") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # the last two: invalid dates, keys
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UserError(f"{path}{where}: no YAML that can be read: {problem}") from error
+        raise UserError(f"{path}{where}: invalid YAML: {problem}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: no experiment; see experiments/ for what one looks like")
+        raise UserError(f"{path}: not an experiment; see experiments/ for examples")
     return content
 
 
 def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
-    """Parse a command line; what an experiment file has got wrong is told by the file's name.
+    """Parse a command line; an error in an experiment file names the file.
 
     Raises:
-        UserError: a file that `read_experiment` refuses, a mistake that is in it, or a seed that
-            cannot be.
-        ArgumentError: a mistake in the other options.
+        UserError: an invalid experiment file, name or seed.
+        ArgumentError: an invalid option.
     """
     files = _files(args)
     for file in files:
         read_experiment(file)
     try:
         config = parser.parse_args(args)
-    except Exception as error:  # of any type: the parser trips over odd values
+    except Exception as error:  # of any type, for values that the parser does not expect
         for file in files:
-            if _same(error, _mistake_in(file, parser, args)):
-                reason = explain(error) or " ".join(str(error).split())
-                renamed = [
-                    old for old in RENAMED if f"Option '{old}' is not accepted" in str(error)
-                ]
-                if renamed:
-                    reason = f"{renamed[0]} is called {RENAMED[renamed[0]]} now; rename it there"
-                raise UserError(f"{file}: {reason}") from error
+            if _same(error, _error_in(file, parser, args)):
+                raise UserError(f"{file}: {_reason(error)}") from error
         raise
     settings = config[config.subcommand] if "subcommand" in config else config
     checked_name(settings.experiment, files_of(settings))
@@ -83,10 +76,10 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
 
 
 def checked_name(name: object, where: object) -> str:
-    """An experiment's name, found `where`, if it can be that of a folder in lightning_logs.
+    """An experiment's name, which is also that of its folder in lightning_logs.
 
     Raises:
-        UserError: it cannot be a folder's, or would lead out of there.
+        UserError: it is not a valid name of a folder; the message begins with `where`.
     """
     if (
         not isinstance(name, str)
@@ -94,26 +87,26 @@ def checked_name(name: object, where: object) -> str:
         or not re.fullmatch(r"\w[^/\\]{0,99}", name)
     ):
         raise UserError(
-            f"{where}: experiment is {name!r}, which is no name; begin with a letter or digit, "
-            "and use no slash"
+            f"{where}: experiment is {name!r}, which is not a valid name; begin with a letter or "
+            "digit, and use no slash"
         )
     return name
 
 
 def files_of(config: Namespace) -> str:
-    """The experiment files of a parsed command line, for an error's beginning."""
+    """The experiment files of a parsed command line, for error messages."""
     return ", ".join(map(str, config.config or ())) or "the experiment"
 
 
 def _files(args: Sequence[str]) -> list[Path]:
-    """The experiment files that a command line names, where they are there."""
+    """The existing experiment files that a command line names."""
     named = [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
     named += [value for option, value in pairwise(args) if option in ("--config", "-c")]
     return [path for path in map(Path, named) if path.is_file()]
 
 
-def _mistake_in(file: Path, parser: ArgumentParser, args: Sequence[str]) -> Exception | None:
-    """What the parser says of the file alone."""
+def _error_in(file: Path, parser: ArgumentParser, args: Sequence[str]) -> Exception | None:
+    """The parser's error for the file alone."""
     command = [arg for arg in args[:1] if not arg.startswith("-")]
     try:
         parser.parse_args([*command, "--config", str(file)])
@@ -126,20 +119,27 @@ def _same(error: Exception, other: Exception | None) -> bool:
     return type(error) is type(other) and str(error) == str(other)
 
 
+def _reason(error: Exception) -> str:
+    for old, new in RENAMED.items():
+        if f"Option '{old}' is not accepted" in str(error):
+            return f"{old} is called {new} now; rename it in the file"
+    return explain(error) or " ".join(str(error).split())
+
+
 def _check_size(text: str, path: object) -> None:
-    """Count values and brackets before anything is built of them.
+    """Count values and levels before any object is built.
 
     Raises:
-        UserError: too many, or too deep.
-        yaml.YAMLError: no YAML.
+        UserError: too many values, or too many levels.
+        yaml.YAMLError: invalid YAML.
     """
-    sizes: dict[str, int] = {}  # of what each anchor names
-    around: list[tuple[str | None, int]] = []  # anchors that are open, and what was counted before
+    sizes: dict[str, int] = {}  # values in each anchor
+    around: list[tuple[str | None, int]] = []  # open collections: anchor, and the count before
     count = 0
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in around):
-                raise UserError(f"{path}: *{event.anchor} is within itself")
+                raise UserError(f"{path}: *{event.anchor} contains itself")
             count += sizes.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
             count += 1
@@ -154,8 +154,8 @@ def _check_size(text: str, path: object) -> None:
                 sizes[anchor] = count - before
         if count > MAX_VALUES or len(around) > MAX_DEPTH:
             raise UserError(
-                f"{path}: over {MAX_VALUES:,} values or {MAX_DEPTH} levels, which no experiment "
-                "file has"
+                f"{path}: over {MAX_VALUES:,} values or {MAX_DEPTH} levels, too large for an "
+                "experiment file"
             )
 
 
@@ -163,7 +163,7 @@ _load_unbounded = get_loader("yaml")
 
 
 def _load(text: str) -> Any:
-    """What the parser reads values with, and the files that an experiment names for its parts."""
+    """Load an option's value, or a file that an experiment names for one of its parts."""
     _check_size(text, "a value")
     return _load_unbounded(text)
 

@@ -1,4 +1,4 @@
-"""`python -m twinloop fit`: train an experiment by either loop, and keep the run."""
+"""`python -m twinloop fit`: train an experiment by either loop."""
 
 import math
 from contextlib import nullcontext
@@ -26,28 +26,28 @@ from twinloop.runs.settings import check_data, check_settings, load_weights
 from twinloop.runs.stop import Stopped, StoppedAtOnce, StopSignals
 from twinloop.runs.timings import EventTimings, write_timings
 
-LOOPS = {"lightning": lightning.train, "homemade": homemade.train}
+TRAIN = {"lightning": lightning.train, "homemade": homemade.train}
 
 
 def main(args: list[str]) -> int:
-    """Train, then read test once with the best weights, and write the results.
+    """Train, then evaluate the best weights once on test, and write the results.
 
     Raises:
-        UserError: what cannot be trained, before anything is written.
+        UserError: an experiment that cannot be trained; nothing is written.
         Stopped: a signal has stopped the run, which is saved.
     """
     experiment = Experiment(args)
     resume = experiment.checkpoint(default=None)
-    with experiment.mistakes():
+    with experiment.user_errors():
         trainer = check(experiment, resume)
     if experiment.flags["fast_dev_run"]:
         train(experiment, None, resume)
         return 0
-    asked = experiment.config.run_folder
     where = experiment.logs, experiment.name, experiment.data.spec
-    with run_folder(*where, asked=asked, resumed=resume) as folder:
+    requested = experiment.config.run_folder
+    with run_folder(*where, requested=requested, resumed=resume) as folder:
         run = open_run(experiment, folder)
-        # Whatever ends the run, TensorBoard's file is whole and its thread has ended.
+        # However the run ends, TensorBoard's file is complete and its thread has ended.
         with run.writer or nullcontext():
             train(experiment, run, resume)
             if run.signals.received:
@@ -60,13 +60,13 @@ def main(args: list[str]) -> int:
 
 
 def check(experiment: Experiment, resume: Path | None) -> Trainer:
-    """Refuse what cannot be, in either loop by the same words, before anything is made.
+    """Refuse an invalid experiment before anything is written, in either loop by the same errors.
 
     Returns:
-        A Trainer that trains nothing: it knows processes and precision for both loops.
+        A Trainer that trains nothing, for the number of processes and the precision of both loops.
 
     Raises:
-        UserError: a flag, the task, the data, or what has changed since the checkpoint `resume`.
+        UserError: invalid flags, task or data, or a setting that differs from those of `resume`.
     """
     task, flags = experiment.task, experiment.flags
     if resume:
@@ -76,10 +76,11 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
         check_fits(checkpoint, task, resume)
         task.load_state_dict(checkpoint["state_dict"])
     check_flags(flags)
-    if experiment.config.loop == "homemade":
+    is_homemade = experiment.config.loop == "homemade"
+    if is_homemade:
         check_callbacks(flags)
     trainer = lightning.bare_trainer(flags)
-    if experiment.config.loop == "homemade":
+    if is_homemade:
         Flags.of(flags)
         check_task(task)
     # Lightning's own launcher starts the other processes later.
@@ -98,7 +99,7 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
 
 
 def _load_weights(experiment: Experiment, resume: Path | None) -> None:
-    """Begin with the weights that `--weights` names, as far as they fit."""
+    """Load the checkpoint of `--weights`, as far as it fits."""
     weights = experiment.config.weights
     if weights and resume:
         raise UserError("--weights begins a new run and --ckpt_path resumes one; pass one")
@@ -110,11 +111,10 @@ def _load_weights(experiment: Experiment, resume: Path | None) -> None:
 
 
 def open_run(experiment: Experiment, folder: Path) -> Run:
-    """What the run in `folder` keeps while it trains."""
-    flags, config = experiment.flags, experiment.config
+    """Make the run in `folder`."""
+    flags, config, task = experiment.flags, experiment.config, experiment.task
     limit = flags["overfit_batches"] or flags["limit_val_batches"]
     validates = bool(experiment.data.sizes["val"]) and limit != 0
-    task = experiment.task
     monitor = task.monitor if validates else None
     saver = Saver(folder, monitor, task.mode, experiment.settings, experiment.as_yaml())
     quiet = lightning.has_own_bar(flags) or flags["enable_progress_bar"] is False
@@ -131,7 +131,7 @@ def open_run(experiment: Experiment, folder: Path) -> Run:
 
 
 def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
-    """Train by the loop that the experiment names; signals stop it if there is a `run`."""
+    """Train by the experiment's loop; signals stop it if there is a `run`."""
     task, data, loop = experiment.task, experiment.data, experiment.config.loop
     if is_first():
         sizes = ", ".join(f"{size:,} {name}" for name, size in data.sizes.items())
@@ -141,24 +141,24 @@ def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
     timing = run.timings.timing(task.network) if run and run.timings else nullcontext()
     with run.signals if run else nullcontext(), timing, resume_errors(resume):
         try:
-            LOOPS[loop](task, data, experiment.flags, run, resume)
+            TRAIN[loop](task, data, experiment.flags, run, resume)
         except Exception as error:
-            # Another process has stopped at once, as this one was asked to.
+            # Another process has ended first on a signal that this one has received too.
             if run and run.signals.received and peer_lost(error):
                 raise StoppedAtOnce(run.signals.received) from error
             raise
 
 
 def finish_run(experiment: Experiment, run: Run, trainer: Trainer, resume: Path | None) -> None:
-    """Measure the best weights on val and test, and write everything that a run leaves at its end.
+    """Evaluate the best weights on val and test, and write the results of the run.
 
     Raises:
-        UserError: nothing was trained and there is nothing to measure.
+        UserError: nothing was trained.
     """
     if run.folder.is_dir() and not run.saver.last_path.exists():
         raise UserError(
             f"{resume}: nothing is left to train up to trainer.max_epochs or max_steps; raise "
-            "them, or measure the checkpoint with `test`"
+            "them, or evaluate the checkpoint with `test`"
         )
     if run.timings:
         write_timings(run.folder, run.timings, run.record)

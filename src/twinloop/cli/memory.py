@@ -1,4 +1,4 @@
-"""Memory that a step gives back is kept for the next one."""
+"""Keep the memory that a training step frees for the next step."""
 
 import ctypes
 import sys
@@ -8,17 +8,17 @@ LARGEST = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Have the GNU C library keep what is freed, for the whole process; elsewhere do nothing.
+    """Make the GNU C library keep freed memory, for the whole process; elsewhere do nothing.
 
-    By itself it gives large pieces back to the system, which hands them out again page by page,
-    each filled with zeros: every tensor of a step, at every step. Peak memory of our experiments
-    changes by about a tenth, up or down; but it is the process's own until it ends (mallopt(3);
-    PyTorch's tuning guide has other allocators for the same reason).
+    By default it returns large blocks to the system, which hands them out again page by page,
+    filled with zeros: every tensor of a step, at every step. Peak memory of our experiments changes
+    by about a tenth, up or down, but is not released before the process ends (mallopt(3); PyTorch's
+    tuning guide recommends other allocators for the same reason).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        # Older versions refuse more than 32 MiB. To set one threshold alone would end the other's
-        # adapting to what a program does.
+        # Older versions refuse more than 32 MiB. Setting one threshold stops the dynamic adjustment
+        # of the other.
         if not mallopt(M_MMAP_THRESHOLD, LARGEST):
             mallopt(M_MMAP_THRESHOLD, 2**25)
         mallopt(M_TRIM_THRESHOLD, -1)

@@ -1,4 +1,4 @@
-"""`python -m twinloop new NAME`: an experiment of one's own and its test, beside the others."""
+"""`python -m twinloop new NAME`: a new experiment and its test."""
 
 import re
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ HEADER = """\
 # Time:    not measured yet
 # Result:  not measured yet
 """
-GOAL = "what it should reach, on which data, and within which time"
+GOAL = "the metric to reach, the data, and the time limit"
 
 LONGEST = 100
-"""Letters of a name, which is a folder's in lightning_logs too."""
+"""Characters of a name, which is also that of a folder in lightning_logs."""
 
 EXPERIMENT = """\
 experiment: {name} # runs are kept in lightning_logs under this name
 seed_everything: 42 # the same seed gives the same weights
-trainer: # any flag of Lightning's Trainer
+trainer: # flags of Lightning's Trainer
   max_epochs: 5
-data: # any argument of twinloop.data.datamodule.ImageDataModule
-  source: auto # Fashion-MNIST, or digits with no network; a folder, or owner/name on the Hub
+data: # arguments of twinloop.data.datamodule.ImageDataModule
+  source: auto # Fashion-MNIST, or digits without network; a folder, or owner/name on the Hub
   batch_size: 256
 model:
   class_path: twinloop.tasks.Classification # or Reconstruction, with an autoencoder
@@ -40,12 +40,12 @@ model:
       class_path: torch.optim.AdamW
       init_args:
         lr: 0.01 # peak; per batch
-    schedule: # or Cosine, Plateau; without these two lines the learning rate stays as it is
+    schedule: # or Cosine, Plateau; without these two lines the learning rate is constant
       class_path: twinloop.tasks.OneCycle
 """
 
 TEST = '''\
-"""{name} trains, and to the same numbers in both loops."""
+"""{name} trains to the same values in both loops."""
 
 from pathlib import Path
 
@@ -60,54 +60,50 @@ SHORT = (
 )
 
 
-def test_both_loops_train_it_to_the_same_numbers(tmp_path: Path) -> None:
+def test_both_loops_train_it_to_the_same_values(tmp_path: Path) -> None:
     for loop in ("lightning", "homemade"):
         options = ["--loop", loop, "--run", str(tmp_path / loop), "--record", "all"]
         assert main(["fit", "--config", str(EXPERIMENT), *SHORT, *options]) == 0
     one, other = (read_record(tmp_path / loop) for loop in ("lightning", "homemade"))
-    # Every loss, gradient, metric and weight, and the optimiser's state; weights must have moved.
+    # Every loss, gradient, metric and weight, and the optimiser's state; weights must have changed.
     assert differences(one, other) == []
 '''
 
 
 def main(args: Sequence[str]) -> int:
-    """Write an experiment and its test, and print what to type next.
+    """Write an experiment and its test, and print the next command.
 
     Raises:
-        UserError: a name that cannot be, files that are there already, or no checkout.
+        UserError: an invalid name, files that already exist, or no checkout.
     """
     parser = Parser("python -m twinloop new", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", help="Letters, digits and dashes.")
-    parser.add_argument("--like", type=Path, help="The experiment to begin with a copy of.")
-    asked = parser.parse_args(args)
-    experiment, test = write(asked.name, asked.like)
-    print(f"{experiment}\n{test}\nnow type: .venv/bin/python -m twinloop fit --config {experiment}")
+    parser.add_argument("--like", type=Path, help="The experiment to copy.")
+    options = parser.parse_args(args)
+    experiment, test = write(options.name, options.like)
+    print(f"{experiment}\n{test}\nnext: .venv/bin/python -m twinloop fit --config {experiment}")
     return 0
 
 
 def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
-    """Write experiments/NAME.yaml and tests/test_NAME.py; nothing is ever overwritten.
-
-    Args:
-        name: Of the experiment: letters, digits and dashes.
-        like: The experiment to copy; a small classifier if unset.
+    """Write experiments/NAME.yaml, a copy of `like` or a small classifier, and tests/test_NAME.py.
 
     Raises:
         UserError: as in `main`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
-        raise UserError(f"new: {name!r} is no name; use letters, digits and dashes")
+        raise UserError(f"new: {name!r} is not a valid name; use letters, digits and dashes")
     if yaml.safe_load(name) != name:
-        raise UserError(f"new: YAML would not read {name!r} as a name; add a letter")
+        raise UserError(f"new: YAML would not read {name!r} as a string; add a letter")
     if len(name) > LONGEST:
         raise UserError(f"new: a name of {len(name):,} letters is too long; use up to {LONGEST}")
     if not Path("experiments").is_dir():
-        raise UserError(f"new: {Path.cwd()} has no folder experiments; go to a checkout's top")
+        raise UserError(f"new: {Path.cwd()} has no folder experiments; change to a checkout's root")
     experiment = Path("experiments", f"{name}.yaml")
     test = Path("tests", f"test_{name.replace('-', '_')}.py")
     for path in (experiment, test):
         if path.exists():
-            raise UserError(f"new: {path} is there already; choose another name")
+            raise UserError(f"new: {path} already exists; choose another name")
     settings = EXPERIMENT.format(name=name) if like is None else _copied(like, name)
     goal = GOAL if like is None else f"{GOAL} (so far a copy of {like.stem})"
     test.parent.mkdir(exist_ok=True)
@@ -117,11 +113,11 @@ def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
 
 
 def _copied(like: Path, name: str) -> str:
-    """The settings of the experiment `like`, without its header and under another name."""
+    """The settings of the experiment `like` without its header, and with another name."""
     try:
         lines = like.read_text().splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"--like: cannot read {like}: {reason}") from error
     while lines and (lines[0].startswith("#") or not lines[0].strip()):
         del lines[0]
@@ -129,5 +125,5 @@ def _copied(like: Path, name: str) -> str:
         r"^experiment:.*$", f"experiment: {name}", "".join(lines), count=1, flags=re.MULTILINE
     )
     if not found:
-        raise UserError(f"--like: {like} is no experiment: it has no line 'experiment: ...'")
+        raise UserError(f"--like: {like} is not an experiment: no line 'experiment: ...'")
     return settings

@@ -1,4 +1,4 @@
-"""An experiment file and its overrides, parsed and built by the only LightningCLI."""
+"""Parse an experiment file and its overrides, and build its parts, by the only LightningCLI."""
 
 import json
 from collections.abc import Callable
@@ -13,12 +13,14 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
 from twinloop.files import expanded
+from twinloop.loops import Loop
+from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_run
 from twinloop.tasks import Task
 
 STAND_IN = """
 ************************************************************************
-*  NOT FASHION-MNIST: the Hub does not answer and its cache is empty.  *
+*  NOT FASHION-MNIST: the Hub does not respond, its cache is empty.    *
 *  This run uses scikit-learn's small handwritten digits instead.      *
 *  For the real data: make ... DATA=FOLDER, or try again with network. *
 ************************************************************************
@@ -26,18 +28,18 @@ STAND_IN = """
 PATHS = ("trainer.default_root_dir", "data.cache_dir", "ckpt_path", "run_folder", "weights")
 """Settings in which `~` and `$NAME` are written out; `data.source` and `data.images` do so."""
 KEYWORDS = ("last", "best")
-"""Checkpoints of the latest run that `--ckpt_path` knows by name."""
+"""Names of checkpoints of the latest run, for `--ckpt_path`."""
 
 OPTIONS: dict[str, tuple[Any, str | None, str]] = {
     "--loop": (
-        Literal["lightning", "homemade"],
+        Loop,
         "lightning",
-        "Who trains: Lightning's Trainer or the homemade Learner, to the same weights.",
+        "Which loop trains: Lightning's Trainer or the homemade Learner, to the same weights.",
     ),
     "--compile": (
         Literal["no", "default", "reduce-overhead", "max-autotune"],
         "no",
-        "Let torch.compile make kernels for the network, in this mode.",
+        "Compile the network by torch.compile, in this mode.",
     ),
     "--ckpt_path": (
         Path | None,
@@ -49,21 +51,21 @@ OPTIONS: dict[str, tuple[Any, str | None, str]] = {
     "--run_folder --run": (
         Path | None,
         None,
-        "Where to keep the run; unset, a new folder, and a resumed run's own.",
+        "The folder of the run; by default a new one, or that of the run that is resumed.",
     ),
     "--weights": (
         Path | None,
         None,
-        "Begin a new run with the weights of this checkpoint, or the best of this run, as far as "
-        "they fit.",
+        "Begin a new run with the weights of this checkpoint, or of this run's best one, as far "
+        "as they fit.",
     ),
     "--record": (
         Literal["no", "times", "all"],
         "no",
-        "Keep when everything was, or that and every number, for a comparison.",
+        "Record the time of every event, or the times and every value, for a comparison.",
     ),
 }
-"""What every command takes, since a run's config.yaml has it: type, default, help."""
+"""Options of every command, since they are in the config.yaml of a run: type, default, help."""
 
 
 class Experiment(LightningCLI):
@@ -71,10 +73,10 @@ class Experiment(LightningCLI):
 
     Args:
         args: The options of the command line.
-        spec_of: Where the task's DataSpec comes from; the data's own where it is not given.
+        spec_of: Gives the DataSpec of the task, in place of that of the data.
 
     Raises:
-        UserError: a mistake in the file or in an option.
+        UserError: an invalid file or option.
     """
 
     def __init__(
@@ -95,12 +97,11 @@ class Experiment(LightningCLI):
                 "enable_model_summary": False,
                 "log_every_n_steps": 10,
             },
-            # Errors are reported by the command, and an option must be spelled out.
+            # Errors are reported by the command, and options cannot be abbreviated.
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options that every command takes, since a run's config.yaml has them."""
         parser.add_argument(
             "--experiment", type=str, required=True, help="Runs are kept under this name."
         )
@@ -118,10 +119,10 @@ class Experiment(LightningCLI):
         return self.spec_of(self) if self.spec_of else data.spec
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse `args` without Lightning's warning that `sys.argv` has them too.
+        """Parse `args`, without Lightning's warning about `sys.argv`.
 
         Raises:
-            UserError: a mistake in a file, or a seed of the data that would not be used.
+            UserError: an invalid file, or a seed of the data that would not be used.
         """
         self.config = parse(parser, args)
         for name in PATHS:
@@ -135,19 +136,18 @@ class Experiment(LightningCLI):
                 raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
 
     def instantiate_classes(self) -> None:
-        """Make data, task, and what the Trainer's flags name; a Trainer is the loops' to make."""
-        with self.mistakes():
+        """Build data, task, and the classes that the Trainer's flags name, but no Trainer."""
+        with self.user_errors():
             self.config_init = self.parser.instantiate_classes(self.config)
         self.data, self.task = self.config_init.data, self.config_init.model
         self.flags: dict[str, Any] = vars(self.config_init.trainer)
 
-    def mistakes(self) -> Any:
-        """Within it, whatever is raised is a mistake in the experiment: its files are named."""
-        return as_user_error(f"{files_of(self.config)}: cannot be made")
+    def user_errors(self) -> Any:
+        """A context that re-raises any error as one of the experiment, with its files' names."""
+        return as_user_error(f"{files_of(self.config)}: cannot be built")
 
     @property
     def name(self) -> str:
-        """The experiment's name."""
         return str(self.config.experiment)
 
     @property
@@ -157,43 +157,54 @@ class Experiment(LightningCLI):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting in plain types."""
+        """All settings in plain types."""
         settings: dict[str, Any] = json.loads(self.parser.dump(self.config, format="json"))
         return settings
 
     def as_yaml(self) -> str:
-        """The experiment as YAML; given again it is a new run, in a folder of its own."""
+        """The experiment as YAML, without the options of one run: its folder and checkpoint."""
         config = self.config.clone()
         config.run_folder = config.ckpt_path = None
         return str(self.parser.dump(config, skip_none=False))
 
     def checkpoint(self, default: str | None) -> Path | None:
-        """The path that `--ckpt_path` means: a file, or `last` or `best` of the latest run.
+        """The path of `--ckpt_path`: a file, or `last` or `best` of the latest run.
 
         Args:
-            default: What is meant where the option is not given. `best` is that of the run whose
-                own config.yaml was given as the experiment, or else of the latest run.
+            default: The value if the option is not given. A default of `best` is of the run whose
+                config.yaml is the experiment, or else of the latest run.
 
         Raises:
             UserError: there is no such run.
         """
-        asked, run = str(self.config.ckpt_path or ""), None
-        if not asked:
+        name, run = str(self.config.ckpt_path or ""), None
+        if not name:
             if default is None:
                 return None
-            asked, run = default, self._own_run()
-        if asked not in KEYWORDS:
-            return Path(asked)
+            name, run = default, self._own_run()
+        if name not in KEYWORDS:
+            return Path(name)
         run = run or latest_run(self.logs, self.name, self.data.spec)
-        return best_of(run) if asked == "best" else run / "checkpoints" / "last.ckpt"
+        return best_of(run) if name == "best" else run / "checkpoints" / "last.ckpt"
+
+    @cached_property
+    def trained(self) -> tuple[Path, dict[str, Any]]:
+        """The path and content of the checkpoint of `--ckpt_path`, by default the best.
+
+        Raises:
+            UserError: there is none, or it is invalid.
+        """
+        path = self.checkpoint(default="best")
+        assert path is not None
+        return path, read_checkpoint(path)
 
     def _own_run(self) -> Path | None:
-        """The run whose own config.yaml was given as the experiment."""
+        """The run whose config.yaml is the experiment."""
         folders = [Path(str(file)).parent for file in self.config.config or ()]
         return next((folder for folder in folders if (folder / "checkpoints").is_dir()), None)
 
 
 def best_of(run: Path) -> Path:
-    """The best checkpoint of a run, or its last one where nothing was validated."""
+    """The best checkpoint of a run, or its last one if nothing was validated."""
     best = run / "checkpoints" / "best.ckpt"
     return best if best.is_file() else best.with_name("last.ckpt")

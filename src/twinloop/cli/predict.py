@@ -1,4 +1,4 @@
-"""`python -m twinloop predict`: what a trained model makes of the user's own images, as files."""
+"""`python -m twinloop predict`: write the predictions of a trained model on the user's images."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ import torch
 from twinloop.cli.evaluate import load
 from twinloop.cli.parser import Experiment
 from twinloop.data.spec import DataSpec
-from twinloop.runs.checkpoint import read_checkpoint, spec_of
+from twinloop.runs.checkpoint import spec_of
 from twinloop.runs.folder import run_of
 from twinloop.runs.predictions import predictions_folder, write_predictions
 
 
 def main(args: list[str]) -> int:
-    """Write the predictions of the images in the folder `--data.images`, beside the run."""
+    """Write the predictions on the folder `--data.images`, to a folder in that of the run."""
     experiment = Experiment(args, _trained_on)
-    path, trainer = load(experiment)
-    data = experiment.data
+    trainer = load(experiment)
+    path, data = experiment.trained[0], experiment.data
     outputs: Any = trainer.predict(experiment.task, datamodule=data)
     assert data.images is not None
     folder = predictions_folder(run_of(path), data.images)
@@ -29,8 +29,6 @@ def main(args: list[str]) -> int:
 
 
 def _trained_on(experiment: Experiment) -> DataSpec:
-    """The data set of the checkpoint, which the user's own images are to be brought to."""
-    path = experiment.checkpoint(default="best")
-    assert path is not None
-    experiment.data.spec = spec_of(read_checkpoint(path))
+    """The data set of the checkpoint; the user's images are converted to its shape."""
+    experiment.data.spec = spec_of(experiment.trained[1])
     return experiment.data.spec

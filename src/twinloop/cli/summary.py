@@ -9,7 +9,7 @@ from twinloop.errors import as_user_error
 
 
 def main(args: list[str]) -> int:
-    """Print each layer of the network: sizes, costs, and what it sees of an image.
+    """Print each layer of the network: sizes, costs, and receptive field.
 
     Raises:
         UserError: a network that does not take images of the data set.
@@ -20,7 +20,7 @@ def main(args: list[str]) -> int:
         rows = summarise(experiment.task.network, spec.image_shape)
     drawn = table(rows, f"{experiment.name} on {spec.name}")
     console = Console(markup=False, emoji=False)
-    # Every column whole, also where the terminal is narrower.
+    # No column is cut off in a narrow terminal.
     console.width = Measurement.get(console, console.options.update(width=1000), drawn).maximum
     console.print(drawn, crop=False)
     return 0

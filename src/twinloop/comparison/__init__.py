@@ -1,1 +1,1 @@
-"""Both loops on one experiment: the only place, besides the command line, that knows the two."""
+"""Comparison of the two loops: finished runs, and the settings of the proof of parity."""

@@ -1,4 +1,4 @@
-"""Where the finished runs of both loops differ, and what each of them cost."""
+"""Compare the finished runs of both loops: their differences, and the cost of each."""
 
 import json
 import shlex
@@ -10,21 +10,21 @@ from typing import Any
 
 from twinloop.comparison import report
 from twinloop.comparison.differences import compare_tensors, differences
-from twinloop.comparison.outcome import LOOPS, Loop
 from twinloop.errors import as_user_error
 from twinloop.files import as_json, atomic_write
+from twinloop.loops import LOOPS, Loop
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_checkpoint
 from twinloop.runs.record import flat
 from twinloop.runs.timings import EventTimings, read_record, read_timings
 
 SAME_NAMES = ("state_dict", "optimizer_states", "lr_schedulers")
-"""The parts of a checkpoint that decide how a run goes on, the same in either loop."""
+"""The parts of a checkpoint that determine the rest of a run, equal in both loops."""
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run of a comparison: its loop, its seed, its folder."""
+    """A run of a comparison."""
 
     loop: Loop
     seed: int
@@ -32,23 +32,21 @@ class ComparedRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it came to its end, and this process has seen it: memory.txt comes last."""
+        """Whether its comparison has seen it end: memory.txt is written last."""
         return all((self.folder / name).is_file() for name in ("results.json", "memory.txt"))
 
     @property
     def results(self) -> dict[str, Any]:
-        """Its results.json."""
         found: dict[str, Any] = json.loads((self.folder / "results.json").read_text())
         return found
 
     @property
     def timings(self) -> EventTimings:
-        """When everything was."""
         return read_timings(self.folder)
 
     @property
     def megabytes(self) -> float:
-        """The most memory that its process had at once."""
+        """The peak memory of its process."""
         return float((self.folder / "memory.txt").read_text())
 
 
@@ -59,49 +57,53 @@ def write_report(
     lines: dict[Loop, float],
     folder: Path,
 ) -> bool:
-    """Print and write where finished runs differ and what they cost, as JSON and as a page.
+    """Print the differences and costs of finished runs, and write them as JSON and HTML.
 
     Args:
         experiment: The experiment's name.
-        command: The command line that asked for the runs.
-        runs: The runs, by seed and in it by loop; those of the first seed kept every number.
-        lines: Distinct lines of each loop's own code that two steps execute.
-        folder: Where to write.
+        command: The command line of the comparison.
+        runs: The runs, by seed and then by loop; those of the first seed have a record.
+        lines: Distinct lines of each loop's package that two steps execute.
+        folder: The folder to write to.
 
     Returns:
-        Whether the runs of each seed are the same bit for bit.
+        Whether the runs of each seed are bit-identical.
     """
-    seeds = list(dict.fromkeys(run.seed for run in runs))
-    found = {
-        seed: verdict(*(run for run in runs if run.seed == seed), recorded=seed == seeds[0])
-        for seed in seeds
-    }
-    for seed, (line, _) in found.items():
-        print(f"seed {seed}: {line}")
-    costs = _costs([run for run in runs if run.seed != seeds[0]] or runs)
+    pairs = {run.seed: [other for other in runs if other.seed == run.seed] for run in runs}
+    first = runs[0].seed
+    verdicts, identical = {}, True
+    for seed, pair in pairs.items():
+        verdicts[str(seed)], same = verdict(*pair, recorded=seed == first)
+        identical &= same
+        print(f"seed {seed}: {verdicts[str(seed)]}")
+    costs = _costs([run for run in runs if run.seed != first] or runs)
     costs["lines of the loop's code in two steps"] = {loop: [lines[loop]] for loop in LOOPS}
     report.show(costs)
-    same = all(same for _, same in found.values())
     comparison = {
         "experiment": experiment,
         "command": shlex.join(command),
-        "identical": same,
-        "verdicts": {str(seed): line for seed, (line, _) in found.items()},
+        "identical": identical,
+        "verdicts": verdicts,
         "costs": costs,
         "results": {f"{run.loop}-{run.seed}": run.results for run in runs},
     }
+    _write(comparison, [run.folder for run in pairs[first]], folder)
+    return identical
+
+
+def _write(comparison: dict[str, Any], recorded: Sequence[Path], folder: Path) -> None:
+    """Write comparison.json and comparison.html, of the `recorded` runs of the two loops."""
+    page = folder / "comparison.html"
     with atomic_write(folder / "comparison.json") as part:
         part.write_text(as_json(comparison))
-    page = folder / "comparison.html"
     with atomic_write(page) as part:
-        part.write_text(report.page(comparison, *(run.folder for run in runs[:2])))
-    print(f"page, and comparison.json beside it: {page}")
-    print(f"look at both runs: tensorboard --logdir {folder}")
-    return same
+        part.write_text(report.page(comparison, *recorded))
+    print(f"page, and comparison.json in the same folder: {page}")
+    print(f"in TensorBoard: tensorboard --logdir {folder}")
 
 
 def verdict(one: ComparedRun, other: ComparedRun, *, recorded: bool) -> tuple[str, bool]:
-    """One line on whether two finished runs are the same, and whether they are."""
+    """A line on the differences of two finished runs, and whether they are identical."""
     checkpoints = [
         read_checkpoint(run.folder / "checkpoints" / "last.ckpt") for run in (one, other)
     ]
@@ -126,10 +128,10 @@ def verdict(one: ComparedRun, other: ComparedRun, *, recorded: bool) -> tuple[st
 
 
 def compare_checkpoints(logs: Path, experiment: str, against: Path) -> int:
-    """Compare what two runs had saved, whenever they were."""
+    """Compare the last checkpoint of the latest run with another one; returns the exit status."""
     latest = latest_checkpoint(logs, experiment)
     checkpoints = read_checkpoint(latest), read_checkpoint(against)
-    with as_user_error(f"{against}: no checkpoint that can be compared"):
+    with as_user_error(f"{against}: this checkpoint cannot be compared"):
         found = _differing(*checkpoints)
     print(f"{latest}\n{against}")
     if found:
@@ -148,7 +150,7 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def _costs(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[float]]]:
-    """What each loop cost: by what was measured, a number for each seed."""
+    """The costs of each loop: by name and loop, a value for each seed."""
     by_loop = {loop: [run for run in runs if run.loop == loop] for loop in LOOPS}
     costs: dict[str, dict[str, list[float]]] = {}
 
@@ -156,7 +158,7 @@ def _costs(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[float]]]:
         found: dict[str, list[float]] = {
             loop: [measure(run) for run in runs] for loop, runs in by_loop.items()
         }
-        # A metric that was no number is null in results.json.
+        # A metric that is NaN or infinite is null in results.json.
         if not any(None in numbers for numbers in found.values()):
             costs[name] = found
 

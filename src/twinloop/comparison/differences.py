@@ -1,4 +1,4 @@
-"""Where two runs differ, bit by bit."""
+"""The differences between two runs, bit by bit."""
 
 import math
 
@@ -9,10 +9,10 @@ from twinloop.runs.record import Record
 
 
 def differences(one: Record, other: Record) -> list[str]:
-    """Where two records differ, in the order in which it came about; empty if nowhere.
+    """Where two records differ, in chronological order; empty if they are equal.
 
     Raises:
-        AssertionError: a record of a run whose weights have not moved, which would prove nothing.
+        AssertionError: the weights of a run have not changed, which would prove nothing.
     """
     for run in (one, other):
         assert any(not torch.equal(run.start[name], run.state[name]) for name in run.start)
@@ -33,7 +33,7 @@ def _compare_lists(
 
 
 def compare_tensors(what: str, one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """Where two sets of named tensors differ: in their names, types, shapes or any bit."""
+    """Where two sets of named tensors differ: in names, types, shapes or any bit."""
     found = [f"{what}: only one has {name}" for name in sorted(one.keys() ^ other.keys())]
     for name in one.keys() & other.keys():
         a, b = one[name], other[name]
@@ -45,7 +45,7 @@ def compare_tensors(what: str, one: dict[str, Tensor], other: dict[str, Tensor])
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Stricter than `torch.equal` about zero and minus zero, and happy with equal NaNs."""
+    """Unlike `torch.equal`, zero and minus zero differ, and equal NaNs are equal."""
     a, b = a.detach().cpu().contiguous(), b.detach().cpu().contiguous()
     return torch.equal(a.view(-1).view(torch.uint8), b.view(-1).view(torch.uint8))
 

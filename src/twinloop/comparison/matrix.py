@@ -1,7 +1,7 @@
-"""What the proof goes through: values of every axis, and every option, as an experiment has them.
+"""The settings of the proof of parity: the values of every axis, as an experiment file has them.
 
-A value is what it adds to `EXPERIMENT`: dotted keys of an experiment file. Callbacks of several
-values come after each other.
+A value is the settings that it adds to `EXPERIMENT`: dotted keys of an experiment file. Callbacks
+of several values are concatenated.
 """
 
 from collections.abc import Iterable
@@ -13,25 +13,23 @@ from torch.optim import SGD
 Settings = dict[str, Any]
 """Dotted keys of an experiment file, and their values."""
 Expected = Literal["same", "refused", "same or refused", "homemade refuses", "not in one process"]
-"""What should become of a setting.
+"""The expected result of a setting.
 
-'same': both loops leave the same bits. 'refused': neither trains, for the reason that both give in
-the same line. 'homemade refuses': Lightning trains, the homemade loop says by name that it has no
-counterpart. 'not in one process': the same, where Lightning would wait for other processes.
+'same': both loops give the same bits. 'refused': neither trains, and both print the same error.
+'homemade refuses': Lightning trains, the homemade loop names what it has no counterpart for.
+'not in one process': the same, where Lightning would wait for other processes.
 """
 
 
-class Option(NamedTuple):
-    """A value of an option, and what should become of it in the two loops."""
+class With(NamedTuple):
+    """A value of an option, and further settings that it needs."""
 
     value: Any
-    expected: Expected = "same"
-    context: tuple[tuple[str, Any], ...] = ()
-    """Further settings that the value needs beside it."""
+    context: Settings
 
 
 RUN = "RUN"
-"""Stands for the folder of a run, in settings and in what was printed."""
+"""Placeholder for the folder of a run, in settings and in output."""
 EXPERIMENT: Settings = {
     "experiment": "parity",
     "seed_everything": 1,
@@ -49,7 +47,7 @@ EXPERIMENT: Settings = {
 
 
 def several_groups(parameters: Iterable[Tensor]) -> SGD:
-    """An optimiser whose first parameter has a rate and a momentum of its own."""
+    """An optimiser whose first parameter has its own learning rate and momentum."""
     first, *rest = parameters
     groups: list[dict[str, Any]] = [{"params": [first], "lr": 0.01, "momentum": 0.5}]
     return SGD([*groups, {"params": rest}], lr=0.05)
@@ -70,6 +68,18 @@ def _optimizer(name: str, **init_args: Any) -> Settings:
 
 def _schedule(name: str, **init_args: Any) -> Settings:
     return {"model.init_args.schedule": _class(f"twinloop.tasks.{name}", **init_args)}
+
+
+def nested(settings: Settings) -> Settings:
+    """Dotted keys as nested mappings."""
+    found: Settings = {}
+    for key, value in settings.items():
+        *parents, name = key.split(".")
+        part = found
+        for parent in parents:
+            part = part.setdefault(parent, {})
+        part[name] = value
+    return found
 
 
 def trainer(**flags: Any) -> Settings:
@@ -93,7 +103,7 @@ def _average(**init_args: Any) -> Settings:
 _BOTTLENECK: Settings = {"code_size": 8, "widths": [4, 8]}
 _NORMED: Settings = {"widths": [4, 8], "dropout": 0.5}
 HALF = "16-true by SGD"
-"""Bits so few that what is not small overflows or is lost."""
+"""So few bits that large values overflow and small ones underflow."""
 
 AXES: dict[str, dict[str, Settings]] = {
     "model": {
@@ -142,7 +152,7 @@ AXES: dict[str, dict[str, Settings]] = {
         "by value": trainer(gradient_clip_val=0.01, gradient_clip_algorithm="value"),
     },
     "data": {
-        "as it is": {},
+        "unchanged": {},
         "shifted, flipped": {"data.augmentation": {"shift": 1, "flip": True}},
         "erased": {"data.augmentation": {"erase": 3}},
         "last batch full": {"data.batch_size": 154},
@@ -169,9 +179,9 @@ AXES: dict[str, dict[str, Settings]] = {
         "fast_dev_run of 2": trainer(fast_dev_run=2),
         "no batch of val": trainer(max_epochs=2, limit_val_batches=0),
         "empty val": {"trainer.max_epochs": 2, "data.val_size": 0},
-        "anomalies looked for": trainer(max_epochs=2, detect_anomaly=True),
+        "detect_anomaly": trainer(max_epochs=2, detect_anomaly=True),
         "deterministic": trainer(max_epochs=2, deterministic=True),
-        "deterministic, or a warning": trainer(max_epochs=2, deterministic="warn"),
+        "deterministic, warn": trainer(max_epochs=2, deterministic="warn"),
     },
     "averaging": {
         "none": {},

@@ -1,102 +1,83 @@
-"""Every option that is no value of an axis, and what should become of it in the two loops."""
+"""Every option that is not a value of an axis, and its expected result in the two loops."""
 
 from typing import Any
 
-from twinloop.comparison.matrix import Option, Settings, callback, trainer
+from twinloop.comparison.matrix import Expected, Settings, With, callback, trainer
 
-OPTIONS: dict[str, list[Option]] = {
-    "trainer.accelerator": [Option("auto"), Option("tpu", "refused"), Option("nothing", "refused")],
-    "trainer.strategy": [
-        *(Option("ddp"), Option("fsdp", "refused"), Option("nothing", "refused")),
-        Option("single_device", "homemade refuses"),
-    ],
-    "trainer.devices": [
-        *(Option(1), Option("1"), Option(0, "refused")),
-        Option(2, "not in one process"),
-    ],
-    "trainer.num_nodes": [Option(2, "not in one process")],
-    "trainer.precision": [
-        *(Option("32"), Option(64), Option("bf16")),
-        *(Option("16-mixed", "refused"), Option("nothing", "refused")),
-        Option("transformer-engine", "refused"),
-    ],
-    "trainer.logger": [Option(False, "refused"), Option([], "refused")],
-    "trainer.max_epochs": [Option(1), Option(0, "refused"), Option(-2, "refused")],
-    "trainer.min_epochs": [Option(2, "homemade refuses")],
-    "trainer.max_steps": [Option(0, "refused"), Option(-2, "refused")],
-    "trainer.min_steps": [Option(5, "homemade refuses")],
-    "trainer.max_time": [Option("00:00:01:00", "homemade refuses")],
-    "trainer.limit_train_batches": [
-        *(Option(100), Option(1.0), Option(0, "refused"), Option(0.0, "refused")),
-        *(Option(0.001, "refused"), Option(1.5, "refused"), Option(-1, "refused")),
-    ],
-    "trainer.limit_val_batches": [
-        *(Option(100), Option(0.0), Option(1.5, "refused"), Option(-1, "refused")),
-        Option(0.001, "refused"),
-    ],
-    "trainer.limit_test_batches": [
-        *(Option(1), Option(0.5), Option(1.5, "refused"), Option(-1, "refused"))
-    ],
-    "trainer.limit_predict_batches": [Option(1, "homemade refuses")],
-    "trainer.overfit_batches": [Option(2), Option(1.5, "refused"), Option(-1, "refused")],
-    "trainer.fast_dev_run": [
-        *(Option(-1, "refused"), Option(2, "same", (("trainer.val_check_interval", 4),)))
-    ],
-    "trainer.val_check_interval": [
-        *(Option(1), Option(6), Option(1.0), Option(0.01)),
-        *(Option(1000, "refused"), Option(1.5, "refused")),
-        *(Option(0, "refused"), Option(-1, "refused")),
-        Option("00:00:00:05", "homemade refuses"),
-        Option(0.5, "refused", (("trainer.check_val_every_n_epoch", None),)),
-    ],
-    "trainer.check_val_every_n_epoch": [
-        *(Option(3), Option(None), Option(0, "refused"), Option(-1, "refused"))
-    ],
-    "trainer.num_sanity_val_steps": [Option(2, "homemade refuses"), Option(-1, "homemade refuses")],
-    "trainer.log_every_n_steps": [Option(1), Option(10), Option(0), Option(-1, "refused")],
-    "trainer.enable_checkpointing": [Option(True), Option(False, "refused")],
-    "trainer.enable_progress_bar": [Option(True)],
-    "trainer.enable_model_summary": [Option(True, "homemade refuses")],
-    "trainer.accumulate_grad_batches": [Option(100), Option(0, "refused"), Option(-1, "refused")],
-    "trainer.gradient_clip_val": [Option(0), Option(0.0), Option(1), Option(-1.0, "refused")],
-    "trainer.gradient_clip_algorithm": [
-        *(Option("norm"), Option("value")),
-        Option("norm", context=(("trainer.gradient_clip_val", 0.1),)),
-        Option("nothing", "refused"),
-    ],
-    "trainer.deterministic": [Option(False)],
-    "trainer.benchmark": [Option(True, "homemade refuses"), Option(False, "homemade refuses")],
-    "trainer.inference_mode": [Option(False)],
-    "trainer.use_distributed_sampler": [Option(False, "homemade refuses")],
-    "trainer.profiler": [Option("simple", "homemade refuses")],
-    "trainer.barebones": [Option(True, "refused")],
-    "trainer.plugins": [Option([], "homemade refuses")],
-    "trainer.sync_batchnorm": [Option(True, "homemade refuses")],
-    "trainer.reload_dataloaders_every_n_epochs": [Option(1, "homemade refuses")],
-    "trainer.enable_autolog_hparams": [Option(False, "homemade refuses")],
-    "trainer.model_registry": [Option("name", "homemade refuses")],
-    "data.batch_size": [Option(1078), Option(97), Option(0, "refused"), Option(-1, "refused")],
-    "data.val_size": [Option(1), Option(0.5), Option(-1, "refused"), Option(5000, "refused")],
-    "data.seed": [Option(3, "refused")],  # it is that of the experiment
-    "data.image_column": [Option("image"), Option("nothing", "refused")],
-    "data.label_column": [Option("label"), Option("nothing", "refused")],
-    "data.revision": [Option("main")],
-    "data.cache_dir": [Option("RUN-cache")],
-    "data.images": [Option("RUN")],
-    "seed_everything": [Option(2), Option(True), Option(False), Option(-1, "refused")],
-    "record": [Option("no"), Option("times")],
-    # Lightning says more of a stop; what is trained is the same.
-    "trainer.callbacks": [
-        Option(
-            callback("EarlyStopping", monitor="val/loss", **{name: True})["trainer.callbacks"],
-            "homemade refuses",
-        )
-        for name in ("verbose", "log_rank_zero_only")
-    ],
-    "weights": [Option("nothing.ckpt", "refused")],
-    "ckpt_path": [Option("last", "refused"), Option("nothing.ckpt", "refused")],
+OPTIONS: dict[str, dict[Expected, list[Any]]] = {
+    "trainer.accelerator": {"same": ["auto"], "refused": ["tpu", "nothing"]},
+    "trainer.strategy": {
+        "same": ["ddp"],
+        "refused": ["fsdp", "nothing"],
+        "homemade refuses": ["single_device"],
+    },
+    "trainer.devices": {"same": [1, "1"], "refused": [0], "not in one process": [2]},
+    "trainer.num_nodes": {"not in one process": [2]},
+    "trainer.precision": {
+        "same": ["32", 64, "bf16"],
+        "refused": ["16-mixed", "nothing", "transformer-engine"],
+    },
+    "trainer.logger": {"refused": [False, []]},
+    "trainer.max_epochs": {"same": [1], "refused": [0, -2]},
+    "trainer.min_epochs": {"homemade refuses": [2]},
+    "trainer.max_steps": {"refused": [0, -2]},
+    "trainer.min_steps": {"homemade refuses": [5]},
+    "trainer.max_time": {"homemade refuses": ["00:00:01:00"]},
+    "trainer.limit_train_batches": {"same": [100, 1.0], "refused": [0, 0.0, 0.001, 1.5, -1]},
+    "trainer.limit_val_batches": {"same": [100, 0.0], "refused": [1.5, -1, 0.001]},
+    "trainer.limit_test_batches": {"same": [1, 0.5], "refused": [1.5, -1]},
+    "trainer.limit_predict_batches": {"homemade refuses": [1]},
+    "trainer.overfit_batches": {"same": [2], "refused": [1.5, -1]},
+    "trainer.fast_dev_run": {"refused": [-1], "same": [With(2, {"trainer.val_check_interval": 4})]},
+    "trainer.val_check_interval": {
+        "same": [1, 6, 1.0, 0.01],
+        "refused": [1000, 1.5, 0, -1, With(0.5, {"trainer.check_val_every_n_epoch": None})],
+        "homemade refuses": ["00:00:00:05"],
+    },
+    "trainer.check_val_every_n_epoch": {"same": [3, None], "refused": [0, -1]},
+    "trainer.num_sanity_val_steps": {"homemade refuses": [2, -1]},
+    "trainer.log_every_n_steps": {"same": [1, 10, 0], "refused": [-1]},
+    "trainer.enable_checkpointing": {"same": [True], "refused": [False]},
+    "trainer.enable_progress_bar": {"same": [True]},
+    "trainer.enable_model_summary": {"homemade refuses": [True]},
+    "trainer.accumulate_grad_batches": {"same": [100], "refused": [0, -1]},
+    "trainer.gradient_clip_val": {"same": [0, 0.0, 1], "refused": [-1.0]},
+    "trainer.gradient_clip_algorithm": {
+        "same": ["norm", "value", With("norm", {"trainer.gradient_clip_val": 0.1})],
+        "refused": ["nothing"],
+    },
+    "trainer.deterministic": {"same": [False]},
+    "trainer.benchmark": {"homemade refuses": [True, False]},
+    "trainer.inference_mode": {"same": [False]},
+    "trainer.use_distributed_sampler": {"homemade refuses": [False]},
+    "trainer.profiler": {"homemade refuses": ["simple"]},
+    "trainer.barebones": {"refused": [True]},
+    "trainer.plugins": {"homemade refuses": [[]]},
+    "trainer.sync_batchnorm": {"homemade refuses": [True]},
+    "trainer.reload_dataloaders_every_n_epochs": {"homemade refuses": [1]},
+    "trainer.enable_autolog_hparams": {"homemade refuses": [False]},
+    "trainer.model_registry": {"homemade refuses": ["name"]},
+    "data.batch_size": {"same": [1078, 97], "refused": [0, -1]},
+    "data.val_size": {"same": [1, 0.5], "refused": [-1, 5000]},
+    "data.seed": {"refused": [3]},  # set by seed_everything
+    "data.image_column": {"same": ["image"], "refused": ["nothing"]},
+    "data.label_column": {"same": ["label"], "refused": ["nothing"]},
+    "data.revision": {"same": ["main"]},
+    "data.cache_dir": {"same": ["RUN-cache"]},
+    "data.images": {"same": ["RUN"]},
+    "seed_everything": {"same": [2, True, False], "refused": [-1]},
+    "record": {"same": ["no", "times"]},
+    # Lightning prints more about a stop; the training is the same.
+    "trainer.callbacks": {
+        "homemade refuses": [
+            callback("EarlyStopping", monitor="val/loss", **{name: True})["trainer.callbacks"]
+            for name in ("verbose", "log_rank_zero_only")
+        ],
+    },
+    "weights": {"refused": ["nothing.ckpt"]},
+    "ckpt_path": {"refused": ["last", "nothing.ckpt"]},
 }
-"""By key of an experiment file; the keys of the axes have further values there."""
+"""The values of each key by expected result; the axes have further values of some keys."""
 
 IMPOSSIBLE: dict[str, Settings] = {
     "plateau without val": {
@@ -115,22 +96,24 @@ IMPOSSIBLE: dict[str, Settings] = {
         "model.init_args.schedule": {"class_path": "twinloop.tasks.Cosine"},
         **trainer(max_epochs=-1, max_steps=8),
     },
-    "early stopping on nothing": callback("EarlyStopping", monitor="val/nothing"),
+    "early stopping on an unknown metric": callback("EarlyStopping", monitor="val/nothing"),
     "early stopping on a metric of test": callback("EarlyStopping", monitor="test/loss"),
     "early stopping without val": trainer(limit_val_batches=0)
     | callback("EarlyStopping", monitor="val/loss"),
-    "early stopping in no mode": callback("EarlyStopping", monitor="val/loss", mode="best"),
+    "early stopping in an invalid mode": callback("EarlyStopping", monitor="val/loss", mode="best"),
     "a learning-rate finder": callback("LearningRateFinder"),
-    "an average made at the end": callback("StochasticWeightAveraging", swa_lrs=0.1, device="cpu"),
-    "an average of no model": callback("EMAWeightAveraging", decay=0.9, nothing=True),
+    "stochastic weight averaging": callback("StochasticWeightAveraging", swa_lrs=0.1, device="cpu"),
+    "weight averaging with an unknown option": callback(
+        "EMAWeightAveraging", decay=0.9, nothing=True
+    ),
     "two averages": {
         "trainer.callbacks": 2 * callback("EMAWeightAveraging", decay=0.9)["trainer.callbacks"]
     },
-    "two early stoppings alike": {
+    "two equal early stoppings": {
         "trainer.callbacks": 2 * callback("EarlyStopping", monitor="val/loss")["trainer.callbacks"]
     },
 }
-"""Settings that no loop can do together, refused by both."""
+"""Combinations that are refused by both loops."""
 
 UNTRANSLATED: dict[str, dict[str, Any]] = {
     "BackboneFinetuning": {},
@@ -151,8 +134,8 @@ UNTRANSLATED: dict[str, dict[str, Any]] = {
     "TQDMProgressBar": {},
     "WeightAveraging": {},
 }
-"""Lightning's callbacks that the homemade loop has no counterpart for, and what each needs."""
+"""Lightning's callbacks without a homemade counterpart, and their required arguments."""
 REFUSED = ("LearningRateFinder", "StochasticWeightAveraging")
-"""Those that neither loop takes: see `IMPOSSIBLE`."""
+"""Callbacks that both loops refuse: see `IMPOSSIBLE`."""
 BASES = ("BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar")
-"""Those of Lightning's callbacks that others are made of."""
+"""Base classes among Lightning's callbacks."""

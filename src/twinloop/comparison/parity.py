@@ -1,37 +1,31 @@
-"""The proof: the same experiments through both loops, and everything that a fit leaves compared.
+"""The settings that the proof of parity runs in both loops, and the table of its results.
 
 A cell is a value for every axis of the matrix. `python -m twinloop parity` runs each value and
 each option in both loops, and prints the table.
 """
 
 import json
-import os
 import random
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-import torch
-
-from twinloop.comparison.matrix import AXES, EXPERIMENT, HALF, Expected, Option, Settings
+from twinloop.comparison.matrix import AXES, EXPERIMENT, HALF, Expected, Settings, With
 from twinloop.comparison.options import IMPOSSIBLE, OPTIONS
-from twinloop.comparison.outcome import LOOPS as LOOPS
-from twinloop.comparison.outcome import Loop as Loop
-from twinloop.comparison.outcome import Outcome, differences, run
-from twinloop.errors import Parser
+from twinloop.loops import LOOPS as LOOPS
+from twinloop.loops import Loop as Loop
 
 Cell = dict[str, str]
-"""A value by its name for every axis."""
+"""The name of a value for every axis."""
 BASE: Cell = {axis: next(iter(values)) for axis, values in AXES.items()}
 
 
 def cells() -> list[tuple[str, str]]:
-    """Each value of each axis; with the others as in `BASE` it is a cell."""
+    """Each value of each axis; a cell has the other values of `BASE`."""
     return [(axis, value) for axis, values in AXES.items() for value in values]
 
 
 def pairs() -> list[Cell]:
-    """Values of two axes that have to do with each other, which single values would not show."""
+    """Cells with two values that interact, which single values would not show."""
     codes = BASE | {"model": "bottleneck autoencoder"}
     normed = BASE | {"model": "batch norm, dropout, label smoothing"}
     found = [codes | {"precision": precision} for precision in AXES["precision"]]
@@ -43,13 +37,18 @@ def pairs() -> list[Cell]:
     return found
 
 
-def options() -> list[tuple[str, Option]]:
-    """Each option with each of its values."""
-    return [(key, option) for key, found in OPTIONS.items() for option in found]
+def options() -> list[tuple[str, Any, Settings, Expected]]:
+    """Each value of each option: its key, the value, further settings, the expected result."""
+    return [
+        (key, *(value if isinstance(value, With) else With(value, {})), expected)
+        for key, kinds in OPTIONS.items()
+        for expected, values in kinds.items()
+        for value in values
+    ]
 
 
 def settings_of(cell: Cell, *more: Settings) -> Settings:
-    """The experiment of a cell, with more settings on top; callbacks are added to callbacks."""
+    """The experiment of a cell, overridden by `more` settings; callbacks add up."""
     merged = dict(EXPERIMENT)
     callbacks: list[Settings] = []
     for settings in (*(AXES[axis][value] for axis, value in cell.items()), *more):
@@ -59,156 +58,88 @@ def settings_of(cell: Cell, *more: Settings) -> Settings:
 
 
 def combinations(count: int, seed: int = 0) -> list[Settings]:
-    """A random sample of cells that are exact, each with an option that both loops take.
+    """A random sample of exact cells, each with an option that both loops accept.
 
-    The same for the same seed. Some ask for what cannot be, and should be refused by both.
+    The same for the same seed. Some are invalid, and should be refused by both.
     """
     draw = random.Random(seed)
-    taken = [
-        dict(option.context) | {key: option.value}
-        for key, option in options()
-        if option.expected == "same" and key != "record"
+    accepted = [
+        context | {key: value}
+        for key, value, context, expected in options()
+        if expected == "same" and key != "record"
     ]
     found: list[Settings] = []
     while len(found) < count:
         cell = {axis: draw.choice(list(values)) for axis, values in AXES.items()}
-        settings = settings_of(cell, draw.choice(taken))
+        settings = settings_of(cell, draw.choice(accepted))
         if cell["precision"] != HALF and inexact(settings) is None:
             found.append(settings)
     return found
 
 
 def inexact(settings: Settings) -> str | None:
-    """Why the loops do not agree in these settings, or None if they do."""
+    """Why the loops differ in these settings, or None if they are bit-identical."""
     callbacks = [callback["class_path"] for callback in settings.get("trainer.callbacks", ())]
     averages = any(path.endswith("EMAWeightAveraging") for path in callbacks)
     if averages and str(settings.get("trainer.precision")).startswith("64"):
         return (
-            "EMAWeightAveraging copies the model before it is converted, and exchanges weights "
-            "with that copy to validate: Lightning's pass through float32"
+            "EMAWeightAveraging copies the model before it is converted, and swaps weights with "
+            "that copy for validation: Lightning's pass through float32"
         )
     return None
 
 
-def compare(settings: Settings, folder: Path, expected: Expected = "same") -> list[str]:
-    """What is not as expected when both loops are given the same settings; empty if nothing."""
-    other = run(settings, "homemade", folder)
-    if expected == "not in one process":
-        return _unrefused(other)
-    one = run(settings, "lightning", folder)
-    trains = expected == "same"
-    if expected == "same or refused":
-        expected = "refused" if one.status == 2 else "same"
-    if expected == "refused":
-        return _unrefused(one) + differences(one, other)
-    untrained = [] if one.status == 0 else [f"Lightning: status {one.status}, {one.errors[-1:]}"]
-    recorded = settings["record"] == "all" and not settings.get("trainer.fast_dev_run")
-    if trains and recorded and not one.steps:
-        untrained.append("Lightning: no step was taken")
-    if expected == "homemade refuses":
-        return untrained + _unrefused(other)
-    return untrained + differences(one, other)
-
-
-def _unrefused(outcome: Outcome) -> list[str]:
-    """What is wrong with a refusal: it is one line of status 2, and nothing was begun."""
-    found = []
-    if outcome.status != 2:
-        found.append(f"status {outcome.status} where it should refuse")
-    if len(outcome.errors) != 1 or not outcome.errors[0].startswith("error: "):
-        found.append(f"no line that says why: {outcome.errors[-1:]}")
-    return found + [f"{key} is left" for key in outcome.found if key.startswith("files/")]
-
-
 ELSEWHERE = {
-    "stop and go on": (
+    "stop and resume": (
         "after SIGTERM in an epoch or at its end; by the same loop or the other (test_resume.py)"
     ),
     "compile": "`default`, in a process of its own (test_cli.py)",
     "processes": "2 over gloo: evenly divided, not evenly, accumulated (test_distributed.py)",
     "device": "CPU; a GPU has not been tried",
 }
-"""What takes signals, processes or another machine, and the test that shows it."""
+"""What needs signals, processes or another machine, and the test of it."""
 KINDS: dict[str, tuple[Expected, ...]] = {
     "other options": ("same",),
     "refused by both, in the same line": ("refused",),
     "refused by the homemade loop, by name": ("homemade refuses", "not in one process"),
 }
-"""A row of the table for what becomes of options, and which of them it has."""
+"""The rows of the table for options, and the expected results that each has."""
 Experiment = tuple[str, str, Settings, Expected]
-"""A row of the table, what stands there, its settings, and what should become of them."""
+"""The row of the table, the text in it, the settings, and the expected result."""
 
 
 def experiments() -> Iterator[Experiment]:
-    """Each value of each axis, each option, and everything that cannot be."""
+    """Each value of each axis, each option, and every invalid combination."""
     for axis, value in cells():
         yield axis, value, settings_of(BASE | {axis: value}), "same"
     for row, kinds in KINDS.items():
-        for key, (value, expected, context) in options():
+        for key, value, context, expected in options():
             if expected in kinds:
-                settings = settings_of(BASE, dict(context), {key: value})
+                settings = settings_of(BASE, context, {key: value})
                 beside = "".join(
                     f" with `{name.removeprefix('trainer.')}` {json.dumps(given)}"
-                    for name, given in context
+                    for name, given in context.items()
                 )
-                yield (
-                    row,
-                    f"`{key.removeprefix('trainer.')}` {json.dumps(value)}{beside}",
-                    settings,
-                    expected,
-                )
+                text = f"`{key.removeprefix('trainer.')}` {json.dumps(value)}{beside}"
+                yield row, text, settings, expected
         if "refused" in kinds:
             for name, settings in IMPOSSIBLE.items():
                 yield row, name, settings_of(BASE, settings), "refused"
 
 
 def table(results: dict[tuple[str, str], str]) -> str:
-    """The proof as a Markdown table: the values of each row, and what is not exact of them."""
+    """The results as a Markdown table: the values of each row, with those that are not exact."""
     rows: dict[str, dict[str, list[str]]] = {}
     for (row, value), result in results.items():
-        # Values of one option stand behind its name.
+        # Values of one option are listed after its name.
         name, space, rest = value.partition("` ") if value.startswith("`") else (value, "", "")
-        told = rest if result == "exact" else f"{rest} ({result})".lstrip()
-        rows.setdefault(row, {}).setdefault(name + space, []).append(told)
+        text = rest if result == "exact" else f"{rest} ({result})".lstrip()
+        rows.setdefault(row, {}).setdefault(name + space, []).append(text)
     lines = ["| axis | bit for bit the same in both loops |", "| --- | --- |"]
     for row, values in rows.items():
         found = "; ".join(
-            f"{name}{' ' * (not name.endswith(' '))}{', '.join(told)}".strip()
-            for name, told in values.items()
+            f"{name}{' ' * (not name.endswith(' '))}{', '.join(texts)}".strip()
+            for name, texts in values.items()
         )
         lines.append(f"| {row} | {found} |")
-    return "\n".join([*lines, *(f"| {row} | {what} |" for row, what in ELSEWHERE.items())])
-
-
-def main(args: list[str]) -> int:
-    """Run every experiment and a few combinations in both loops, and print the table of results.
-
-    Returns:
-        The exit status: 0 if everything is as expected, else 1.
-    """
-    Parser("python -m twinloop parity", allow_abbrev=False).parse_args(args)
-    count = 12
-    from rich.progress import track
-
-    # Nothing here is large enough for a second thread, of which ddp's launcher would make use.
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-
-        def verdict(settings: Settings, expected: Expected) -> str:
-            found = compare(settings, folder / "cell", expected)
-            return "exact" if not found else f"{len(found)} things differ, first {found[0]}"
-
-        all_of_them = list(experiments())
-        results = {
-            (row, value): verdict(settings, expected)
-            for row, value, settings, expected in track(all_of_them, "cells", transient=True)
-        }
-        sample = [
-            verdict(settings, "same or refused")
-            for settings in track(combinations(count), "combinations", transient=True)
-        ]
-    print(table(results))
-    print(f"\n{sample.count('exact')} of {count} random combinations of these values are exact.")
-    return 0 if {*results.values(), *sample} == {"exact"} else 1
+    return "\n".join([*lines, *(f"| {row} | {text} |" for row, text in ELSEWHERE.items())])

@@ -15,10 +15,10 @@ from twinloop.loops.trace import COUNTERPARTS
 from twinloop.runs.timings import read_record, read_timings
 
 Costs = Mapping[str, Mapping[str, Sequence[float]]]
-"""By what was measured and by loop: a value for each seed."""
+"""By name and loop: a value for each seed."""
 
 SLOWEST = 12
-"""How many hooks or events of each loop the page has times of."""
+"""How many hooks or events of each loop are listed with their times."""
 
 
 def show(costs: Costs) -> None:
@@ -33,13 +33,7 @@ def show(costs: Costs) -> None:
 
 
 def page(comparison: Mapping[str, Any], lightning: Path, homemade: Path) -> str:
-    """The page of a comparison, as HTML in one file.
-
-    Args:
-        comparison: The content of comparison.json.
-        lightning: The recorded run of Lightning's loop.
-        homemade: The recorded run of the homemade loop.
-    """
+    """The HTML page of the content of comparison.json, with the recorded run of each loop."""
     runs = {"lightning": lightning, "homemade": homemade}
     timings = {loop: read_timings(run) for loop, run in runs.items()}
     hooks, events = (one.events for one in timings.values())
@@ -70,7 +64,7 @@ def page(comparison: Mapping[str, Any], lightning: Path, homemade: Path) -> str:
 
 
 def _rows(costs: Costs) -> list[tuple[str, str, str, str]]:
-    """What was measured, its values in both loops, and their ratio."""
+    """The name of each cost, its values in both loops, and their ratio."""
     return [
         (name, _spread(cost["lightning"]), _spread(cost["homemade"]), _ratio(**cost))
         for name, cost in costs.items()
@@ -78,13 +72,13 @@ def _rows(costs: Costs) -> list[tuple[str, str, str, str]]:
 
 
 def _spread(values: Sequence[float]) -> str:
-    """The median, and of several values the range."""
+    """The median, and the range of several values."""
     middle = f"{median(values):.4g}"
     return f"{middle} ({min(values):.4g} to {max(values):.4g})" if len(values) > 1 else middle
 
 
 def _ratio(lightning: Sequence[float], homemade: Sequence[float]) -> str:
-    """The median ratio of the seeds."""
+    """The median over the seeds of homemade / lightning."""
     ratios = [b / a for a, b in zip(lightning, homemade, strict=True) if a and math.isfinite(a)]
     return f"{median(ratios):.3f}" if ratios else ""
 
@@ -122,7 +116,7 @@ def _name(event: Traced) -> str:
 
 
 def _first_step(events: Sequence[Traced]) -> list[Traced]:
-    """From the start of the first training batch to its end."""
+    """The events of the first training batch."""
     starts, ends = ("on_train_batch_start", "before_batch"), ("on_train_batch_end", "cleanup_batch")
     first = next(i for i, event in enumerate(events) if event.event in starts)
     last = next(i for i in range(first, len(events)) if events[i].event in ends)
@@ -130,7 +124,7 @@ def _first_step(events: Sequence[Traced]) -> list[Traced]:
 
 
 def _outline(events: Sequence[Traced]) -> list[Traced]:
-    """The first event of each name and stage: an epoch of one batch of each kind, and the fit."""
+    """The first event of each name and stage."""
     first: dict[tuple[str, str], Traced] = {}
     for event in events:
         first.setdefault((event.stage, event.event), event)
@@ -138,7 +132,7 @@ def _outline(events: Sequence[Traced]) -> list[Traced]:
 
 
 def _aligned(hooks: Sequence[Traced], events: Sequence[Traced]) -> list[tuple[str, str]]:
-    """Both lists as rows of two columns, counterparts in one row."""
+    """Both lists as rows of two columns, with counterparts in the same row."""
     rows: list[tuple[str, str]] = []
     left = [_name(event) for event in events]
     for hook in hooks:

@@ -1,8 +1,5 @@
-"""A Learner's checkpoint in Lightning's form, so that either loop goes on from the other's."""
+"""A Learner's checkpoint in Lightning's format, so that each loop resumes from the other's."""
 
-import math
-from copy import deepcopy
-from functools import cache
 from typing import Any
 
 import lightning
@@ -14,25 +11,24 @@ from lightning.pytorch.callbacks import EarlyStopping
 from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callbacks.schedule import SchedCB
+from twinloop.loops.counters import Validated, loop_counters
 from twinloop.tasks import Task
 
 
 class RandomState(LightningCallback):
-    """Saves torch's generators with a checkpoint, which Lightning does not.
+    """Saves the state of torch's generators in a checkpoint, which Lightning does not.
 
-    Dropout and noise draw from them, so without it a resumed run would differ from one that was
-    never stopped. A validation that is left begins again, and so do its draws.
+    Dropout and noise draw from them, so a resumed run would otherwise differ from an uninterrupted
+    one. An interrupted validation is repeated, so its checkpoint has the state before it.
     """
 
     def __init__(self) -> None:
         self.before_validation: dict[str, Any] | None = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep what validation begins with."""
         self.before_validation = self.state_dict()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on a checkpoint has validation behind it."""
         self.before_validation = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,16 +39,15 @@ class RandomState(LightningCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Draw on from where the checkpoint was saved."""
         torch.set_rng_state(state_dict["cpu"])
         torch.cuda.set_rng_state_all(state_dict["cuda"])
 
 
 class CheckpointCodec(Callback):
-    """Packs a Learner as Lightning packs a Trainer, and unpacks either's checkpoint.
+    """Packs a Learner into the checkpoint of a Trainer, and unpacks the checkpoint of either.
 
-    It counts the batches of validation, which Lightning's checkpoint has and the Learner does not,
-    and keeps the random state that a validation begins with: one that was left begins again.
+    It counts the batches of validation, which are in Lightning's checkpoint and which the Learner
+    does not count, and keeps the random state from which an interrupted validation is repeated.
 
     Args:
         task: The LightningModule that the Learner trains.
@@ -64,44 +59,50 @@ class CheckpointCodec(Callback):
     def __init__(self, task: Task, accumulate: int = 1) -> None:
         self.task = task
         self.accumulate = accumulate
-        self.validated = self.validated_last = 0
+        self.validated = Validated()
         self.validating_from: dict[str, Any] | None = None
-        self.in_epoch = False  # whether the next pass of train continues one of a checkpoint
+        self.in_epoch = False  # whether the next pass of train continues an epoch
 
     def before_epoch(self, learn: Learner) -> None:
-        """Count anew, but for the rest of an epoch that is resumed."""
+        """Reset the counts, except in the rest of an epoch that is resumed."""
         if learn.training:
             if not self.in_epoch:
-                self.validated = 0
+                self.validated.total = 0
             self.in_epoch = False
         else:
-            self.validated_last = 0
+            self.validated.current = 0
             self.validating_from = RandomState().state_dict()
 
     def after_epoch(self, learn: Learner) -> None:
-        """From here on a checkpoint has validation behind it, if it was not left."""
+        """Forget the random state of a validation that was completed."""
         if not learn.training:
             self.validating_from = None
 
     def after_batch(self, learn: Learner) -> None:
-        """Count a batch of validation."""
         if not learn.training:
-            self.validated += 1
-            self.validated_last += 1
+            self.validated.total += 1
+            self.validated.current += 1
 
     def pack(self, learn: Learner, *, completed: bool = False) -> dict[str, Any]:
         """The checkpoint that a Trainer would save where `learn` is now.
 
-        Lightning counts a batch of train as `completed` once its callbacks are done, so in a
-        checkpoint of the validation that comes after it, and not in one of the batch itself.
+        Args:
+            learn: The Learner.
+            completed: Whether its last batch counts as completed: see `twinloop.loops.counters`.
         """
-        at_end = learn.num == learn.n_batches or learn.stopping
+        loops = loop_counters(
+            learn,
+            self.validated,
+            self.accumulate,
+            completed=completed,
+            interrupted=self.validating_from is not None,
+        )
         checkpoint: dict[str, Any] = {
             "epoch": learn.epoch,
             "global_step": learn.steps,
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": self.task.state_dict(),
-            "loops": self._loops(learn, at_end, completed),
+            "loops": loops,
             "callbacks": {"RandomState": self.validating_from or RandomState().state_dict()},
             "optimizer_states": [learn.opt.state_dict()],
             "ImageDataModule": {"train": learn.dls.train.state_dict()},
@@ -116,13 +117,12 @@ class CheckpointCodec(Callback):
         return checkpoint
 
     def unpack(self, learn: Learner, checkpoint: dict[str, Any]) -> int:
-        """Put `checkpoint` back into `learn`, and return the batch of the epoch to begin with."""
+        """Restore `learn` from a checkpoint, and return the batch of the epoch to begin with."""
         loop = checkpoint["loops"]["fit_loop"]
         epochs = loop["epoch_progress"]["current"]
-        in_epoch = epochs["processed"] < epochs["ready"]
+        self.in_epoch = epochs["processed"] < epochs["ready"]
         learn.epoch, learn.steps = epochs["processed"], checkpoint["global_step"]
-        weights = checkpoint.get("current_model_state", checkpoint["state_dict"])
-        self.task.load_state_dict(weights)
+        self.task.load_state_dict(checkpoint.get("current_model_state", checkpoint["state_dict"]))
         learn.opt.load_state_dict(checkpoint["optimizer_states"][0])
         schedulers = [cb for cb in learn.cbs if isinstance(cb, SchedCB)]
         for scheduler, state in zip(schedulers, checkpoint["lr_schedulers"], strict=True):
@@ -131,91 +131,19 @@ class CheckpointCodec(Callback):
             _unpack_callback(cb, checkpoint)
         learn.dls.train.position = checkpoint["ImageDataModule"]["train"]["position"]
         self.task.on_load_checkpoint(checkpoint)
-        self.in_epoch = in_epoch
         validated = loop["epoch_loop.val_loop.batch_progress"]
-        validation = validated["current"]
-        self.validated = validated["total"]["processed"]
-        self.validated_last = validation["processed"]
+        current = validated["current"]
+        self.validated = Validated(validated["total"]["processed"], current["processed"])
         for cb in learn.cbs:
             if isinstance(cb, cbs.ValidateCB):
-                cb.left = in_epoch and validation["processed"] < validation["started"]
+                cb.left = self.in_epoch and current["processed"] < current["started"]
         RandomState().load_state_dict(checkpoint["callbacks"]["RandomState"])
-        return int(loop["epoch_loop.batch_progress"]["current"]["ready"]) if in_epoch else 0
-
-    def _loops(self, learn: Learner, at_end: bool, completed: bool) -> dict[str, Any]:
-        """The counters of Lightning's loops, after an epoch's last batch or inside an epoch."""
-        done = learn.epoch + at_end
-        batches = learn.num + (not at_end)  # inside an epoch this batch counts as processed
-        completed = completed or at_end or self.validating_from is not None
-        earlier = learn.epoch * math.ceil(learn.n_batches / self.accumulate)
-        steps = {
-            "total": _counted(learn.steps, learn.steps),
-            "current": _counted(learn.steps - earlier, learn.steps - earlier),
-        }
-        total = learn.epoch * learn.n_batches + batches
-        # Inside a window of accumulated batches gradients were zeroed for a step still to come.
-        left = batches % self.accumulate > 0 and batches < learn.n_batches
-        zeroed = {
-            name: _counted(count["ready"] + left, count["completed"] + left)
-            for name, count in steps.items()
-        }
-        fit = {
-            "state_dict": {"combined_loader": [learn.dls.train.state_dict()]},
-            "epoch_loop.state_dict": {
-                "_batches_that_stepped": learn.steps if at_end or left else learn.steps - 1
-            },
-            "epoch_loop.batch_progress": {
-                "total": _counted(total, total - (not completed), processed=total),
-                "current": _counted(batches, batches - (not completed), processed=batches),
-                "is_last_batch": batches == learn.n_batches,
-            },
-            "epoch_loop.scheduler_progress": self._scheduled(learn, at_end, steps),
-            "epoch_loop.automatic_optimization.optim_progress": {
-                "optimizer": {
-                    "step": steps,
-                    "zero_grad": {
-                        name: count | {"started": count["ready"]} for name, count in zeroed.items()
-                    },
-                }
-            },
-            "epoch_loop.val_loop.batch_progress": self._validated(),
-            "epoch_progress": {
-                name: _counted(learn.epoch + 1, learn.epoch, processed=done)
-                for name in ("total", "current")
-            },
-        }
-        loops = deepcopy(_idle_loops())
-        loops["fit_loop"] |= fit
-        return loops
-
-    def _validated(self) -> dict[str, Any]:
-        """The counters of validation; one that was left looks like left in its first batch."""
-        total, current, left = self.validated, self.validated_last, False
-        if self.validating_from:
-            total, current, left = total - current, 0, True
-        return {
-            "total": _counted(total + left, total, processed=total),
-            "current": _counted(current + left, current, processed=current),
-            "is_last_batch": current > 0,
-        }
-
-    def _scheduled(
-        self, learn: Learner, at_end: bool, steps: dict[str, dict[str, int]]
-    ) -> dict[str, dict[str, int]]:
-        """How often the scheduler was stepped: by the step, by the epoch, or after a checkpoint."""
-        if any(isinstance(cb, cbs.BatchSchedCB) for cb in learn.cbs):
-            return steps
-        total = current = 0
-        if any(isinstance(cb, cbs.EpochSchedCB) for cb in learn.cbs):
-            current = int(at_end and learn.num == learn.n_batches)
-            total = learn.epoch + current
-        elif any(isinstance(cb, cbs.PlateauSchedCB) for cb in learn.cbs):
-            total = learn.epoch
-        return {"total": _counted(total, total), "current": _counted(current, current)}
+        batches = loop["epoch_loop.batch_progress"]["current"]
+        return int(batches["ready"]) if self.in_epoch else 0
 
 
 def _pack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
-    """Add what a callback's counterpart would have added."""
+    """Add the state that the counterpart of a callback would have added."""
     states = checkpoint["callbacks"]
     if isinstance(cb, cbs.EarlyStoppingCB):
         states[_early_stopping_key(cb)] = cb.state_dict()
@@ -223,15 +151,10 @@ def _pack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
         mean = cb.state_dict()
         states["EMAWeightAveraging"] = {"latest_update_step": mean["latest_update_step"]}
         checkpoint["current_model_state"] = checkpoint["state_dict"]
-        named = mean["average"].items()
-        checkpoint["state_dict"] = {
-            name.removeprefix("module."): value
-            for name, value in named
-            if name.startswith("module.")
-        }
-        checkpoint["averaging_state"] = {
-            name: value for name, value in named if not name.startswith("module.")
-        }
+        checkpoint["state_dict"], checkpoint["averaging_state"] = {}, {}
+        for name, value in mean["average"].items():
+            part = "state_dict" if name.startswith("module.") else "averaging_state"
+            checkpoint[part][name.removeprefix("module.")] = value
     elif isinstance(cb, cbs.MixedPrecisionCB):
         if cb.scaler:
             checkpoint["MixedPrecision"] = cb.state_dict()
@@ -240,7 +163,7 @@ def _pack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
 
 
 def _unpack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
-    """Take back what the callback or its counterpart has added."""
+    """Restore the state that a callback or its counterpart has added."""
     states = checkpoint["callbacks"]
     if isinstance(cb, cbs.EarlyStoppingCB):
         cb.load_state_dict(states[_early_stopping_key(cb)])
@@ -255,30 +178,6 @@ def _unpack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
         name = type(cb).__name__.removesuffix("CB")
         if name in states:
             cb.load_state_dict(states[name])
-
-
-@cache
-def _idle_loops() -> dict[str, Any]:
-    """What a Trainer has before it has begun, for the counters that a fit leaves alone."""
-    idle = Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[],
-    )
-    return {
-        name: getattr(idle, name).state_dict()
-        for name in ("fit_loop", "validate_loop", "test_loop", "predict_loop")
-    }
-
-
-def _counted(ready: int, completed: int, processed: int | None = None) -> dict[str, int]:
-    """Lightning's names for how far something has come; all that is ready was started too."""
-    count = {"ready": ready, "completed": completed}
-    return count if processed is None else count | {"started": ready, "processed": processed}
 
 
 def _early_stopping_key(cb: cbs.EarlyStoppingCB) -> str:

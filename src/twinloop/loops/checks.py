@@ -1,4 +1,4 @@
-"""What neither loop can do with an experiment, refused in the same words before the first step."""
+"""Refuse invalid flags and settings before the first step, with the same errors in both loops."""
 
 import inspect
 import math
@@ -28,36 +28,32 @@ OURS: dict[str, tuple[tuple[bool | None, ...], str]] = {
     ),
     "enable_checkpointing": ((None, True), "every run keeps its last and its best checkpoint"),
 }
-"""Flags for what the project does itself: what they may be, and why nothing else."""
+"""Flags of abilities that every run has: the allowed values, and why there are no others."""
 NOT_ZERO = {
     "max_epochs": "train",
     "max_steps": "train",
     "limit_train_batches": "train",
     "limit_test_batches": "report",
 }
-"""Flags that leave nothing to do where they are 0, and what."""
+"""Flags that leave nothing to do if they are 0, and the verb for it."""
 LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
     "gradient_clip_val": 0,
     "log_every_n_steps": 0,
 }
-"""The least that a flag can be, where Lightning does not look."""
+"""The least value of flags that Lightning does not check."""
 HOOK_NAMES = (
     *("on_", "optimizer_", "lr_scheduler_", "training_step", "validation_step", "backward"),
     *("configure_", "transfer_", "setup", "prepare_data", "teardown"),
 )
-"""How the methods begin by which a LightningModule may change a fit."""
+"""The prefixes of methods by which a LightningModule may change a fit."""
 CALLED_BY_BOTH = {"configure_optimizers", "on_save_checkpoint", "on_load_checkpoint"}
-"""Hooks that either loop calls."""
+"""Hooks that both loops call."""
 
 
 def check_flags(given: Mapping[str, Any]) -> None:
-    """Refuse the flags that neither loop can have.
-
-    Raises:
-        UserError: the first of them, and what to do.
-    """
+    """Refuse flags that neither loop accepts."""
     for name, (allowed, why) in OURS.items():
         if given.get(name, allowed[0]) not in allowed:
             raise UserError(f"trainer.{name} cannot be set, since {why}; unset it")
@@ -69,7 +65,7 @@ def check_flags(given: Mapping[str, Any]) -> None:
         if isinstance(value, int | float) and value < least:
             raise UserError(f"trainer.{name} is {value}; it must be at least {least}")
     if given.get("val_check_interval") == 0:
-        raise UserError("trainer.val_check_interval is 0; it must be more")
+        raise UserError("trainer.val_check_interval is 0; it must be greater than 0")
     on_cpu = given.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
     if str(given.get("precision")) in ("16", "16-mixed") and on_cpu:
         raise UserError("trainer.precision is 16-mixed, which needs a GPU; bf16-mixed does not")
@@ -91,17 +87,13 @@ def check_flags(given: Mapping[str, Any]) -> None:
 def check_run(
     trainer: Mapping[str, Any], task: Task, data: ImageDataModule, processes: int = 1
 ) -> None:
-    """Refuse what cannot be with this task and this data, before the first step.
+    """Refuse flags that are invalid for this task and this data, shared by `processes`.
 
-    Args:
-        trainer: The flags, those that are not given by their defaults.
-        task: What to train.
-        data: What on.
-        processes: How many train together, and share the images.
+    `trainer` has all flags, with the Trainer's defaults.
 
     Raises:
-        UserError: a limit that leaves no batch, a validation that never comes, a metric that is
-            never measured.
+        UserError: a limit that leaves no batch, a validation that never runs, or a monitored metric
+            that is never measured.
     """
     sizes = {
         name: math.ceil(size / processes / data.batch_size) for name, size in data.sizes.items()
@@ -110,14 +102,14 @@ def check_run(
     validates = _limited("val", sizes["val"], trainer) > 0
     _limited("test", sizes["test"], trainer)
     if trainer["fast_dev_run"]:
-        return  # Lightning then validates once, whatever else is asked for
+        return  # Lightning then validates once, whatever the other flags are
     interval, every_n_epochs = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
     if validates and every_n_epochs is not None and type(interval) is int and interval > batches:
         raise UserError(
             f"trainer.val_check_interval is {interval}, and an epoch has {batches} batches; lower "
             "it, or set trainer.check_val_every_n_epoch to null to count the batches of all epochs"
         )
-    # What a task of one's own logs by itself is not known here.
+    # A user's task may log metrics of its own.
     if not overridden_hooks(task):
         _check_monitors(trainer, task, batches, validates=validates)
 
@@ -125,16 +117,12 @@ def check_run(
 def _check_monitors(
     trainer: Mapping[str, Any], task: Task, batches: int, *, validates: bool
 ) -> None:
-    """Refuse a schedule or an EarlyStopping whose metric is not there when it is first asked for.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse a schedule or EarlyStopping whose metric is not measured before it is first read."""
     first = _first_validation(trainer, batches) if validates else math.inf
     watched = getattr(task.schedule, "monitor", None)
     if watched and watched.startswith("val/") and first > 0:
         raise UserError(
-            f"model.schedule watches {watched} from the first epoch on, which is not validated; "
+            f"model.schedule monitors {watched} from the first epoch on, which is not validated; "
             "see trainer.check_val_every_n_epoch, trainer.limit_val_batches and data.val_size"
         )
     known = task.metric_names("train") + (task.metric_names("val") if validates else [])
@@ -146,11 +134,11 @@ def _check_monitors(
 
 
 def _first_validation(trainer: Mapping[str, Any], batches: int) -> float:
-    """The epoch, counted from 0, that has the first validation; infinite where max_steps ends."""
+    """The epoch, from 0, of the first validation; infinite if max_steps ends the run before it."""
     interval, every_n_epochs = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
     if isinstance(interval, float):
         interval = max(1, int(batches * interval))
-    # The batch, counted from 1 over all epochs, after which it comes.
+    # The batch before it, counted from 1 over all epochs.
     position = interval if isinstance(interval, int) else batches
     if every_n_epochs is not None:
         position += (every_n_epochs - 1) * batches
@@ -164,22 +152,18 @@ def _first_validation(trainer: Mapping[str, Any], batches: int) -> float:
 
 
 def checks_at_epoch_end(callback: EarlyStopping, trainer: Mapping[str, Any]) -> bool:
-    """Whether EarlyStopping checks at an epoch's end, and not after each validation."""
-    asked = callback._check_on_train_epoch_end
-    if asked is not None:
-        return asked
+    """Whether EarlyStopping checks at the end of an epoch, in place of after each validation."""
+    at_epoch_end = callback._check_on_train_epoch_end
+    if at_epoch_end is not None:
+        return at_epoch_end
     return trainer["val_check_interval"] in (None, 1.0) and trainer["check_val_every_n_epoch"] == 1
 
 
 def _check_monitor(
     callback: EarlyStopping, known: list[str], first: float, *, at_epoch_end: bool
 ) -> None:
-    """Refuse a metric that is not there at the first check.
-
-    Raises:
-        UserError: names it.
-    """
-    name = f"trainer.callbacks: EarlyStopping watches {callback.monitor!r}, which is not"
+    """Refuse a metric that is not measured before the first check."""
+    name = f"trainer.callbacks: EarlyStopping monitors {callback.monitor!r}, which is not"
     if callback.monitor not in known:
         raise UserError(f"{name} measured; there are: {', '.join(known)}")
     of_val = callback.monitor.startswith("val/")
@@ -192,7 +176,7 @@ def _check_monitor(
 
 
 def _limited(stage: str, size: int, trainer: Mapping[str, Any]) -> int:
-    """How many of `size` batches a pass goes through; none only where it is meant."""
+    """How many of `size` batches a pass goes through; refuse a share that leaves none."""
     name = f"limit_{stage}_batches"
     if stage != "test" and trainer["overfit_batches"]:
         name = "overfit_batches"
@@ -209,7 +193,7 @@ def _limited(stage: str, size: int, trainer: Mapping[str, Any]) -> int:
 
 
 def callbacks_of(flags: Mapping[str, Any]) -> Sequence[LightningCallback]:
-    """The callbacks among the flags, which may be a list, one, or none."""
+    """The callbacks of the flags, which may be a list, one callback, or None."""
     given = flags.get("callbacks") or ()
     return given if isinstance(given, Sequence) else [given]
 
@@ -220,11 +204,11 @@ HOOKS = tuple(
     for name, value in vars(kind).items()
     if inspect.isfunction(value) and name.startswith(HOOK_NAMES)
 )
-"""The methods of a LightningModule by which it may change how a Trainer trains it."""
+"""The methods by which a LightningModule may change a fit."""
 
 
 def overridden_hooks(task: Task) -> list[str]:
-    """The hooks of `task` itself that only a Trainer calls, by name."""
+    """The hooks that `task` overrides and that only a Trainer calls, by name."""
     found = {
         name
         for name in HOOKS

@@ -16,18 +16,18 @@ DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def precision_callbacks(precision: str | int | None, device: torch.device) -> list[Callback]:
-    """The callbacks that predict, get the loss, go backward and step, in this precision."""
+    """The callbacks that implement the five verbs in this precision."""
     bits, _, kind = str(precision or "32-true").partition("-")
     if bits == "32":
         return [cbs.TrainCB()]
-    # Without a kind Lightning takes 64 for true and the others for mixed.
+    # Without a kind, Lightning reads 64 as true and the others as mixed.
     if kind == "true" or (bits == "64" and not kind):
         return [cbs.TrainCB(), cbs.TruePrecisionCB(DTYPES[bits])]
     return [cbs.MixedPrecisionCB(DTYPES[bits], device.type)]
 
 
 def scheduler_callback(config: LRSchedulerConfig) -> Callback:
-    """A scheduler that Lightning would step, as the callback that steps it."""
+    """The callback that steps the scheduler of a Lightning configuration."""
     scheduler: Any = config.scheduler
     if config.reduce_on_plateau:
         return cbs.PlateauSchedCB(lambda _: scheduler, str(config.monitor))
@@ -36,7 +36,7 @@ def scheduler_callback(config: LRSchedulerConfig) -> Callback:
 
 
 def counterparts(flags: Flags) -> list[Callback]:
-    """The Learner's callbacks for those of an experiment file; a short run is never stopped."""
+    """The Learner's callbacks for Lightning's; `fast_dev_run` has no early stopping."""
     found: list[Callback] = []
     for callback in callbacks_of(flags.values):
         if isinstance(callback, EarlyStopping) and not flags["fast_dev_run"]:
@@ -65,7 +65,7 @@ def counterparts(flags: Flags) -> list[Callback]:
 
 
 def step_callbacks(flags: Flags) -> list[Callback]:
-    """The callbacks for flags about steps: how many batches, how large, how many, in how many."""
+    """The callbacks for flags about steps: accumulation, clipping, limits, processes."""
     found: list[Callback] = []
     if flags["accumulate_grad_batches"] > 1:
         found.append(cbs.AccumulateCB(flags["accumulate_grad_batches"]))

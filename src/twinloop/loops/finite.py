@@ -1,4 +1,4 @@
-"""End a Trainer's fit at a loss that is not finite, as `FiniteLossCB` ends a Learner's."""
+"""The Trainer's counterpart of `FiniteLossCB`."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from twinloop.tasks import Task
 
 
 class FiniteLoss(Callback):
-    """Ends the fit at a loss that is NaN or infinite, before it gets into the weights.
+    """Ends the fit at a loss that is NaN or infinite, before it reaches the weights.
 
-    Validation ends it too, a batch later: a GPU then has the next one to do while it is asked.
+    In validation a loss is checked one batch later, so that a GPU is not waited for.
 
     Raises:
-        NotFiniteError: says in which batch, rows and layer it began.
+        NotFiniteError: names the batch, its rows and the first layer that is not finite.
     """
 
     def __init__(self) -> None:
@@ -24,35 +24,28 @@ class FiniteLoss(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the batch, and the generators before anything is drawn for it."""
+        """Keep what is needed to compute the batch once more: its data, and the random state."""
         self.kept = batch_idx, batch, random_state()
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Begin to ask."""
         self.check = LossCheck(loss)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the fit before the step."""
         self._demand(trainer, pl_module, "train", self.check, *self.kept)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the batches of a validation that was cut short."""
+        """Drop the checks of a validation that was cut short."""
         self.validated.clear()
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Ask for the batch before this one, and at last for the last one."""
+        """Check the previous batch of validation, and after the last batch that one too."""
         self.validated.append((LossCheck(outputs), batch_idx, batch, random_state()))
-        while len(self.validated) > (batch_idx + 1 < trainer.num_val_batches[0]):
+        waiting = 1 if batch_idx + 1 < trainer.num_val_batches[0] else 0
+        while len(self.validated) > waiting:
             self._demand(trainer, pl_module, "val", *self.validated.pop(0))
 
     def _demand(

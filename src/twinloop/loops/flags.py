@@ -1,4 +1,4 @@
-"""The Trainer's flags for the Learner: which it has a counterpart for, and what they mean to it."""
+"""The Trainer's flags for the Learner: those with a counterpart, with defaults filled in."""
 
 import inspect
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ HANDLED = (
     *("callbacks", "default_root_dir", "log_every_n_steps", "enable_progress_bar"),
     "detect_anomaly",
 )
-"""The Trainer's flags that the Learner has a counterpart for."""
+"""The Trainer's flags with a counterpart in the homemade loop."""
 SWITCHED_OFF = ("num_sanity_val_steps", "enable_model_summary")
-"""Flags for what the homemade loop does not do, and that may say so."""
+"""Flags without a counterpart that may be set to false."""
 WITHOUT_EFFECT = ("inference_mode",)
-"""Flags that change nothing in a fit."""
+"""Flags that have no effect on a fit."""
 TRAINER_DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(Trainer).parameters.items()
@@ -36,17 +36,17 @@ TRAINER_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Flags:
-    """The Trainer's flags for the Learner, with its defaults and their meanings filled in.
-
-    Raises:
-        UserError: a flag that the Learner has no counterpart for.
-    """
+    """The Trainer's flags, with defaults filled in and those that follow from others resolved."""
 
     values: Mapping[str, Any]
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "Flags":
-        """Fill in what is not `given`."""
+        """Check the `given` flags, and fill in the others.
+
+        Raises:
+            UserError: an invalid flag, or one without a counterpart.
+        """
         check_flags(given)
         for name, value in given.items():
             known = name in (*HANDLED, *WITHOUT_EFFECT, *OURS)
@@ -85,31 +85,33 @@ class Flags:
         bits, _, kind = str(self["precision"] or "32-true").partition("-")
         if bits not in ("64", "32", "bf16", "16") or kind not in ("", "true", "mixed"):
             raise UserError(
-                f"trainer.precision is {self['precision']!r}, which the homemade loop has not"
+                f"trainer.precision is {self['precision']!r}; the homemade loop has no counterpart"
             )
         if self["devices"] not in ("auto", -1, "-1", 1, "1") and world_size() == 1:
             raise UserError(
-                f"trainer.devices is {self['devices']}, and one process runs; start the homemade "
+                f"trainer.devices is {self['devices']}, but one process runs; start the homemade "
                 f"loop with torchrun --nproc_per_node {self['devices']} -m twinloop ..."
             )
         if self["num_nodes"] != 1 and world_size() == 1:
             raise UserError(
-                f"trainer.num_nodes is {self['num_nodes']}, and one process runs; start the "
+                f"trainer.num_nodes is {self['num_nodes']}, but one process runs; start the "
                 f"homemade loop with torchrun --nnodes {self['num_nodes']} -m twinloop ..."
             )
         if self["strategy"] not in ("auto", "ddp"):
-            raise UserError(f"trainer.strategy is {self['strategy']!r}; the homemade loop has ddp")
+            raise UserError(
+                f"trainer.strategy is {self['strategy']!r}; the homemade loop has only ddp"
+            )
         check_callbacks(self.values)
         for callback in callbacks_of(self.values):
             _check_options(callback, self.device)
 
     @property
     def device(self) -> torch.device:
-        """Where to train: a GPU where there is one and the flags allow it."""
+        """The device to train on: a GPU if there is one and the flags allow it."""
         if self["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available():
             return torch.device("cuda", local_rank())
         if self["accelerator"] not in ("auto", "cpu"):
-            raise UserError(f"trainer.accelerator is {self['accelerator']!r}, and there is none")
+            raise UserError(f"trainer.accelerator is {self['accelerator']!r}; none was found")
         return torch.device("cpu")
 
 
@@ -123,30 +125,22 @@ COUNTERPARTS: dict[type[LightningCallback], tuple[str, ...]] = {
         "update_starting_at_epoch",
     ),
 }
-"""Lightning's callbacks that the Learner has a counterpart for, and which of their options."""
+"""Lightning's callbacks with a counterpart in the homemade loop, and their handled options."""
 
 
 def check_callbacks(flags: Mapping[str, Any]) -> None:
-    """Refuse a callback that the Learner has no counterpart for.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse a callback without a counterpart."""
     for callback in callbacks_of(flags):
         if type(callback) not in COUNTERPARTS:
             known = " and ".join(kind.__name__ for kind in COUNTERPARTS)
             raise UserError(
                 f"trainer.callbacks: the homemade loop has no counterpart for "
-                f"{type(callback).__name__}; it has those of {known}"
+                f"{type(callback).__name__}; it has counterparts for {known}"
             )
 
 
 def _check_options(callback: LightningCallback, device: torch.device) -> None:
-    """Refuse an option of a callback that has no counterpart in a run on `device`.
-
-    Raises:
-        UserError: names it.
-    """
+    """Refuse an option without a counterpart in a run on `device`."""
     options = COUNTERPARTS[type(callback)]
     for name, parameter in inspect.signature(type(callback)).parameters.items():
         if name in options or parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -169,5 +163,5 @@ def _check_options(callback: LightningCallback, device: torch.device) -> None:
 
 
 def _option(callback: LightningCallback, name: str) -> Any:
-    """What a callback was made with, which it keeps under its name, some with an underscore."""
+    """An option of a callback, which is an attribute of the same name, for some with underscore."""
     return getattr(callback, name) if hasattr(callback, name) else getattr(callback, f"_{name}")

@@ -1,8 +1,7 @@
-"""Train an experiment by the homemade Learner, which does what the Trainer's flags ask for.
+"""Train an experiment by the homemade Learner, as a Trainer with the same flags would.
 
 The task, the data and the flags are those of an experiment file; `build_learner` makes the Learner
-that does with them what the Trainer would. A flag that has no counterpart is refused by name,
-never ignored.
+for them. A flag without a counterpart is refused by name, never ignored.
 """
 
 import inspect
@@ -57,46 +56,46 @@ def train(
     run: Run | None,
     resume: Path | None,
 ) -> None:
-    """Train `task` on `data` by the Learner that `build_learner` makes of the Trainer's flags.
-
-    Args:
-        task: What to train.
-        data: What on.
-        flags: The Trainer's.
-        run: What to keep; None keeps nothing, as for `fast_dev_run`.
-        resume: The checkpoint to resume from, if any.
-
-    Raises:
-        UserError: a flag, or a method of the task, that the Learner has no counterpart for.
-    """
-    wanted = Flags.of(flags)
-    join(wanted.device)
-    if world_size() > 1 or wanted["strategy"] == "ddp":
+    """Train by a Learner what `check_task` and `check_run` accept; arguments as in `lightning`."""
+    filled = Flags.of(flags)
+    join(filled.device)
+    if world_size() > 1 or filled["strategy"] == "ddp":
         reset_seed()  # as Lightning's ddp does: every process draws the same from here on
         if world_size() == 1:
             _set_num_threads_if_needed()  # as its launcher does: sums depend on the threads
     callbacks: list[Callback] = [cbs.FiniteLossCB(Batches.rows_of)]
     if run:
         checkpoint = read_checkpoint(resume) if resume else None
-        callbacks = learner_callbacks(run, task, data, wanted, checkpoint)
+        callbacks = learner_callbacks(run, task, data, filled, checkpoint)
         if run.timings:
             callbacks.append(cbs.TraceCB(run.timings.events, run.timings.times))
         if run.record:
             callbacks.append(RecorderCB(run.record))
-    learn = build_learner(task, data, wanted, callbacks)
+    learn = _learner(task, data, filled, callbacks)
     try:
         learn.fit(learn.n_epochs, valid=False)
     finally:
         task.trainer = None
 
 
+def check_task(task: Task) -> None:
+    """Refuse a task with hooks that the homemade loop does not call."""
+    if not task.automatic_optimization:
+        raise UserError(
+            f"{type(task).__name__} optimises by hand (automatic_optimization is False), which the "
+            "homemade loop has no counterpart for; pass --loop lightning"
+        )
+    if hooks := overridden_hooks(task):
+        raise UserError(
+            f"{type(task).__name__} overrides {', '.join(hooks)}, which the homemade loop does not "
+            "call; override inputs_and_targets, loss, count or compute, or pass --loop lightning"
+        )
+
+
 def learner_callbacks(
     run: Run, task: Task, data: ImageDataModule, flags: Flags, checkpoint: dict[str, Any] | None
 ) -> list[Callback]:
-    """The callbacks that keep a Learner's run in the folder of `run`.
-
-    With a `checkpoint` of either loop the run is resumed from there.
-    """
+    """The callbacks that keep a Learner's run in its folder, resumed from a `checkpoint` if any."""
     codec = CheckpointCodec(task, flags["accumulate_grad_batches"])
     save = SaveCheckpointsCB(run.saver, codec)
     callbacks: list[Callback] = [
@@ -123,94 +122,78 @@ def build_learner(
     """Make the Learner that trains `task` on `data` as `Trainer(**flags)` would.
 
     `learner.fit(learner.n_epochs, valid=False)` runs it: validation is a callback's, inside the
-    training epoch as it is in Lightning.
-
-    Args:
-        task: What to train.
-        data: What on.
-        flags: The Trainer's.
-        extra: Further callbacks: progress, TensorBoard, checkpoints.
+    training epoch as it is in Lightning. `extra` are further callbacks.
 
     Raises:
-        UserError: a flag, or a method of the task, that the Learner has no counterpart for.
+        UserError: a flag, or a method of the task, without a counterpart.
     """
-    wanted = flags if isinstance(flags, Flags) else Flags.of(flags)
+    filled = flags if isinstance(flags, Flags) else Flags.of(flags)
     check_task(task)
-    check_run(wanted.values, task, data, world_size())
-    _prepare_device(data, wanted)
-    train = data.train_batches(overfit=wanted["overfit_batches"] > 0)
+    check_run(filled.values, task, data, world_size())
+    return _learner(task, data, filled, extra)
+
+
+def _learner(task: Task, data: ImageDataModule, flags: Flags, extra: Sequence[Callback]) -> Learner:
+    _prepare_device(data, flags)
+    train = data.train_batches(overfit=flags["overfit_batches"] > 0)
     valid = data.val_dataloader()
-    limits = {name: wanted[f"limit_{name}_batches"] for name in ("train", "val")}
-    batches = limited(len(train), limits["train"])
-    # A LightningModule keeps only a weak reference to what trains it; the Learner keeps it alive.
-    trainer = LearnerAsTrainer(wanted, _steps(wanted, batches))
+    batches = limited(len(train), flags["limit_train_batches"])
+    # A LightningModule has only a weak reference to its Trainer; the Learner keeps it alive.
+    trainer = LearnerAsTrainer(flags, _steps(flags, batches))
     task.trainer = trainer  # type: ignore[assignment]
-    # The scheduler belongs to its optimiser, and so is made together with it.
     optimizer, scheduler = _optimizer_and_scheduler(task)
-    callbacks: list[Callback] = [
+    callbacks = _callbacks(task, data, flags, trainer, batches)
+    if scheduler:
+        callbacks.append(scheduler_callback(scheduler))
+    callbacks += [*counterparts(flags), *step_callbacks(flags), *extra]
+    loaders = DataLoaders(train, valid if limited(len(valid), flags["limit_val_batches"]) else ())
+    learner = Learner(task, loaders, loss_func=task.loss, cbs=callbacks)
+    trainer.learn = weakref.proxy(learner)
+    learner.opt = optimizer
+    learner.n_epochs = sys.maxsize if flags["max_epochs"] == -1 else flags["max_epochs"]
+    return learner
+
+
+def _callbacks(
+    task: Task, data: ImageDataModule, flags: Flags, trainer: LearnerAsTrainer, batches: int
+) -> list[Callback]:
+    """The callbacks of every run, whose epochs have `batches` batches of train."""
+    interval = flags["val_check_interval"]
+    if isinstance(interval, float):  # a share of the epoch
+        interval = max(1, int(batches * interval))
+    return [
         cbs.DeviceCB(data.device),
         BatchPrepCB(task, data, trainer),
         TaskMetricsCB(task),
         cbs.ShuffleCB(),
-        cbs.LimitBatchesCB(**limits),
-        cbs.ValidateCB(
-            wanted["check_val_every_n_epoch"], _interval(wanted["val_check_interval"], batches)
-        ),
-        *precision_callbacks(wanted["precision"], data.device),
-        *([scheduler_callback(scheduler)] if scheduler else []),
-        *counterparts(wanted),
-        *step_callbacks(wanted),
-        *extra,
+        cbs.LimitBatchesCB(flags["limit_train_batches"], flags["limit_val_batches"]),
+        cbs.ValidateCB(flags["check_val_every_n_epoch"], interval),
+        *precision_callbacks(flags["precision"], data.device),
     ]
-    loaders = DataLoaders(train, valid if limited(len(valid), limits["val"]) else ())
-    learner = Learner(task, loaders, loss_func=task.loss, cbs=callbacks)
-    trainer.learn = weakref.proxy(learner)
-    learner.opt = optimizer
-    learner.n_epochs = sys.maxsize if wanted["max_epochs"] == -1 else wanted["max_epochs"]
-    return learner
 
 
 def _prepare_device(data: ImageDataModule, flags: Flags) -> None:
-    """Bring the batches to the device of the flags, deterministic if they say so."""
+    """Set the device of the batches, and deterministic algorithms."""
     data.device = flags.device
     if flags["deterministic"]:
-        if data.device.type == "cuda":  # read when the first matrix is multiplied there
+        if data.device.type == "cuda":  # read by the first matrix multiplication
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=flags["deterministic"] == "warn")
 
 
 def _steps(flags: Flags, batches: int) -> float:
-    """The optimiser's steps of a whole run with epochs of `batches`; infinite without an end."""
+    """Optimiser steps of a whole run with epochs of `batches`; infinite if it is unlimited."""
     epochs = math.inf if flags["max_epochs"] == -1 else flags["max_epochs"]
     steps: float = math.ceil(batches / flags["accumulate_grad_batches"]) * epochs
     limit: int = flags["max_steps"]
     return steps if limit == -1 else min(steps, limit)
 
 
-def check_task(task: Task) -> None:
-    """Refuse what a task does by hooks that the homemade loop does not call.
-
-    Raises:
-        UserError: names them.
-    """
-    advice = "override inputs_and_targets, loss, count or compute, or pass --loop lightning"
-    if not task.automatic_optimization:
-        raise UserError(
-            f"{type(task).__name__} optimises by hand (automatic_optimization is False), which the "
-            "homemade loop has no counterpart for; pass --loop lightning"
-        )
-    if hooks := overridden_hooks(task):
-        raise UserError(
-            f"{type(task).__name__} overrides {', '.join(hooks)}, which the homemade loop does not "
-            f"call; {advice}"
-        )
-
-
 def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig | None]:
-    """What `configure_optimizers` of the task gives, in any of the forms that Lightning takes.
+    """The result of the task's `configure_optimizers`, in any of the forms that Lightning accepts.
 
     Raises:
-        UserError: several optimisers or schedulers, or what the Learner does not do with one.
+        UserError: several optimisers or schedulers, or one without a counterpart.
     """
     configured: Any = task.configure_optimizers()
     optimizers, schedulers, monitor = _configure_optimizers(configured)
@@ -233,13 +216,6 @@ def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig |
     ):
         raise UserError(
             "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, "
-            "and one that watches a metric every epoch; pass --loop lightning"
+            "and one that monitors a metric every epoch; pass --loop lightning"
         )
     return optimizer, config
-
-
-def _interval(interval: float | None, batches: int) -> int | None:
-    """`val_check_interval` in batches: a float is a share of the epoch."""
-    if interval is None or isinstance(interval, int):
-        return interval
-    return max(1, int(batches * interval))

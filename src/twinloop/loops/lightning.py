@@ -17,7 +17,7 @@ from twinloop.loops.report import Board, EpochProgress, KeepHistory
 from twinloop.loops.save import SaveCheckpoints
 from twinloop.loops.stop import SaveAndStop
 from twinloop.loops.trace import HookTrace
-from twinloop.runs.checkpoint import WholeCheckpointIO
+from twinloop.runs.checkpoint import AtomicCheckpointIO
 from twinloop.runs.run import Run
 from twinloop.tasks import Task
 
@@ -29,25 +29,20 @@ def train(
     run: Run | None,
     resume: Path | None,
 ) -> None:
-    """Train `task` on `data` as the Trainer does with these flags.
+    """Train by a Trainer with these flags, resumed from the checkpoint `resume` if any.
 
-    Args:
-        task: What to train.
-        data: What on.
-        flags: The Trainer's.
-        run: What to keep; None keeps nothing, as for `fast_dev_run`.
-        resume: The checkpoint to resume from, if any.
+    Without a `run` nothing is kept, as for `fast_dev_run`.
     """
     trainer = _keeping_trainer(flags, data, run) if run else bare_trainer(flags, FiniteLoss())
-    # With max_steps Lightning takes every checkpoint for one of an epoch's middle.
+    # With max_steps Lightning treats every checkpoint as one from inside an epoch.
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
 
 
 def trainer_callbacks(run: Run, data: ImageDataModule) -> list[Callback]:
-    """The callbacks that keep a Trainer's run in the folder of `run`.
+    """The callbacks that keep a Trainer's run in its folder.
 
-    Lightning itself sees to it that only the first of several processes saves.
+    Lightning lets only the first of several processes write.
     """
     callbacks: list[Callback] = [
         RandomState(),
@@ -62,22 +57,22 @@ def trainer_callbacks(run: Run, data: ImageDataModule) -> list[Callback]:
 
 
 def bare_trainer(flags: Mapping[str, Any], *callbacks: Callback) -> Trainer:
-    """A Trainer with the callbacks of its flags and `callbacks`, which leaves nothing behind.
+    """A Trainer with the callbacks of its flags and `callbacks`, which writes no files.
 
     Raises:
-        MisconfigurationException: flags that no Trainer can have.
+        MisconfigurationException: invalid flags.
     """
     savers = any(isinstance(callback, Checkpoint) for callback in callbacks_of(flags))
     return _trainer(flags, callbacks, enable_checkpointing=savers, logger=False)
 
 
 def has_own_bar(flags: Mapping[str, Any]) -> bool:
-    """Whether the flags have a progress bar of the user's own, which takes the place of ours."""
+    """Whether the flags have a progress bar, which replaces ours."""
     return any(isinstance(callback, ProgressBar) for callback in callbacks_of(flags))
 
 
 def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) -> Trainer:
-    """A Trainer that keeps its run in the folder of `run`."""
+    """A Trainer with the callbacks and plugins that keep `run`."""
     callbacks = trainer_callbacks(run, data)
     if run.timings:
         callbacks.insert(0, HookTrace(run.timings.events, run.timings.times))
@@ -86,13 +81,13 @@ def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) 
     given = flags["plugins"] or []
     plugins = list(given) if isinstance(given, list | tuple) else [given]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-        plugins.append(WholeCheckpointIO())
+        plugins.append(AtomicCheckpointIO())
     without_val = {} if data.sizes["val"] else {"limit_val_batches": 0}
     return _trainer(flags, callbacks, logger=run.logger, plugins=plugins, **without_val)
 
 
 def _trainer(flags: Mapping[str, Any], callbacks: Sequence[Callback], **ours: Any) -> Trainer:
-    """A Trainer of `flags`, in which `ours` take precedence; without Lightning's bar."""
+    """A Trainer with `flags`, overridden by `ours`, and without Lightning's own bar."""
     if not has_own_bar(flags):
         ours["enable_progress_bar"] = False
     return Trainer(**{**flags, **ours, "callbacks": [*callbacks_of(flags), *callbacks]})

@@ -1,4 +1,4 @@
-"""Keep every number of a run, and when each hook was called: an adapter for either loop."""
+"""Record every value of a run: an adapter for either loop."""
 
 from typing import Any
 
@@ -11,41 +11,37 @@ from twinloop.runs.record import Record, copied, flat, gradient, logged
 
 
 class Recorder(Checkpoint):
-    """Keeps a Trainer's record. As a `Checkpoint` it comes after the task's own epoch end."""
+    """Records a Trainer's run. As a `Checkpoint` it is called after the task's own epoch end."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The weights before the first step."""
         self.record.start = copied(pl_module.state_dict())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The weights and the optimiser after the last one."""
         self.record.state = copied(pl_module.state_dict())
         self.record.optimizer = flat(trainer.optimizers[0].state_dict())
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
-        """The loss, divided where batches are accumulated."""
+        """Record the loss, which is divided where batches are accumulated."""
         self.record.steps.append({"loss": outputs["loss"].detach().clone()})
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """The gradient before it is clipped."""
+        """Record the gradient before it is clipped."""
         self.record.steps.append(gradient(optimizer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What validation has logged."""
         self.record.metrics.append(logged(trainer.callback_metrics))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What the epoch has logged."""
         self.record.metrics.append(logged(trainer.callback_metrics))
 
 
 class RecorderCB(Callback):
-    """Keeps a Learner's record."""
+    """Records a Learner's run."""
 
     order = Order.CLIP - 1
 
@@ -53,23 +49,20 @@ class RecorderCB(Callback):
         self.record = record
 
     def before_fit(self, learn: Learner) -> None:
-        """The weights before the first step."""
         self.record.start = copied(learn.model.state_dict())
 
     def after_fit(self, learn: Learner) -> None:
-        """The weights and the optimiser after the last one."""
         self.record.state = copied(learn.model.state_dict())
         self.record.optimizer = flat(learn.opt.state_dict())
 
     def before_step(self, learn: Learner) -> None:
-        """The gradient before it is clipped."""
+        """Record the gradient before it is clipped."""
         self.record.steps.append(gradient(learn.opt))
 
     def after_batch(self, learn: Learner) -> None:
-        """The loss, divided where batches are accumulated."""
+        """Record the loss, which is divided where batches are accumulated."""
         if learn.training:
             self.record.steps.append({"loss": learn.loss.detach().clone()})
 
     def after_epoch(self, learn: Learner) -> None:
-        """What the pass has logged."""
         self.record.metrics.append(logged(learn.metrics))

@@ -1,4 +1,4 @@
-"""Report each epoch: its row of the history, its line and bars, TensorBoard; for either loop."""
+"""Report each epoch: a row of the history, a line and bars, TensorBoard; for either loop."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from twinloop.tasks import Task
 
 
 class KeepHistory(Checkpoint):
-    """Keeps the run's history: see `History`."""
+    """Keeps the run's `History` while a Trainer trains."""
 
     def __init__(self, history: History) -> None:
         self.history = history
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of an epoch that is resumed, and so has no start of its own."""
+        """Start the clock of a resumed epoch, which has no `on_train_epoch_start`."""
         self.history.start()
         for config in trainer.lr_scheduler_configs:
             if config.reduce_on_plateau:
@@ -30,28 +30,23 @@ class KeepHistory(Checkpoint):
                 self.history.show_last(scheduler, str(config.monitor))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
         self.history.start()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take down what validation measured."""
         self.history.validated(trainer.callback_metrics)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the epoch's row."""
         self.history.end(trainer.current_epoch, trainer.callback_metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The history so far."""
         return self.history.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue a checkpoint's history."""
         self.history.load_state_dict(state_dict)
 
 
 class KeepHistoryCB(Callback):
-    """Keeps the run's history: see `History`."""
+    """Keeps the run's `History` while a Learner trains."""
 
     order = cbs.MetricsCB.order + 1
 
@@ -59,7 +54,6 @@ class KeepHistoryCB(Callback):
         self.history = history
 
     def before_epoch(self, learn: Learner) -> None:
-        """Start the clock; show a resumed plateau schedule the epoch that was saved before it."""
         if not learn.training:
             return
         self.history.start()
@@ -68,26 +62,23 @@ class KeepHistoryCB(Callback):
                 self.history.show_last(cb.sched, cb.monitor)
 
     def after_epoch(self, learn: Learner) -> None:
-        """Take down what validation measured, and add the epoch's row."""
         if not learn.training:
             self.history.validated(learn.metrics)
         if learn.ends_epoch:
             self.history.end(learn.epoch, learn.metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """The history so far."""
         return self.history.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue a checkpoint's history."""
         self.history.load_state_dict(state)
 
 
 class EpochProgress(Checkpoint):
     """A bar for each pass in a terminal, and a line of metrics for each epoch anywhere.
 
-    Lightning's own bars leave no line of an epoch, and the last thing that they do is to sleep for
-    up to as long as they do between two redraws.
+    Lightning's own bars print no line for an epoch, and sleep for up to a refresh period when they
+    stop.
     """
 
     def __init__(self, history: History, bar: bool | None = None) -> None:
@@ -95,86 +86,69 @@ class EpochProgress(Checkpoint):
         self.bars = Bars(bar)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start drawing."""
         self.bars.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar of train on."""
         epoch = epoch_of(trainer.current_epoch, trainer.max_epochs)
         self.bars.move("train", epoch, batch_idx + 1, trainer.num_training_batches)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Move that of val on, below the one of train."""
         epoch = epoch_of(trainer.current_epoch, trainer.max_epochs)
         self.bars.move("val", epoch, batch_idx + 1, trainer.num_val_batches[0])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it away."""
         self.bars.take_away("val")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how the epoch went."""
         self.bars.take_away("train")
         self.bars.say_row(self.history.rows[-1], trainer.max_epochs)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the terminal back."""
         self.bars.stop()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Give the terminal back."""
         self.bars.stop()
 
 
 class EpochProgressCB(cbs.ProgressCB):
-    """The bars of `ProgressCB`, and for each epoch a line of the history's row."""
+    """The bars of `ProgressCB`, and for each epoch a line with its row of the history."""
 
     def __init__(self, history: History, bar: bool | None = None) -> None:
         super().__init__(bar)
         self.history = history
 
     def after_epoch(self, learn: Learner) -> None:
-        """Say how the epoch went."""
         if learn.ends_epoch:
             self.bars.say_row(self.history.rows[-1], learn.n_epochs)
 
 
 class Board(Checkpoint):
-    """What TensorBoard shows besides the scalars that the task logs."""
+    """Logs to TensorBoard what is no scalar: see `twinloop.runs.board`."""
 
     def __init__(
         self, writer: SummaryWriter, data: ImageDataModule, config: dict[str, Any]
     ) -> None:
-        self.writer = writer
-        self.data = data
-        self.config = config
+        self.writer, self.data, self.config = writer, data, config
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The graph and the hyperparameters, once a run and not again when it goes on."""
+        """Log graph and hyperparameters, unless the run is resumed."""
         assert isinstance(pl_module, Task)
         if trainer.global_step == 0:
             board.log_start(self.writer, pl_module, self.config)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Histograms, reconstructions, confusion."""
         assert isinstance(pl_module, Task)
         board.log_epoch(self.writer, pl_module, self.data, trainer.global_step)
 
 
 class BoardCB(Callback):
-    """What TensorBoard shows besides scalars: graph, hyperparameters, histograms, images."""
+    """Logs to TensorBoard what is no scalar: see `twinloop.runs.board`."""
 
     order = Order.RESUME + 1
 
@@ -184,11 +158,10 @@ class BoardCB(Callback):
         self.writer, self.task, self.data, self.config = writer, task, data, config
 
     def before_fit(self, learn: Learner) -> None:
-        """The graph and the hyperparameters, once a run and not again when it goes on."""
+        """Log graph and hyperparameters, unless the run is resumed."""
         if learn.steps == 0:
             board.log_start(self.writer, self.task, self.config)
 
     def after_epoch(self, learn: Learner) -> None:
-        """Histograms, reconstructions, confusion."""
         if learn.ends_epoch:
             board.log_epoch(self.writer, self.task, self.data, learn.steps)

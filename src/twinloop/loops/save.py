@@ -1,4 +1,4 @@
-"""Save what a run keeps, see `twinloop.runs.saver`: an adapter for either loop."""
+"""Save the checkpoints of a run, see `twinloop.runs.saver`: an adapter for either loop."""
 
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,15 @@ from twinloop.runs.saver import Saver
 
 
 class SaveCheckpoints(Checkpoint):
-    """Saves what the run keeps: see `Saver`."""
+    """Saves the checkpoints of a Trainer's run: see `Saver`."""
 
     def __init__(self, saver: Saver) -> None:
         self.saver = saver
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on the run is under way."""
         self.saver.begin()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a validation that is the best so far."""
         loop = trainer.fit_loop
         stops = trainer.should_stop and loop._can_stop_early
         self.saver.validated(
@@ -35,26 +33,23 @@ class SaveCheckpoints(Checkpoint):
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch."""
         self.saver.end_epoch(partial(trainer.save_checkpoint, weights_only=False))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Have every checkpoint tell how it was trained, whoever saves it."""
+        """Add the settings to every checkpoint, also to those of other callbacks."""
         checkpoint["settings"] = self.saver.settings
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
         return self.saver.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a checkpoint's best value."""
         self.saver.load_state_dict(state_dict)
 
 
 class SaveCheckpointsCB(Callback):
-    """Saves what the run keeps: see `Saver`. All processes pack, and the first one writes."""
+    """Saves the checkpoints of a Learner's run. All processes pack, and the first one writes."""
 
     order = Order.SAVE
 
@@ -64,52 +59,49 @@ class SaveCheckpointsCB(Callback):
         self.validated = False  # since the last batch of train
 
     def before_epoch(self, learn: Learner) -> None:
-        """Begin the run, which nothing refuses any more."""
+        """Begin the run once all callbacks have accepted the checkpoint it resumes from."""
         if not self.begun:
             self.begun = True
             self.saver.begin()
 
     def after_epoch(self, learn: Learner) -> None:
-        """Save the epoch."""
         self.validated |= not learn.training
         if learn.ends_epoch:
             self.saver.end_epoch(partial(self.save, learn))
 
     def save(self, learn: Learner, path: Path, *, completed: bool = False) -> None:
-        """Write what the Learner is now, whole or not at all: see `CheckpointCodec.pack`."""
+        """Write a checkpoint of the Learner atomically: see `CheckpointCodec.pack`."""
         checkpoint = self.codec.pack(learn, completed=completed)
         checkpoint["settings"] = self.saver.settings
         if is_first():
             save_whole(checkpoint, path)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
         return self.saver.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint's best value."""
         self.saver.load_state_dict(state)
 
 
 class SaveBestCB(Callback):
-    """Saves a validation that is the best so far, once the Learner is back in train."""
+    """Saves the best validation so far, once the Learner has returned to train."""
 
     order = Order.STOP + 1
 
-    def __init__(self, saver: SaveCheckpointsCB) -> None:
-        self.saver = saver
+    def __init__(self, checkpoints: SaveCheckpointsCB) -> None:
+        self.checkpoints = checkpoints
 
     def before_epoch(self, learn: Learner) -> None:
-        """Look at a validation that a resumed run has begun with."""
-        if learn.training and self.saver.validated:
-            learn.num -= 1  # the batch that the validation came after
+        """Save a validation that was repeated at the start of a resumed run."""
+        if learn.training and self.checkpoints.validated:
+            learn.num -= 1  # the batch before the validation
             self.after_batch(learn)
             learn.num += 1
 
     def after_batch(self, learn: Learner) -> None:
-        """Look at a validation that came after this batch."""
-        if learn.training and self.saver.validated:
-            self.saver.validated = False
+        """Save a validation that came after this batch."""
+        if learn.training and self.checkpoints.validated:
+            self.checkpoints.validated = False
             ends_epoch = learn.num + 1 == learn.n_batches or learn.stopping
-            save = partial(self.saver.save, learn, completed=True)
-            self.saver.saver.validated(learn.metrics, ends_epoch=ends_epoch, save=save)
+            save = partial(self.checkpoints.save, learn, completed=True)
+            self.checkpoints.saver.validated(learn.metrics, ends_epoch=ends_epoch, save=save)

@@ -1,4 +1,4 @@
-"""Save and stop after the batch in which a signal came: an adapter for either loop."""
+"""Save and stop after the batch in which a signal was received: an adapter for either loop."""
 
 import math
 from pathlib import Path
@@ -17,11 +17,11 @@ from twinloop.runs.stop import Stopped, StopSignals
 
 
 class SaveAndStop(Checkpoint):
-    """Saves and stops after the batch, of train or of val, in which a signal came.
+    """Saves and stops after the batch, of train or of val, in which a signal was received.
 
-    Where an epoch ends without validation it waits for the epoch's own checkpoint, which knows of
-    its metrics. A validation that was left begins again when the run is resumed. Several processes
-    stop after the same batch of train; a validation they complete first.
+    After the last batch of an epoch it stops once the epoch has been saved with its metrics. A
+    validation that is interrupted is repeated when the run is resumed. Several processes stop after
+    the same batch of train, and complete a validation first.
     """
 
     def __init__(self, signals: StopSignals, path: Path) -> None:
@@ -29,38 +29,38 @@ class SaveAndStop(Checkpoint):
         self.path = path
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep Lightning from ending the process on SIGTERM, unsaved and with status 0."""
+        """Replace Lightning's handler of SIGTERM, which ends the process without saving."""
         self.signals.listen()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop where no gradient is left over for a later batch."""
+        """Stop, except in a window of accumulated batches."""
         done = batch_idx + 1
         if done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
             return
-        # Lightning would leave out a validation that comes right after this checkpoint.
+        # On resuming Lightning would skip a validation that is due right after this checkpoint.
         if self.signals.agreed() and not validates_next(trainer, batch_idx):
             where = f"in epoch {trainer.current_epoch + 1} after batch {done}"
             self._save_and_stop(trainer, where)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from what was completed: Lightning would count a batch twice that was left."""
+        """Count from the completed batches: Lightning would count an interrupted one twice."""
         trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Save what was before the validation, and stop."""
+        """Save the state before the validation, and stop."""
         alone = world_size() == 1
         if not (alone and self.signals.received) or trainer.fit_loop._should_accumulate():
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging):
-                callback.on_validation_epoch_end(trainer, pl_module)  # the weights themselves
+                callback.on_validation_epoch_end(trainer, pl_module)  # swap the weights back
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
         earlier = progress.total.ready - progress.current.ready
-        # Lightning begins a validation again that was left in its first batch.
+        # Lightning repeats a validation that was interrupted in its first batch.
         for count, before in ((progress.total, earlier), (progress.current, 0)):
             vars(count).update(ready=before + 1, started=before + 1)
             vars(count).update(processed=before, completed=before)
@@ -68,9 +68,8 @@ class SaveAndStop(Checkpoint):
         self._save_and_stop(trainer, f"in the validation of epoch {trainer.current_epoch + 1}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop after the epoch's checkpoint."""
-        # Else a plateau schedule would not be shown an epoch that was resumed in its middle. By
-        # its property the loop would take a run with max_steps for one that is restarting.
+        # Otherwise a plateau schedule would not step after an epoch that was resumed inside. The
+        # property `restarting` is not used, since with max_steps the loop would restart again.
         trainer.fit_loop._restarting = False
         if signal_received := self.signals.agreed():
             where = f"after epoch {trainer.current_epoch + 1}"
@@ -83,30 +82,29 @@ class SaveAndStop(Checkpoint):
 
 
 class SaveAndStopCB(Callback):
-    """Saves and stops after the batch in which a signal came, as `twinloop.runs.stop` does."""
+    """Saves and stops as `SaveAndStop` does."""
 
     order = SaveBestCB.order + 1
 
     def __init__(
-        self, signals: StopSignals, saver: SaveCheckpointsCB, codec: CheckpointCodec
+        self, signals: StopSignals, checkpoints: SaveCheckpointsCB, codec: CheckpointCodec
     ) -> None:
-        self.signals, self.saver, self.codec = signals, saver, codec
-        self.full = True
+        self.signals, self.checkpoints, self.codec = signals, checkpoints, codec
+        self.full = True  # whether the latest batch of train ends a window of accumulated batches
 
     def before_epoch(self, learn: Learner) -> None:
-        """Stop where the run was resumed in a validation, and that is left too."""
+        """Stop where a validation is interrupted again that a resumed run has repeated."""
         if learn.training and self.codec.validating_from:
-            learn.num -= 1  # the batch that the validation came after
+            learn.num -= 1  # the batch before the validation
             self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")
 
     def before_batch(self, learn: Learner) -> None:
-        """Remember whether this batch leaves a gradient over for a later one."""
         if learn.training:
             windows = [cb for cb in learn.cbs if isinstance(cb, cbs.AccumulateCB)]
             self.full = all(cb.is_full(learn) for cb in windows)
 
     def after_batch(self, learn: Learner) -> None:
-        """Leave validation; stop where no gradient is left over for a later batch."""
+        """Interrupt validation; stop, except in a window of accumulated batches."""
         if not learn.training:
             if self.full and self.signals.received and world_size() == 1:
                 raise CancelEpochException
@@ -121,20 +119,21 @@ class SaveAndStopCB(Callback):
             self.stop(learn, f"in epoch {learn.epoch + 1} after batch {done}")
 
     def after_epoch(self, learn: Learner) -> None:
-        """Stop after the epoch's checkpoint."""
         if learn.ends_epoch and (received := self.signals.agreed()):
-            raise Stopped(received, f"after epoch {learn.epoch + 1}", self.saver.saver.last_path)
+            raise Stopped(
+                received, f"after epoch {learn.epoch + 1}", self.checkpoints.saver.last_path
+            )
 
     def stop(self, learn: Learner, where: str) -> None:
-        """Save what the Learner is now, and stop."""
+        """Save the Learner as `last.ckpt`, and stop."""
         assert self.signals.received
-        path = self.saver.saver.last_path
-        self.saver.save(learn, path)
+        path = self.checkpoints.saver.last_path
+        self.checkpoints.save(learn, path)
         raise Stopped(self.signals.received, where, path)
 
 
 def validates_next(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether Lightning is going to validate after this batch, as it decides itself."""
+    """Whether Lightning validates after this batch, by its own rule."""
     every_n_epochs = trainer.check_val_every_n_epoch
     if not trainer.enable_validation or (trainer.current_epoch + 1) % (every_n_epochs or 1):
         return False

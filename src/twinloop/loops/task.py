@@ -1,4 +1,4 @@
-"""A task as the Learner trains it: its batches, its metrics, and what it may ask of a Trainer."""
+"""Train a task by the Learner: its batches, its metrics, and a stand-in for its Trainer."""
 
 from typing import Any
 
@@ -14,11 +14,9 @@ from twinloop.tasks import Task
 
 
 class LearnerAsTrainer:
-    """What a task may ask of `self.trainer` while the Learner trains it.
+    """The attributes of `self.trainer` that a task may use while the Learner trains it.
 
-    Args:
-        flags: The Trainer's.
-        steps: The optimiser's steps of the whole run, infinite where it has no end.
+    `steps` is the number of optimiser steps of the whole run; infinite if it is unlimited.
     """
 
     sanity_checking = False
@@ -32,35 +30,31 @@ class LearnerAsTrainer:
 
     @property
     def current_epoch(self) -> int:
-        """The epoch, counted from 0."""
         return self.learn.epoch if self.learn else 0
 
     @property
     def global_step(self) -> int:
-        """The optimiser's steps so far."""
         return self.learn.steps if self.learn else 0
 
     @property
     def training(self) -> bool:
-        """Whether this pass goes through train."""
         return self.learn is not None and self.learn.training
 
     @property
     def validating(self) -> bool:
-        """Whether this pass goes through val."""
         return not self.training
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python asks whether there is a method, for a copy say
+        if name.startswith("__"):  # looked up by Python itself, as by copy
             raise AttributeError(name)
         raise UserError(
-            f"the task asks for trainer.{name}, which the homemade loop has not; pass --loop "
-            "lightning, or let a method of Task do it (inputs_and_targets, loss, count, compute)"
+            f"the task uses trainer.{name}, which the homemade loop does not provide; pass --loop "
+            "lightning, or override a method of Task (inputs_and_targets, loss, count, compute)"
         )
 
 
 class BatchPrepCB(Callback):
-    """A batch of the data module as what goes into the network and what should come out."""
+    """Prepares a batch of the data module: the inputs of the network and its targets."""
 
     order = cbs.TruePrecisionCB.order + 1
 
@@ -68,30 +62,27 @@ class BatchPrepCB(Callback):
         self.task, self.data, self.trainer = task, data, trainer
 
     def before_batch(self, learn: Learner) -> None:
-        """Floats from bytes; noise, where the task has any."""
         images = self.data.on_after_batch_transfer(learn.batch, 0)
         learn.batch = self.task.inputs_and_targets(images)
 
 
 class TaskMetricsCB(cbs.MetricsCB):
-    """The metrics that the task has, in place of metrics of the callback's own."""
+    """Counts and computes the task's own metrics."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task
 
     def before_fit(self, learn: Learner) -> None:
-        """Bring the metrics to where the weights are."""
+        """Move the metrics to the device of the weights."""
         super().before_fit(learn)
         self.task.to(next(self.task.network.parameters()).device)
 
     def reset(self, stage: str) -> None:
-        """Nothing: the task forgets when it computes, and an epoch may go on in its middle."""
+        """Do nothing: the task resets in `compute`, and a resumed epoch keeps its counts."""
 
     def update(self, learn: Learner) -> None:
-        """Count the batch that the Learner has now."""
         self.task.count(learn.stage, learn.preds, learn.batch[1], learn.loss)
 
     def compute(self, stage: str) -> dict[str, Tensor]:
-        """The metrics of `stage` by name."""
         return self.task.compute(stage)

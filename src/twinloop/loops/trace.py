@@ -1,4 +1,4 @@
-"""Lightning's hooks and the Learner's events: what each loop calls, in what order."""
+"""The order of Lightning's hooks and of the Learner's events."""
 
 import time
 from functools import partial
@@ -10,11 +10,11 @@ from lightning.pytorch import Trainer
 from twinloop.learner.callbacks.trace import Traced
 
 COUNTERPARTS: dict[str, str | None] = {
-    "on_fit_start": None,  # the Learner has no set-up of its own before its first event
+    "on_fit_start": None,  # the Learner has no setup before its first event
     "on_train_start": "before_fit",
     "on_train_epoch_start": "train before_epoch",
     "on_train_batch_start": "train before_batch",
-    "on_before_zero_grad": None,  # the Learner forgets gradients after its step, not before
+    "on_before_zero_grad": None,  # the Learner resets gradients after its step, not before
     "on_before_backward": "train after_loss",
     "on_after_backward": "train after_backward",
     "on_before_optimizer_step": "train before_step",
@@ -30,11 +30,11 @@ COUNTERPARTS: dict[str, str | None] = {
     "on_fit_end": "cleanup_fit",
     "on_exception": "cleanup_fit",
 }
-"""Each of Lightning's hooks in a fit, and the event of the Learner at the same place."""
+"""Each of Lightning's hooks in a fit, and the Learner's event at the same point."""
 
 
 class HookTrace(LightningCallback):
-    """Records every hook of a fit in `hooks` and when it was in `times`, as `TraceCB` does."""
+    """Records every hook of a fit in `hooks`, and its time in `times`, as `TraceCB` does."""
 
     def __init__(self, hooks: list[Traced] | None = None, times: list[float] | None = None) -> None:
         self.hooks = hooks if hooks is not None else []
@@ -50,14 +50,14 @@ class HookTrace(LightningCallback):
 
 
 def translated(hooks: list[Traced]) -> list[str]:
-    """The events of the Learner at the places of Lightning's `hooks`."""
+    """The Learner's events at the points of Lightning's `hooks`."""
     return [event for hook in hooks if (event := COUNTERPARTS[hook.event]) is not None]
 
 
 def comparable(events: list[Traced]) -> list[str]:
-    """Those of the Learner's `events` that Lightning has a hook for, named as there.
+    """Those of the Learner's `events` that have a hook as counterpart, by the names in it.
 
-    Lightning has none for a step that is left out, as in a batch that only accumulates.
+    Lightning has no hook for a step that is cancelled, as in a batch that only accumulates.
     """
     known = set(COUNTERPARTS.values())
     names = [
@@ -68,7 +68,7 @@ def comparable(events: list[Traced]) -> list[str]:
 
 
 def _without_cancelled_steps(events: list[Traced]) -> list[Traced]:
-    """Leave out each `before_step` whose step a callback has cancelled: no `after_step` follows."""
+    """Drop each `before_step` of a step that a callback has cancelled: no `after_step` follows."""
     kept: list[Traced] = []
     begun: int | None = None
     for event in events:

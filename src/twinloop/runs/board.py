@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run besides its scalars. Called by either loop."""
+"""Log to TensorBoard what is no scalar: graph, hyperparameters, histograms, images, codes."""
 
 import warnings
 from pathlib import Path
@@ -19,31 +19,26 @@ from twinloop.runs.evaluation import evaluating
 from twinloop.tasks import Reconstruction, Task
 
 IMAGES = 8
-"""How many images of val stand beside their reconstructions."""
+"""How many images of val are shown with their reconstructions."""
 PROJECTED = 500
-"""How many codes of test are in the projector."""
+"""How many codes of test are in the projector, at most."""
 
 
 class RunLogger(TensorBoardLogger):
-    """Lightning's logger without its hparams.yaml: config.yaml has every setting of a run.
-
-    Args:
-        folder: The folder of the run.
-    """
+    """Lightning's logger to the folder of a run, without an hparams.yaml beside config.yaml."""
 
     def __init__(self, folder: Path) -> None:
-        # Lightning puts the three together again.
+        # Lightning joins root, name and version to the path of the folder.
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
 
     def save(self) -> None:
-        """Bring to disk what was logged."""
         self.experiment.flush()
 
 
 def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:
-    """The graph of the network, and the hyperparameters; `log_end` adds their results.
+    """Log the graph of the network, and the hyperparameters; `log_end` adds their results.
 
-    A network that cannot be traced is left out, and a line says why.
+    The graph of a network that cannot be traced is left out, with a line that gives the reason.
     """
     example = torch.zeros(1, *task.spec.image_shape).to(next(task.parameters()))
     with evaluating(task), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -51,8 +46,8 @@ def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None
         traced = _traced(task.network, example)
         if traced is not None:
             writer.add_graph(traced, example)
-    # The summary left out would name the columns. TensorBoard takes one run's for all runs; without
-    # it, it collects the settings that differ and the results of every experiment.
+    # The omitted first summary names the columns. TensorBoard would use one run's for all runs;
+    # without it, it collects the settings that differ and the results of every experiment.
     _, start, end = hparams(_flat(config), {})  # type: ignore[no-untyped-call]
     file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
     for summary in (start, end):
@@ -60,18 +55,18 @@ def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None
 
 
 def _traced(network: nn.Module, example: Tensor) -> Any:
-    """The network as `example` goes through it, or None where it cannot be traced."""
+    """The network traced on `example`, or None if it cannot be traced."""
     try:
-        # Left to itself, TensorBoard's writer has it traced twice more, to compare.
+        # By default TensorBoard's writer traces twice more, to compare.
         return torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-    except Exception as error:  # of any type: it is the network's own, or the tracer's
+    except Exception as error:  # of any type, from the network or the tracer
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         print(f"TensorBoard's graph is left out: {escape_unprintable(reason)}", flush=True)
         return None
 
 
 def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
-    """Weights as histograms; reconstructions or the confusion matrix of val."""
+    """Log weights as histograms; reconstructions or the confusion matrix of val."""
     for name, weight in task.network.named_parameters():
         writer.add_histogram(f"weights/{name}", weight, step)
     if isinstance(task, Reconstruction):
@@ -88,21 +83,21 @@ def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: in
 def log_end(
     writer: SummaryWriter, task: Task, data: ImageDataModule, results: dict[str, Any], step: int
 ) -> None:
-    """The results of the hyperparameters, and the codes of test with thumbnails and classes."""
+    """Log the results of the hyperparameters; codes of test with thumbnails and classes."""
     stage, _, name = task.monitor.partition("/")
     if name in results[stage]:
         writer.add_scalar(f"hp/{stage}_{name}", results[stage][name], step)
     if results["test"]:
         writer.add_scalar("hp/test_loss", results["test"]["loss"], step)
     if isinstance(task.network, Autoencoder):
-        # Spread over the whole split, which may be sorted by class.
+        # Evenly spaced, since the split may be sorted by class.
         rows = torch.linspace(0, len(data.data.test) - 1, min(PROJECTED, len(data.data.test)))
         images = data.data.test.images[rows.long()].float() / 255
         labels = data.data.test.labels[rows.long()]
         with evaluating(task), torch.no_grad():
             codes = task.network.encode(images.to(next(task.parameters()))).flatten(1).float()
         names = [task.spec.class_names[label] if label >= 0 else "" for label in labels]
-        # The projector cuts its sheet of thumbnails into squares.
+        # The projector requires square thumbnails.
         side = max(images.shape[2:])
         images = F.pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))
         writer.add_embedding(codes.cpu(), names, images, step, "codes")
@@ -110,7 +105,7 @@ def log_end(
 
 
 def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> dict[str, Tensor]:
-    """The first images of val, with noise if the task has any, and what comes out: `[N, ...]`."""
+    """The first images of val, with noise if the task has any, and reconstructed: `[N, ...]`."""
     rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
     images = data.data.train.images[rows[:count]].to(next(task.parameters())) / 255
     with evaluating(task), torch.no_grad():
@@ -131,10 +126,10 @@ def _tile(images: Tensor, columns: int, scale: int = 3) -> Tensor:
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `a.b.c: value`, values in the types that TensorBoard takes.
+    """Nested settings as `a.b.c: value`, in the types that TensorBoard accepts.
 
-    A class is called by the name of its place, as on the command line: `model.network: MLP` and
-    `model.network.hidden: 50`, without `class_path` and `init_args`.
+    Names are those of the command line, without `class_path` and `init_args`: `model.network: MLP`,
+    `model.network.hidden: 50`.
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():

@@ -1,10 +1,10 @@
-"""Write a checkpoint whole, and read one without running anything that it brings along."""
+"""Write checkpoints atomically, and read them without running code that they may contain."""
 
 import os
 import pickle
 import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,16 @@ from twinloop.files import save_whole
 from twinloop.runs.stop import Stopped
 
 MAX_PARTS = 1_000_000
-"""Lists in lists may name each other so often that walking through them would never end."""
+"""A limit, since nested lists that share references can expand without end."""
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Lightning's way to a checkpoint file, by `save_whole`."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint plugin, with atomic writes."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Save `checkpoint` under `path`, in folders that are made; elsewhere as Lightning does."""
+        """Write a local file atomically, and a remote one as Lightning does."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, str(path), storage_options)
             return
@@ -40,11 +40,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load tensors and plain types; a pickle that names anything else is refused.
+    """Read a checkpoint of tensors and plain types.
 
     Raises:
-        UserError: no such file, cut off, no checkpoint of this project, or one that wants to run
-            code.
+        UserError: a file that is missing, truncated, or not a checkpoint of this project, or a
+            pickle with other types, which could run code.
     """
     if not path.is_file():
         raise UserError(f"ckpt_path: there is no file {path}")
@@ -55,29 +55,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, because it holds more than tensors and plain types and could run "
-            "code; use a checkpoint that this project has saved"
+            "code; use a checkpoint saved by this project"
         ) from error
     except Exception as error:
         raise UserError(
-            f"{path}: cut off, damaged or no checkpoint; "
+            f"{path}: truncated, damaged or not a checkpoint; "
             "use another one of its run (best.ckpt, last.ckpt)"
         ) from error
     parts: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
-    for name, fits in (("state_dict", _are_weights), ("data_spec", _is_spec)):
+    for name, is_valid in VALID.items():
         part = parts.get(name)
-        if not isinstance(part, dict) or not fits(part):
-            raise UserError(f"{path}: no checkpoint of this project ({name} missing or incomplete)")
-    for name, is_valid in (("settings", _are_settings), ("global_step", _is_count)):
-        if parts.get(name) is not None and not is_valid(parts[name]):
-            raise UserError(f"{path}: no checkpoint of this project ({name} damaged)")
+        if not (is_valid(part) or (part is None and name in OPTIONAL)):
+            raise UserError(f"{path}: not a checkpoint of this project ({name} missing or invalid)")
     return parts
 
 
 def _check_archive(path: Path) -> None:
-    """Read every byte once: PyTorch itself does not look at the check sums.
+    """Verify the checksums, which PyTorch does not.
 
     Raises:
-        zipfile.BadZipFile: a byte is not as it was saved, or more would come out than is there.
+        zipfile.BadZipFile: a changed byte, or a compressed archive, which could expand.
     """
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
@@ -90,17 +87,16 @@ def _check_archive(path: Path) -> None:
 
 
 def spec_of(checkpoint: dict[str, Any]) -> DataSpec:
-    """The data set that a checkpoint was trained on, as `read_checkpoint` has checked it."""
+    """The data set that a checkpoint was trained on."""
     facts = checkpoint["data_spec"]
     return DataSpec(**facts | {name: tuple(facts[name]) for name in ("image_shape", "class_names")})
 
 
 def _check_parts(checkpoint: Any) -> None:
-    """Look at all that is in a checkpoint.
+    """Check the size of a checkpoint's content, and the types of its counters.
 
     Raises:
-        ValueError: more than a run ever saves, a tensor that would be larger than the file, or one
-            where a loop counts.
+        ValueError: too many parts, a tensor larger than its storage, or a tensor as a counter.
     """
     for part in _parts(checkpoint):
         if isinstance(part, Tensor) and (
@@ -108,14 +104,14 @@ def _check_parts(checkpoint: Any) -> None:
             or part.layout != torch.strided
             or part.nbytes > part.untyped_storage().nbytes()
         ):
-            raise ValueError("a tensor that is larger than what was saved of it")
+            raise ValueError("a tensor is larger than its storage")
     loops = checkpoint.get("loops") if isinstance(checkpoint, dict) else None
     if any(isinstance(part, Tensor) for part in _parts(loops)):
-        raise ValueError("a tensor where a loop counts")
+        raise ValueError("a counter of a loop is a tensor")
 
 
 def _parts(value: Any) -> Iterator[Any]:
-    """`value` and all that is in it, every part as often as it is named."""
+    """`value` and everything in it, each part as often as it is referenced."""
     left, count = [value], 0
     while left:
         part = left.pop()
@@ -129,15 +125,15 @@ def _parts(value: Any) -> Iterator[Any]:
             raise ValueError(f"over {MAX_PARTS:,} parts")
 
 
-def _are_weights(weights: dict[Any, Any]) -> bool:
-    return all(
+def _are_weights(weights: Any) -> bool:
+    return isinstance(weights, dict) and all(
         isinstance(name, str) and isinstance(weight, Tensor) and not weight.is_complex()
         for name, weight in weights.items()
     )
 
 
 def _are_settings(settings: Any) -> bool:
-    """Whether a checkpoint's `settings` have what other commands read of them."""
+    """Whether a checkpoint's `settings` have those that other commands read."""
     try:
         precision = settings["trainer"].get("precision")
         values = settings["seed_everything"], settings["data"]["val_size"]
@@ -152,8 +148,8 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_spec(facts: dict[str, Any]) -> bool:
-    """Whether a checkpoint's `data_spec` is what `spec_of` makes a DataSpec of."""
+def _is_spec(facts: Any) -> bool:
+    """Whether a checkpoint's `data_spec` is valid for `spec_of`."""
     try:
         channels, height, width = facts["image_shape"]
         return (
@@ -168,8 +164,18 @@ def _is_spec(facts: dict[str, Any]) -> bool:
         return False
 
 
+VALID: dict[str, Callable[[Any], bool]] = {
+    "state_dict": _are_weights,
+    "data_spec": _is_spec,
+    "settings": _are_settings,
+    "global_step": _is_count,
+}
+"""The parts of a checkpoint that are read without Lightning, and their checks."""
+OPTIONAL = ("settings", "global_step")
+
+
 def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None:
-    """Make sure that the weights in `checkpoint` are those of `model`, name by name.
+    """Make sure that the weights in `checkpoint` fit `model`.
 
     Raises:
         UserError: the first weight that differs in name or shape.
@@ -180,19 +186,19 @@ def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None
         if there.get(name) != here.get(name):
             raise UserError(
                 f"{path}: a checkpoint of another model: {name} has shape "
-                f"{there.get(name, 'none')} there and {here.get(name, 'none')} here; "
+                f"{there.get(name, 'none')} there and {here.get(name, 'none')} in this model; "
                 "pass the --config it was trained with"
             )
 
 
 @contextmanager
 def resume_errors(path: Path | None) -> Iterator[None]:
-    """Tell what goes wrong up to the first step as a mistake in the checkpoint at `path`, if any.
+    """Re-raise an error up to the first step as one in the checkpoint at `path`, if any.
 
-    What its schedule was restored to is first used after that step.
+    The restored state of a schedule is first used after that step.
 
     Raises:
-        UserError: in place of an error from what was read of it.
+        UserError: the content of the checkpoint is invalid.
     """
     if path is None:
         yield
@@ -209,14 +215,14 @@ def resume_errors(path: Path | None) -> Iterator[None]:
     except Stopped:
         raise
     except Exception as error:
-        if stepped and not _is_of_a_schedule(error):
+        if stepped and not _in_scheduler(error):
             raise
-        with as_user_error(f"{path}: cannot go on from this checkpoint"):
+        with as_user_error(f"{path}: cannot resume from this checkpoint"):
             raise
     finally:
         handle.remove()
 
 
-def _is_of_a_schedule(error: Exception) -> bool:
+def _in_scheduler(error: Exception) -> bool:
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code.co_filename == lr_scheduler.__file__ for frame, _ in frames)

@@ -1,4 +1,4 @@
-"""How good is a trained task? Its metrics; for codes, PCA and probes by scikit-learn."""
+"""Evaluate a trained task: its metrics, and for codes PCA and probes by scikit-learn."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner.callbacks.limits import limited
 from twinloop.models.autoencoder import Autoencoder
-from twinloop.runs.pca import drawn, pca_mse
+from twinloop.runs.pca import pca_mse, sampled
 from twinloop.tasks import Task
 
 Array = NDArray[Any]
 
 NEIGHBOURS = 10
 CODES = 2**25
-"""How many values the codes of a split have at most; the rest of it is left out."""
+"""The most values in the codes of a split; further rows are left out."""
 ITERATIONS = 100, 1000
-"""The fewest and the most of the logistic regression, unless it is done before."""
+"""The limits of the logistic regression's maximum of iterations."""
 LEARNED = 2**35
-"""Iterations, times rows, code size and classes, of the logistic regression."""
+"""The most work of the logistic regression: iterations x rows x code size x classes."""
 COMPARED = 2**38
-"""Rows of test, times rows of train and code size, of the nearest neighbours."""
+"""The most work of the nearest neighbours: rows of test x rows of train x code size."""
 
 
 def evaluate(
@@ -39,20 +39,12 @@ def evaluate(
     limit: int | float | None = None,
     forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, float]:
-    """The task's metrics on 'val' or 'test', by name; `task` is in evaluation mode afterwards.
+    """The scalar metrics of a task on 'val' or 'test', by name; none if there is no batch.
 
-    Args:
-        task: What to evaluate, where and in which type it is.
-        data: What on.
-        stage: 'val' or 'test'.
-        limit: Only the first batches, as Lightning's `limit_val_batches`: a number of batches, or
-            a share of them if it is a float; all if unset.
-        forward_context: Makes the context of each forward and its loss, `torch.autocast` for
-            example.
-
-    Returns:
-        The metrics that are one number; none where there is no batch, or no label for a task that
-        needs them.
+    The task stays on its device and in its type, and is in evaluation mode afterwards. `limit`
+    is Lightning's `limit_val_batches`: a number of batches, or a share of them if it is a float.
+    `forward_context` makes the context of each forward and its loss, such as `torch.autocast`.
+    Without labels there are none of a task that needs them.
     """
     task.eval()
     if stage == "test" and task.needs_labels and not data.data.test.has_labels:
@@ -72,14 +64,14 @@ def evaluate(
 
 
 def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, float]:
-    """Compare an autoencoder with PCA, and see what its codes know of the classes.
+    """Compare an autoencoder with PCA, and predict classes from its codes.
 
-    Large data is thinned out evenly, always by the same rows: to 2**25 values of all codes (of
-    60,000 images 559 each), and further for what takes longest (`LEARNED`, `COMPARED`).
+    Large data is sampled evenly, always the same rows: to 2**25 values of all codes (559 for each
+    of 60,000 images), and further for the probes (`LEARNED`, `COMPARED`).
 
     Returns:
-        `pca_mse`: MSE per pixel on test of PCA with as many numbers as the code has, fitted on
-        train; see `twinloop.runs.pca` for how exact it is, and when it is left out.
+        `pca_mse`: MSE per pixel on test of PCA with the dimension of the code, fitted on train; see
+        `twinloop.runs.pca` for its precision, and when it is left out.
         `linear_probe_accuracy`: a logistic regression on the codes of train, of at most 1000
         iterations, scored on test. `knn_accuracy`: the vote of the 10 nearest codes of train,
         scored on test. Without labels neither.
@@ -87,7 +79,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
     first = Batches(data.split("train"), data.rows["train"][:1], 1)
     size = encode(network, data, first)[0].shape[1]
     train, test = (
-        Batches(data.split(name), drawn(data.rows[name], CODES // size), data.batch_size)
+        Batches(data.split(name), sampled(data.rows[name], CODES // size), data.batch_size)
         for name in ("train", "test")
     )
     codes, labels = encode(network, data, train)
@@ -96,7 +88,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
     found = {} if pca is None else {"pca_mse": pca}
     if not (data.data.train.has_labels and data.data.test.has_labels):
         return found
-    few = drawn(torch.arange(len(test_codes)), COMPARED // codes.size).numpy()
+    few = sampled(torch.arange(len(test_codes)), COMPARED // codes.size).numpy()
     return found | {
         "linear_probe_accuracy": _probe(codes, labels).score(test_codes, test_labels),
         "knn_accuracy": _neighbours(codes, labels).score(test_codes[few], test_labels[few]),
@@ -104,7 +96,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
 
 
 def _probe(codes: Array, labels: Array) -> Any:
-    """A logistic regression on codes `[N, code size]` and their labels `[N]`."""
+    """A logistic regression on codes `[N, code size]` and labels `[N]`."""
     from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -112,20 +104,20 @@ def _probe(codes: Array, labels: Array) -> Any:
     from sklearn.preprocessing import StandardScaler
 
     classes = len(np.unique(labels))
-    if classes == 1:  # a regression needs two; with one there is nothing to find out
+    if classes == 1:  # a regression needs two
         return DummyClassifier().fit(codes, labels)
-    few = drawn(torch.arange(len(codes)), LEARNED // ITERATIONS[0] // codes.shape[1] // classes)
+    few = sampled(torch.arange(len(codes)), LEARNED // ITERATIONS[0] // codes.shape[1] // classes)
     codes, labels = codes[few.numpy()], labels[few.numpy()]
     iterations = int(np.clip(LEARNED // (codes.size * classes), *ITERATIONS))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it is stopped on purpose
+        warnings.simplefilter("ignore", ConvergenceWarning)  # iterations are limited on purpose
         return make_pipeline(StandardScaler(), LogisticRegression(max_iter=iterations)).fit(
             codes, labels
         )
 
 
 def _neighbours(codes: Array, labels: Array) -> Any:
-    """The nearest of codes `[N, code size]` with labels `[N]`."""
+    """A nearest-neighbour classifier of codes `[N, code size]` with labels `[N]`."""
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(min(NEIGHBOURS, len(codes)), algorithm="brute").fit(codes, labels)
@@ -133,19 +125,19 @@ def _neighbours(codes: Array, labels: Array) -> Any:
 
 def encode(network: Autoencoder, data: ImageDataModule, batches: Batches) -> tuple[Array, Array]:
     """Codes `[N, code size]` and labels `[N]` of all `batches`."""
-    weight = next(network.parameters())  # says where, and in which precision
+    weight = next(network.parameters())  # has the device and the type
     codes, labels = [], []
     with evaluating(network), torch.no_grad():
         for batch in batches:
             images, target = data.on_after_batch_transfer(batch, 0)
             codes.append(network.encode(images.to(weight)).flatten(1).float().cpu())
             labels.append(target.cpu())
-    return _array(codes), _array(labels)
+    return torch.cat(codes).numpy(), torch.cat(labels).numpy()
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put `module` into evaluation mode, and every part of it back as it was."""
+    """Put `module` into evaluation mode, and restore the mode of each of its modules."""
     training = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -153,8 +145,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in training:
             part.training = mode
-
-
-def _array(parts: list[Tensor]) -> Array:
-    array: Array = torch.cat(parts).numpy()
-    return array

@@ -1,4 +1,4 @@
-"""Where a run is kept: lightning_logs/<experiment>/version_<n>-<data set>/."""
+"""The folder of a run: lightning_logs/<experiment>/version_<n>-<data set>/."""
 
 import re
 from pathlib import Path
@@ -11,14 +11,14 @@ from twinloop.runs.checkpoint import read_checkpoint, spec_of
 
 
 def new_run(logs: Path, experiment: str, dataset: str) -> Path:
-    """Make the folder of a new run; two runs that ask at once get two folders.
+    """Make the folder of a new run; two runs that start at the same time get two folders.
 
     Raises:
         UserError: the folder cannot be made.
     """
     number = max((_number(path) for path in _runs(logs, experiment)), default=-1) + 1
     while True:
-        # Runs on several data sets are counted together.
+        # Numbers are unique across data sets.
         folder = logs / experiment / f"version_{number}-{dataset}"
         taken = any(_number(path) == number for path in _runs(logs, experiment))
         try:
@@ -33,19 +33,17 @@ def new_run(logs: Path, experiment: str, dataset: str) -> Path:
 
 
 def lock_run(run: Path, *, wait: bool = False) -> FileLock:
-    """Make this process the only one that trains in the folder `run`, until it ends or releases it.
-
-    Two of them would write over each other's checkpoints.
+    """Lock the folder `run` for this process: two would overwrite each other's checkpoints.
 
     Raises:
-        UserError: another one trains there, and this one does not `wait`.
+        UserError: another process has the lock, and this one does not `wait`.
     """
     lock = FileLock(run / "run.lock")
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise UserError(
-            f"another process trains in {run}; wait until it has ended, or stop it first"
+            f"another process is training in {run}; wait until it has ended, or stop it first"
         ) from error
     return lock
 
@@ -54,7 +52,7 @@ def latest_run(logs: Path, experiment: str, spec: DataSpec) -> Path:
     """The newest run of an experiment on this data that has a checkpoint.
 
     Raises:
-        UserError: there is none, or only on other data of the same name.
+        UserError: there is none, or only runs on other data of the same name.
     """
     named = [
         folder
@@ -66,10 +64,10 @@ def latest_run(logs: Path, experiment: str, spec: DataSpec) -> Path:
         checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
         if spec_of(checkpoint).fingerprint == spec.fingerprint:
             return folder
-    other = f"; {len(named)} there are on other data of that name" if named else ""
+    other = f"; {len(named)} are on other data of that name" if named else ""
     raise UserError(
-        f"ckpt_path: no run of {experiment!r} on {spec.name} with a checkpoint is in "
-        f"{logs / experiment}{other}; run fit first, or pass the path of a checkpoint"
+        f"ckpt_path: {logs / experiment} has no run of {experiment!r} on {spec.name} with a "
+        f"checkpoint{other}; run fit first, or pass the path of a checkpoint"
     )
 
 
@@ -84,27 +82,27 @@ def latest_checkpoint(logs: Path, experiment: str) -> Path:
         if path.is_file():
             return path
     raise UserError(
-        f"against: no run of {experiment!r} with a checkpoint is in {logs / experiment}; "
+        f"against: {logs / experiment} has no run of {experiment!r} with a checkpoint; "
         "run fit first"
     )
 
 
 def check_unused(run: Path) -> None:
-    """Make sure that a new run does not write over the one in the folder `run`.
+    """Make sure that a new run does not overwrite another one in the folder `run`.
 
     Raises:
-        UserError: a run has saved something there.
+        UserError: the folder has a checkpoint or results.
     """
     saved = [*(run / "checkpoints").glob("*.ckpt"), *run.glob("results.json")]
     if saved:
         raise UserError(
-            f"run_folder: {run} already has a run, with {saved[0].name}; resume it with "
+            f"run_folder: {run} already has a run ({saved[0].name}); resume it with "
             f"--ckpt_path {run / 'checkpoints' / 'last.ckpt'}, or choose another folder"
         )
 
 
 def run_of(checkpoint: Path) -> Path:
-    """The folder that belongs to a checkpoint: its run's, or its own where it lies elsewhere."""
+    """The folder of a checkpoint's run, or of the checkpoint if it is not in one of a run."""
     return (
         checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     )

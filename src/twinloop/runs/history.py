@@ -1,4 +1,4 @@
-"""The history of a run: a row an epoch, kept by either loop across resumes."""
+"""The history of a run: a row for each epoch, kept by either loop and across resumes."""
 
 import time
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
 class History:
-    """Rows of `epoch` (counted from 1), `seconds`, and the metrics that the epoch measured.
+    """Rows of `epoch` (from 1), `seconds`, and the metrics of the epoch.
 
-    The metrics of val are those of the epoch's last validation; a row of an epoch without one has
-    none. `state_dict` has what was measured of an epoch in which a run is stopped.
+    The metrics of val are those of the epoch's last validation, if any. `state_dict` includes those
+    of an epoch that has not ended.
 
     Args:
-        loop: Which loop trains.
-        weights: The checkpoint that a new run begins with, if any.
+        loop: The loop that trains.
+        weights: The checkpoint that a new run starts from, if any.
     """
 
     def __init__(self, loop: str, weights: str | None = None) -> None:
@@ -27,11 +27,11 @@ class History:
         self._started = 0.0
 
     def start(self) -> None:
-        """Start an epoch's clock; an epoch that is resumed has the seconds since then."""
+        """Start the clock of an epoch, or of the rest of one that is resumed."""
         self._started = time.perf_counter()
 
     def validated(self, metrics: Mapping[str, Tensor]) -> None:
-        """Take down what a validation measured."""
+        """Keep the metrics of a validation."""
         self.val = _of_stage("val", metrics)
 
     def end(self, epoch: int, metrics: Mapping[str, Tensor]) -> None:
@@ -42,12 +42,11 @@ class History:
         self.val = {}
 
     def show_last(self, scheduler: ReduceLROnPlateau, monitor: str) -> None:
-        """Show a resumed run's scheduler the last epoch: it was saved before it was shown that."""
+        """Step a resumed scheduler with the last epoch's metric: it was saved before that step."""
         if scheduler.last_epoch < len(self.rows) and monitor in self.rows[-1]:
             scheduler.step(self.rows[-1][monitor])
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, the last validation of an epoch that has not ended, and who trained."""
         return {
             "rows": list(self.rows),
             "val": self.val,
@@ -56,22 +55,22 @@ class History:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the rows of a checkpoint.
+        """Restore the `state` of a checkpoint.
 
         Raises:
-            ValueError: a row without its epoch or seconds, or with something else than numbers; no
-                names of loops.
+            ValueError: a row without epoch or seconds, a value that is not a number, or invalid
+                names of loops or weights.
         """
         for row in state["rows"]:
             if not _has_numbers(row) or not {"epoch", "seconds"} <= row.keys():
-                raise ValueError(f"no row of a history: {row}")
+                raise ValueError(f"invalid row of the history: {row}")
         if not _has_numbers(state["val"]):
-            raise ValueError(f"no metrics of a validation: {state['val']}")
+            raise ValueError(f"invalid metrics of a validation: {state['val']}")
         loops, weights = state["trained_by"], state["weights"]
         if not isinstance(loops, list) or not all(isinstance(loop, str) for loop in loops):
-            raise ValueError(f"no names of loops: {loops}")
+            raise ValueError(f"invalid names of loops: {loops}")
         if not isinstance(weights, str | None):
-            raise ValueError(f"no path of weights: {weights}")
+            raise ValueError(f"invalid path of weights: {weights}")
         self.rows[:] = state["rows"]
         self.val = state["val"]
         self.loops = loops if loops[-1:] == self.loops else [*loops, *self.loops]
@@ -83,7 +82,7 @@ def _has_numbers(row: Any) -> bool:
 
 
 def _of_stage(stage: str, metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """The metrics of whole passes over `stage`; `_step` marks those of single batches."""
+    """The metrics of whole passes over `stage`, without those of single steps (`_step`)."""
     return {
         name: float(value)
         for name, value in metrics.items()

@@ -1,4 +1,4 @@
-"""Can the network be trained on the last batch of an epoch, where that has one image only?"""
+"""Refuse a batch size that leaves a last batch of one image, if the network cannot train on one."""
 
 import copy
 import math
@@ -21,20 +21,14 @@ def check_last_batch(
     max_batches: float = math.inf,
     processes: int = 1,
 ) -> None:
-    """Find out before the first step whether the last batch of an epoch is one that fails.
+    """Try a last batch of one image before the first step.
 
-    A batch norm, for example, has no variance of a single value per channel. The task, and what is
-    drawn from torch's generators later, are left as they are.
-
-    Args:
-        task: What is to be trained.
-        data: What on.
-        limit: Lightning's `limit_train_batches`.
-        max_batches: How many batches the whole run has at most.
-        processes: How many train together, and share the images.
+    A batch norm, for example, has no variance of a single value per channel. The task and torch's
+    generators are not changed. `limit` is Lightning's `limit_train_batches`, `max_batches` limits
+    the whole run, and `processes` share the images.
 
     Raises:
-        UserError: the network fails on one image and not on two, and an epoch ends with one.
+        UserError: an epoch ends with one image, and the network fails on one but not on two.
     """
     images = math.ceil(len(data.rows["train"]) / processes)
     batches = math.ceil(images / data.batch_size)
@@ -44,7 +38,7 @@ def check_last_batch(
         return
     error = _error(task, data, 1)
     if error is None or _error(task, data, 2) is not None:
-        return  # what fails on any batch is no matter of this one
+        return  # not because of the size of the batch
     reason = escape_unprintable(f"{type(error).__name__}: {error}".splitlines()[0])
     which = f"the last batch of an epoch, number {batches:,}," if data.batch_size > 1 else "a batch"
     raise UserError(
@@ -55,7 +49,7 @@ def check_last_batch(
 
 
 def _error(task: Task, data: ImageDataModule, count: int) -> Exception | None:
-    """What a forward in training and its loss raise on the first `count` images of train."""
+    """The error of a forward in training on the first `count` images of train, if any."""
     trained = task.network
     weight = next(task.parameters())
     cuda = [weight.device] if weight.device.type == "cuda" else []
@@ -66,13 +60,13 @@ def _error(task: Task, data: ImageDataModule, count: int) -> Exception | None:
             images, labels = data.on_after_batch_transfer(
                 (split.images[rows], split.labels[rows], None), 0
             )
-            # A copy keeps whatever a forward in training changes: statistics, counters, caches.
+            # A copy, since a forward in training changes statistics, counters, caches.
             task.network = copy.deepcopy(trained).train()
             batch: tuple[Tensor, Tensor] = images.to(weight.device), labels.to(weight.device)
             inputs, target = task.inputs_and_targets(batch)
-            # Not by a call, which torch.compile may have been told to compile.
+            # `task(inputs)` may be compiled.
             task.loss(task.forward(inputs), target)
-    except Exception as error:  # of any type: it is the network's own
+    except Exception as error:  # of any type, from the network
         return error
     finally:
         task.network = trained
@@ -80,7 +74,7 @@ def _error(task: Task, data: ImageDataModule, count: int) -> Exception | None:
 
 
 def _advice(images: int, batch_size: int) -> str:
-    """The nearest size of a batch that leaves no batch of one."""
+    """The nearest batch size that leaves no batch of one image."""
     if images == 1:
         return "train on more images"
     sizes = chain(range(batch_size - 1, 1, -1), range(max(2, batch_size + 1), images + 1))

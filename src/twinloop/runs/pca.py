@@ -1,4 +1,4 @@
-"""PCA with as many numbers as a code has: what an autoencoder has to be better than."""
+"""PCA with the dimension of a code: the baseline of an autoencoder."""
 
 from collections.abc import Iterator
 
@@ -14,51 +14,50 @@ from twinloop.data.split import generator
 Array = NDArray[np.float32]
 
 EXACT = 1024
-"""Up to so many pixels an image the covariance is decomposed as a whole."""
+"""The most pixels of an image for the exact solver."""
 KEPT = 2**27
-"""How many pixels are kept at once for that, in float32."""
+"""The most pixels in memory for the exact solver, in float32."""
 CHUNK = 2**24
-"""How many pixels are read at once."""
+"""Pixels read at a time."""
 MOST_COMPONENTS = 1024
-"""Larger images are not described with more components; that would take minutes."""
+"""The most components for larger images; more would take minutes."""
 BASIS = 2**26
-"""How many values a basis may have, in float32."""
+"""The most values of a basis, in float32."""
 WORK = 2**37
-"""Rows, times pixels, times directions of the pass over all; some ten seconds on two cores."""
+"""The most work of the pass over all rows, rows x pixels x directions: ten seconds on two cores."""
 SPARE = 32, 256
-"""The fewest and the most directions beyond the components; as many as these, in between."""
+"""The limits of the number of directions beyond the components, which is that of the components."""
 PASSES = 4
-"""Over a tenth of the rows, before the one over all."""
+"""Passes over a tenth of the rows, before the one over all."""
 
 
 def pca_mse(data: ImageDataModule, components: int) -> float | None:
     """MSE per pixel on test of a PCA fitted on train, pixels in [0, 1]; None if it is too large.
 
     Up to 1,024 pixels an image the solver is exact, on up to 2**27 pixels (171,000 images of
-    28x28). Larger images have their subspace found by iteration from a fixed random start (Halko,
-    Martinsson, Tropp 2011): four times over a tenth of the rows, then once over all, or over as
-    many, drawn evenly, as 2**37 multiplications allow (60,000 images of 64x64 in RGB with up to
-    93 components). On Fashion-MNIST, forced onto all rows, its MSE was at most 0.03% above the
-    exact one with 8 to 512 components. Rows that are left out add to that: with 10,000 of 55,000
-    it was 0.4% above with 32 components, 2.4% with 128 and 11% with 512. None is for more than
-    1,024 components of such images, and for a basis over `BASIS`.
+    28x28). For larger images the subspace is found by iteration from a fixed random start (Halko,
+    Martinsson, Tropp 2011): four passes over a tenth of the rows, then one over all, or over an
+    even sample within 2**37 multiplications (60,000 images of 64x64 in RGB with up to 93
+    components). On all rows of Fashion-MNIST its MSE was at most 0.03% above the exact one with 8
+    to 512 components; on 10,000 of 55,000 rows 0.4% with 32 components, 2.4% with 128, 11% with
+    512. It is None for more than 1,024 components of such images, and for a basis over `BASIS`.
     """
     rows, pixels = data.rows["train"], data.data.train.images[0].numel()
     components = min(components, pixels, len(rows))
     if pixels <= EXACT:
-        mean, directions = _exact(data, drawn(rows, KEPT // pixels), components)
+        mean, directions = _exact(data, sampled(rows, KEPT // pixels), components)
     else:
         spare = min(max(components, SPARE[0]), SPARE[1])
         width = min(components + spare, pixels, BASIS // pixels)
         if components > min(width, MOST_COMPONENTS):
             return None
-        mean, directions = _iterated(data, drawn(rows, WORK // (pixels * width)), width)
+        mean, directions = _iterated(data, sampled(rows, WORK // (pixels * width)), width)
         directions = directions[:, :components]
     return _error(data, mean.numpy(), directions.T.numpy())
 
 
-def drawn(rows: Tensor, most: int) -> Tensor:
-    """At most `most` of `rows` (at least one), evenly drawn, the same each time, in their order."""
+def sampled(rows: Tensor, most: int) -> Tensor:
+    """An even sample of at most `most` of `rows` (at least one), in order, and always the same."""
     if len(rows) <= max(1, most):
         return rows
     chosen = torch.randperm(len(rows), generator=generator(0))[: max(1, most)]
@@ -66,7 +65,7 @@ def drawn(rows: Tensor, most: int) -> Tensor:
 
 
 def _exact(data: ImageDataModule, rows: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """The mean `[D]` and the first principal directions `[D, components]` of rows of train."""
+    """The mean `[D]` and the principal directions `[D, components]` of rows of train."""
     from sklearn.decomposition import PCA
 
     images = torch.empty(len(rows), data.data.train.images[0].numel())
@@ -79,16 +78,16 @@ def _exact(data: ImageDataModule, rows: Tensor, components: int) -> tuple[Tensor
 
 
 def _iterated(data: ImageDataModule, rows: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The mean `[D]` and about the first principal directions `[D, width]` of rows of train."""
+    """The mean `[D]` and approximate principal directions `[D, width]` of rows of train."""
     pixels = data.data.train.images[0].numel()
     mean = torch.zeros(pixels)
     basis = torch.linalg.qr(torch.randn(pixels, width, generator=generator(0)))[0]
-    few = drawn(rows, max(2 * width, len(rows) // 10))
+    few = sampled(rows, max(2 * width, len(rows) // 10))
     for _ in range(PASSES):
         mean, basis = _covariance_times(data, few, mean, basis)
         basis = torch.linalg.qr(basis)[0]
     mean, basis = _covariance_times(data, rows, mean, basis)
-    # As an SVD of the whole, but through the small triangle.
+    # An SVD of the basis, by that of the small triangle.
     basis, triangle = torch.linalg.qr(basis)
     return mean, basis @ torch.linalg.svd(triangle)[0]
 
@@ -98,7 +97,7 @@ def _covariance_times(
 ) -> tuple[Tensor, Tensor]:
     """The mean `[D]` of rows of train, and their scatter matrix `[D, D]` times a basis `[D, K]`.
 
-    Both in one pass: it counts from `around`, a guess of the mean, for the sake of precision.
+    Both in one pass, from pixels minus `around`, an estimate of the mean, for precision.
     """
     total, product = torch.zeros_like(around), torch.zeros_like(basis)
     for part in _pixels(data, "train", rows):
@@ -110,7 +109,7 @@ def _covariance_times(
 
 
 def _error(data: ImageDataModule, mean: Array, directions: Array) -> float:
-    """MSE per pixel on test of what is left of images in these directions `[K, D]`."""
+    """MSE per pixel on test of images projected onto directions `[K, D]`."""
     errors, sizes = [], []
     for part in _pixels(data, "test", data.rows["test"]):
         images = part.numpy()
@@ -121,7 +120,7 @@ def _error(data: ImageDataModule, mean: Array, directions: Array) -> float:
 
 
 def _pixels(data: ImageDataModule, name: str, rows: Tensor) -> Iterator[Tensor]:
-    """Rows of a split as float32 `[B, D]` in [0, 1] on the CPU, a chunk at a time."""
+    """Chunks of rows of a split as float32 `[B, D]` in [0, 1] on the CPU."""
     split = data.split(name)
     size = max(1, CHUNK // split.images[0].numel())
     for batch in Batches(split, rows, size):

@@ -1,4 +1,4 @@
-"""What a trained model makes of a user's own images, as files."""
+"""Write the predictions of a trained model on a user's own images."""
 
 import csv
 import itertools
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SOURCE = "source.txt"
 """Names the folder of images that predictions are of."""
 SHOWN = 64
-"""How many images the overview has at the most."""
+"""Images in the overview, at most."""
 
 
 class _Predicted(NamedTuple):
@@ -51,16 +51,16 @@ def write_predictions(
 ) -> None:
     """Write predictions.csv, predictions.npz and overview.png, and reconstructions as PNG files.
 
-    The folder is replaced as a whole. In the CSV a name that a spreadsheet would compute (`=1+1`)
-    has an apostrophe before it; in the npz it is as it is.
+    The folder is replaced as a whole. A file name that a spreadsheet would evaluate (`=1+1`) is
+    prefixed by an apostrophe in the CSV.
 
     Args:
         task: The task with its trained weights.
-        images: What the network was given, `[N, C, H, W]` in [0, 1].
-        outputs: What it answered: images `[N, C, H, W]` or logits `[N, classes]`.
+        images: The inputs of the network, `[N, C, H, W]` in [0, 1].
+        outputs: Its outputs: images `[N, C, H, W]` or logits `[N, classes]`.
         paths: The file of each image.
-        source: The folder of images that was asked for, or the only file.
-        folder: Where to write.
+        source: The folder of images given by the user, or the only file.
+        folder: The folder to write to.
     """
     root = source.parent if paths == [source] else source
     names = [escape_unprintable(str(path.relative_to(root))) for path in paths]
@@ -130,7 +130,7 @@ def _png_names(names: list[str]) -> list[str]:
 
 
 def _cell(value: str | float) -> str:
-    """A cell as text, also for a spreadsheet, which would compute one that begins as a formula."""
+    """Escape a cell that a spreadsheet would evaluate as a formula."""
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value

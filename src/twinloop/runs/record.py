@@ -1,4 +1,4 @@
-"""Every number that a run leaves for a comparison, from either loop."""
+"""Every value of a run, for a comparison of the loops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 @dataclass
 class Record:
-    """Every number that a run leaves."""
+    """Every value of a run."""
 
     steps: list[dict[str, Tensor]] = field(default_factory=list)
     """Of each batch its loss; of each step gradient norm and learning rates, before clipping."""
@@ -25,7 +25,7 @@ class Record:
 
 
 def gradient(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The norm of the whole gradient and the learning rate of each group, before a step."""
+    """The norm of the gradient, and the learning rate of each group."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norms = [p.grad.norm() for p in parameters if p.grad is not None]
     rates = torch.tensor([group["lr"] for group in optimizer.param_groups])
@@ -33,7 +33,7 @@ def gradient(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def logged(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The metrics of epochs; what Lightning logs of single steps is in the record of steps."""
+    """The metrics of whole epochs, without those of single steps."""
     return {
         name: torch.tensor(float(value), dtype=torch.float64)
         for name, value in metrics.items()
@@ -42,12 +42,12 @@ def logged(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, in memory of their own."""
+    """A copy of the tensors."""
     return {name: value.detach().clone() for name, value in state.items()}
 
 
 def flat(value: Any, name: str = "") -> dict[str, Tensor]:
-    """An optimiser's state, or any part of a checkpoint, as tensors by their path in it."""
+    """The state of an optimiser, or any part of a checkpoint, as tensors by path."""
     if isinstance(value, dict | list | tuple):
         found: dict[str, Tensor] = {}
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):

@@ -1,4 +1,4 @@
-"""results.json: what a run was and what came out; and the same as a table in the terminal."""
+"""The results of a run: results.json, figures, and a table in the terminal."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ from twinloop.tasks import Classification, Reconstruction, Task
 
 UNITS = {
     "mse": "per pixel, pixels in [0, 1]",
-    "pca_mse": "per pixel, PCA with as many numbers",
+    "pca_mse": "per pixel, PCA with the dimension of the code",
     "psnr": "dB",
     "linear_probe_accuracy": "logistic regression on the codes",
     "knn_accuracy": "10 nearest codes",
@@ -39,18 +39,13 @@ def write_results(
     limits: Mapping[str, int | float | None],
     forward_context: Callable[[], AbstractContextManager[Any]],
 ) -> None:
-    """Measure the best weights of a finished run, test for the only time, and write the results.
+    """Evaluate the best weights of a finished run on val and test, and write the results.
 
-    Args:
-        run: The run.
-        experiment: The experiment's name.
-        task: What was trained; it has the best weights afterwards.
-        data: What on.
-        limits: How many batches of 'val' and of 'test', as the Trainer's `limit_val_batches`.
-        forward_context: Makes the context of each forward, for its precision.
+    The task has these weights afterwards. `limits` has the `limit` of 'val' and of 'test', and
+    `forward_context` is as in `evaluate`.
     """
     best, last = run.saver.best_path, run.saver.last_path
-    # Without validation no epoch is known to be the best.
+    # There is no best without validation.
     weights = read_checkpoint(best if best.exists() else last)
     task.load_state_dict(weights["state_dict"])
     val, test = (
@@ -76,18 +71,10 @@ def collect(
     val: dict[str, float],
     test: dict[str, Any],
 ) -> dict[str, Any]:
-    """Everything that results.json holds, in plain types.
+    """The content of results.json, in plain types.
 
-    `val` and `test` are the metrics of the best checkpoint, whose weights `task` has now.
+    `val` and `test` are the metrics of the best checkpoint, whose weights `task` has.
     """
-    if isinstance(task.network, Autoencoder):
-        test = test | evaluate_codes(task.network, data)
-    if isinstance(task, Classification) and test:
-        # A class that test does not have has no accuracy.
-        counts = task.last_metrics["test/confusion"].sum(1).tolist()
-        shares = task.last_metrics["test/class_accuracy"].tolist()
-        by_class = [share if count else None for share, count in zip(shares, counts, strict=True)]
-        test = test | {"class_accuracy": dict(zip(task.spec.class_names, by_class, strict=True))}
     seconds = [row["seconds"] for row in history.rows]
     return {
         "experiment": experiment,
@@ -110,13 +97,27 @@ def collect(
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "commit": commit(),
         "val": val,
-        "test": test,
+        "test": test | _test_details(task, data),
         "history": history.rows,
     }
 
 
+def _test_details(task: Task, data: ImageDataModule) -> dict[str, Any]:
+    """The results on test besides the scalar metrics: of codes, and by class."""
+    details: dict[str, Any] = {}
+    if isinstance(task.network, Autoencoder):
+        details |= evaluate_codes(task.network, data)
+    if isinstance(task, Classification) and data.data.test.has_labels:
+        # A class without images in test has no accuracy.
+        counts = task.last_metrics["test/confusion"].sum(1).tolist()
+        shares = task.last_metrics["test/class_accuracy"].tolist()
+        by_class = [share if count else None for share, count in zip(shares, counts, strict=True)]
+        details["class_accuracy"] = dict(zip(task.spec.class_names, by_class, strict=True))
+    return details
+
+
 def write_figures(results: dict[str, Any], task: Task, data: ImageDataModule, folder: Path) -> None:
-    """Curves by epoch; reconstructions of an autoencoder; the confusion matrix of a classifier."""
+    """Write curves by epoch; reconstructions of an autoencoder; a classifier's confusion matrix."""
     name = f"{results['experiment']} on {task.spec.name}"
     if results["history"]:
         figures.save(figures.curves(results["history"], name), folder / "curves.png")
@@ -132,7 +133,7 @@ def write_figures(results: dict[str, Any], task: Task, data: ImageDataModule, fo
 
 
 def write(results: dict[str, Any], path: Path) -> None:
-    """Write results.json, whole or not at all.
+    """Write results.json atomically.
 
     Raises:
         UserError: it cannot be written.
@@ -145,7 +146,7 @@ def write(results: dict[str, Any], path: Path) -> None:
 
 
 def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
-    """Print one table of the results, and the commands to type next."""
+    """Print a table of the results, and the next commands."""
     from rich.console import Console
     from rich.table import Table
 
@@ -160,15 +161,15 @@ def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
             if isinstance(value, float):
                 unit = f"  ({UNITS[name]})" if name in UNITS else ""
                 table.add_row(f"{stage} {name}", f"{value:.4f}{unit}")
-    # Names are shown as they are, whatever brackets and colons they have.
+    # Names may have brackets and colons.
     console = Console(soft_wrap=not os.isatty(1), markup=False, emoji=False)
     console.print(table)
     console.print(f"figures and results.json: {folder}", highlight=False)
-    console.print(f"look at it: tensorboard --logdir {logs}", highlight=False)
+    console.print(f"in TensorBoard: tensorboard --logdir {logs}", highlight=False)
 
 
 def commit() -> str | None:
-    """The commit of the checkout this code is run from, '+' where it was changed since."""
+    """The commit of the checkout of this code, with '+' if there are uncommitted changes."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A run under way: its folder, and what is kept in it while either loop trains."""
+"""A run: its folder, and everything that either loop keeps in it."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ from twinloop.runs.timings import EventTimings
 
 @dataclass
 class Run:
-    """What a run keeps, whichever loop trains it.
+    """Everything that a run keeps, for either loop.
 
     Args:
-        folder: Where it is kept.
+        folder: Its folder.
         saver: Its checkpoints and its config.yaml.
         history: Its rows of metrics.
-        signals: What has asked it to stop.
-        logger: Lightning's, which writes for TensorBoard.
-        timings: When everything was, where that is to be recorded.
-        record: Every number, where that is to be recorded.
+        signals: The signals that stop it.
+        logger: Lightning's logger to TensorBoard.
+        timings: The time of each event, if recorded.
+        record: Every value, if recorded.
         bar: Whether to draw progress bars; None draws them in a terminal.
     """
 
@@ -52,33 +52,26 @@ class Run:
 
 @contextmanager
 def run_folder(
-    logs: Path, experiment: str, spec: DataSpec, *, asked: Path | None, resumed: Path | None
+    logs: Path, experiment: str, spec: DataSpec, *, requested: Path | None, resumed: Path | None
 ) -> Iterator[Path]:
-    """Make or find the folder of a run, and keep other processes out of it.
+    """Make or find the folder of a run, and lock it: the user's, if one is `requested`.
 
-    A run is resumed in its own folder. One that was made for a run that never began is removed.
-
-    Args:
-        logs: The folder of all runs.
-        experiment: The experiment's name.
-        spec: The data set.
-        asked: The folder that the user wants it in, if any.
-        resumed: The checkpoint that is resumed, if any.
+    Otherwise a run is `resumed` in the folder of its checkpoint, and a new one has a new folder in
+    `logs`, which is removed if the run never starts.
 
     Raises:
-        UserError: another run or another process has the folder, or it has vanished.
+        UserError: the folder has another run, is locked, or was deleted.
     """
     own = run_of(resumed) if resumed and resumed.parent.name == "checkpoints" else None
-    folder = asked or own
-    if asked and (own is None or own.resolve() != asked.resolve()):
-        check_unused(asked)
+    if requested and (own is None or own.resolve() != requested.resolve()):
+        check_unused(requested)
+    folder = requested or own
     made = folder is None or not folder.exists()
     if folder is None:
-        if is_first():
-            folder = new_run(logs, experiment, spec.name)
-        else:
-            folder = logs / experiment / "version_of_the_first_process"
-    elif asked:
+        # Other processes only need a name: the first one writes.
+        name = logs / experiment / "version_of_the_first_process"
+        folder = new_run(logs, experiment, spec.name) if is_first() else name
+    elif requested:
         folder.mkdir(parents=True, exist_ok=True)
     lock = lock_run(folder) if is_first() else None
     try:
@@ -86,7 +79,7 @@ def run_folder(
     except FileNotFoundError as error:
         if folder.is_dir():
             raise
-        raise UserError(f"the run folder {folder} is gone; start again") from error
+        raise UserError(f"the run folder {folder} was deleted; start again") from error
     finally:
         if lock:
             lock.release()

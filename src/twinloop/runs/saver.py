@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps, and when: the same for either loop."""
+"""The checkpoints of a run, and when they are saved: the same for either loop."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,16 +12,15 @@ from twinloop.processes import is_first, largest
 
 
 class Saver:
-    """Keeps `last.ckpt`, of the last epoch, and `best.ckpt`, of the best validation so far.
+    """Saves `last.ckpt` after every epoch, and `best.ckpt` of the best validation so far.
 
-    `last.ckpt` is saved at the end of every epoch, whether or not it was validated. `best.ckpt` has
-    the weights that were validated: a validation inside an epoch is saved at once, and one after
-    an epoch's last batch at the end of that epoch.
+    `best.ckpt` has the weights that were validated: a validation inside an epoch is saved
+    immediately, and one after the last batch of an epoch at the end of that epoch.
 
     Args:
         folder: The folder of the run.
-        monitor: The metric of val that says which validation is the best; None keeps no best.
-        mode: 'min' or 'max': which end of `monitor` is better.
+        monitor: The metric of val that decides; with None there is no best.
+        mode: 'min' or 'max': which value of the metric is better.
         settings: Every setting of the run in plain types, for its checkpoints.
         config: The experiment as YAML, for config.yaml.
     """
@@ -41,18 +40,17 @@ class Saver:
 
     @property
     def last_path(self) -> Path:
-        """The checkpoint of the last epoch, or of where the run was stopped."""
+        """The checkpoint of the last epoch, or of the batch after which the run was stopped."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
     def best_path(self) -> Path:
-        """The checkpoint of the best validation."""
         return self.folder / "checkpoints" / "best.ckpt"
 
     def begin(self) -> None:
-        """Write config.yaml: before the first step, and after all that can refuse a resume.
+        """Write config.yaml, once the run can no longer be refused.
 
-        A best value without its file, as in a run that was resumed in another folder, is forgotten.
+        A best value without its file, as in a run that is resumed in another folder, is dropped.
         """
         if not largest(int(is_first() and self.best_path.exists())):
             self.best = None
@@ -63,7 +61,7 @@ class Saver:
     def validated(
         self, metrics: Mapping[str, Tensor], *, ends_epoch: bool, save: Callable[[Path], None]
     ) -> None:
-        """Save a validation that is the best so far, or remember to at the end of its epoch.
+        """Save a validation that is the best so far, now or at the end of its epoch.
 
         Raises:
             UserError: validation does not measure `monitor`.
@@ -81,24 +79,19 @@ class Saver:
                 save(self.best_path)
 
     def end_epoch(self, save: Callable[[Path], None]) -> None:
-        """Save the epoch, and under both names if its last validation is the best."""
+        """Save `last.ckpt`, and `best.ckpt` if the epoch's last validation is the best."""
         if self.waiting:
             self.waiting = False
             save(self.best_path)
         save(self.last_path)
 
     def _is_best(self, value: Tensor) -> bool:
-        """Whether a metric is better than each before it; never one that is NaN."""
-        if value.isnan():
-            return False
-        if self.best is None:
-            return True
+        if self.best is None or value.isnan():
+            return not value.isnan()
         return bool(value < self.best if self.mode == "min" else value > self.best)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
         return {} if self.best is None else {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint's best value."""
         self.best = state.get("best")

@@ -1,4 +1,4 @@
-"""What may change when a run is resumed, and what of a checkpoint's weights a new run can use."""
+"""Compare a run with the checkpoint that it resumes, or starts from: data, settings, weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,8 @@ MAY_CHANGE = (
     *("trainer.enable_progress_bar", "trainer.enable_model_summary"),
     *("trainer.enable_checkpointing", "trainer.logger"),
 )
-"""How long, where and how visibly a run trains. The data is known by its fingerprint."""
+"""Settings that a resumed run may change: its length, device and output. Data is compared by
+fingerprint."""
 ABSENT = object()
 
 
@@ -35,7 +36,7 @@ def check_data(checkpoint: dict[str, Any], spec: DataSpec, path: Path) -> None:
     """Make sure that a run is resumed on the data that it was trained on.
 
     Raises:
-        UserError: other data, also under the same name.
+        UserError: other data, even of the same name.
     """
     then = spec_of(checkpoint)
     if then.fingerprint != spec.fingerprint:
@@ -48,18 +49,18 @@ def check_data(checkpoint: dict[str, Any], spec: DataSpec, path: Path) -> None:
 
 
 def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: Path) -> None:
-    """Make sure that a resumed run keeps the settings that decide what it learns.
+    """Make sure that a resumed run keeps the settings that affect training.
 
     Raises:
-        UserError: the first that has changed, from what, and what to do; or the run is to be longer
-            and was ended inside an epoch, whose other batches would be left out.
+        UserError: the first that has changed; or a new length for a run that ended inside an epoch,
+            whose other batches would be skipped.
     """
     then, now = (dict(_flat(part)) for part in (checkpoint.get("settings"), settings))
     limits = ("trainer.max_epochs", "trainer.max_steps")
     if then and any(then.get(key) != now.get(key) for key in limits) and _ended_inside(checkpoint):
         raise UserError(
             f"{path}: this run ended inside an epoch (max_steps or early stopping) and cannot be "
-            "made longer, since the other batches of that epoch would be left out; begin a new run "
+            "made longer, since the other batches of that epoch would be skipped; begin a new run "
             f"with --weights {path}"
         )
     for key in [*now, *then] if then else ():
@@ -69,7 +70,7 @@ def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: P
         after = repr(now[key]) if key in now else "unset"
         raise UserError(
             f"{path}: this run was trained with {key} {before}, which is {after} now; a resumed "
-            "run keeps its settings: pass what it was started with, or begin a new run with "
+            "run must keep its settings: pass the original value, or begin a new run with "
             f"--weights {path}"
         )
 
@@ -79,15 +80,15 @@ def _ended_inside(checkpoint: dict[str, Any]) -> bool:
         loop = checkpoint["loops"]["fit_loop"]
         epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
         return bool(epochs["processed"] == epochs["ready"] and not batches["is_last_batch"])
-    except (KeyError, TypeError):  # damaged; the loop will refuse it
+    except (KeyError, TypeError):  # damaged: refused later by the loop
         return False
 
 
 def check_split(checkpoint: dict[str, Any], data: ImageDataModule, path: Path) -> None:
-    """Make sure that no row of val is one that the checkpoint was trained on.
+    """Make sure that the checkpoint was not trained on rows of val.
 
     Raises:
-        UserError: the split has another seed or size than it had in training.
+        UserError: the seed or size of the split differs from that in training.
     """
     if spec_of(checkpoint).fingerprint != data.spec.fingerprint:
         return
@@ -97,14 +98,14 @@ def check_split(checkpoint: dict[str, Any], data: ImageDataModule, path: Path) -
     then = settings["seed_everything"], settings["data"]["val_size"]
     if then != (data.seed, data.val_size):
         raise UserError(
-            f"{path} was trained with seed_everything {then[0]} and data.val_size {then[1]:g}, and "
-            f"they are {data.seed} and {data.val_size:g} now, so that rows of val are rows it was "
-            "trained on; pass the settings of the run (--config RUN/config.yaml)"
+            f"{path} was trained with seed_everything {then[0]} and data.val_size {then[1]:g}, "
+            f"which are {data.seed} and {data.val_size:g} now, so that val has rows of its train "
+            "split; pass the settings of the run (--config RUN/config.yaml)"
         )
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> str:
-    """Begin with the weights of a checkpoint that fit `model`, and say which did not.
+    """Load the weights of a checkpoint that fit `model`; return a line about those that do not.
 
     Raises:
         UserError: none of them fits.
@@ -119,7 +120,7 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> st
     new = [name for name in here if name in learnt and name not in fits]
     left = [name for name in there if name not in fits]
     if not learnt & fits.keys():
-        raise UserError(f"--weights {path}: no weight there has the name and shape of one here")
+        raise UserError(f"--weights {path}: no weight has the name and shape of one of this model")
     model.load_state_dict(fits, strict=False)
     line = f"weights: {len(learnt & fits.keys())} of {len(learnt)} tensors from {path}"
     if new:
@@ -130,7 +131,7 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> st
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings by their names on the command line; an empty list or mapping is unset."""
+    """Nested settings by their names on the command line; empty lists and mappings are unset."""
     if isinstance(value, dict):
         for key, part in value.items():
             is_inner = key in ("class_path", "init_args")

@@ -1,4 +1,4 @@
-"""Stopping a run without losing it: SIGTERM or one Ctrl-C, save, stop."""
+"""Save and stop a run on SIGTERM or Ctrl-C."""
 
 import os
 import signal
@@ -14,35 +14,36 @@ from twinloop.launched import LAUNCHED, leave_to_first
 from twinloop.processes import largest
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GO_ON = "go on with --ckpt_path last (make: RESUME=1), or start again if nothing was saved yet"
+RESUME = "resume with --ckpt_path last (make: RESUME=1)"
 
 
-class Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
-    """A signal has asked the run to stop, and it is saved; `status` is the exit status for that."""
+class Stopped(Exception):  # noqa: N818 - not an error: the user has stopped the run
+    """A signal has stopped the run after it was saved; `status` is the exit status."""
 
     def __init__(self, by: signal.Signals, where: str, path: Path) -> None:
-        super().__init__(
-            f"stopped by {by.name} {where}, saved in {path}; "
-            "go on with --ckpt_path last (make: RESUME=1)"
-        )
+        super().__init__(f"stopped by {by.name} {where}, saved in {path}; {RESUME}")
         self.status = 128 + by
 
 
 class StoppedAtOnce(BaseException):
-    """A signal has ended the command where it was; `status` is the exit status for that.
+    """A signal has ended the command without saving; `status` is the exit status.
 
-    It is no KeyboardInterrupt, on which Lightning would end the process itself.
+    It is not a KeyboardInterrupt, on which Lightning would end the process itself.
     """
 
-    def __init__(self, by: signal.Signals, advice: str = GO_ON) -> None:
-        super().__init__(f"stopped by {by.name}; what was saved before is whole: {advice}")
+    def __init__(
+        self,
+        by: signal.Signals,
+        advice: str = f"{RESUME}, or start again if nothing was saved yet",
+    ) -> None:
+        super().__init__(f"stopped by {by.name}; what was saved before is intact: {advice}")
         self.by = by
         self.status = 128 + by
 
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Within it SIGTERM and Ctrl-C raise `StoppedAtOnce`, except in a process yet to join."""
+    """Raise `StoppedAtOnce` on SIGTERM and Ctrl-C, except in a process that has yet to join."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if LAUNCHED and not distributed.is_initialized():
@@ -59,9 +60,9 @@ def stopping_at_once() -> Iterator[None]:
 
 
 class StopSignals:
-    """Within it SIGTERM and the first Ctrl-C only leave word in `received`.
+    """A context in which SIGTERM and the first Ctrl-C are only noted, in `received`.
 
-    A second Ctrl-C ends the run at once, as the first one does elsewhere.
+    A second Ctrl-C raises `StoppedAtOnce`.
     """
 
     def __init__(self) -> None:
@@ -79,14 +80,14 @@ class StopSignals:
         self._before = {}
 
     def listen(self) -> None:
-        """Within it, take the signals back from whoever else has taken them since."""
+        """Install the handlers, also where a library has replaced them in this context."""
         for number in self._before:
             signal.signal(number, self._receive)
 
     def agreed(self) -> signal.Signals | None:
-        """The signal that has come to any of the processes that train together.
+        """The signal that any of the processes has received.
 
-        All of them have to ask at the same places, so that they stop after the same step.
+        A collective call: all processes make it at the same points, and stop after the same step.
         """
         number = largest(int(self.received or 0))
         self.received = signal.Signals(number) if number else None
@@ -96,6 +97,6 @@ class StopSignals:
         if self.received and number == signal.SIGINT:
             raise StoppedAtOnce(signal.SIGINT)
         self.received = signal.Signals(number)
-        # The signal may have come inside a print, which does not let another one in.
+        # The signal may interrupt a print, which is not reentrant.
         with suppress(OSError):
             os.write(1, b"stopping after this step; Ctrl-C again stops at once\n")

@@ -1,7 +1,7 @@
-"""What a run leaves for a comparison: `trace.json`, what was when, and `record.pt`, every number.
+"""The files of a run for a comparison: `trace.json`, the times, and `record.pt`, every value.
 
-`fit --record times` keeps the first, `fit --record all` both. Taking every gradient's norm costs
-time, so the two are kept apart where times are compared.
+`fit --record times` writes the first, `fit --record all` both. The norm of every gradient takes
+time, so times are compared between runs without it.
 """
 
 import json
@@ -34,10 +34,10 @@ BEFORE_STEP = ("on_before_optimizer_step", "before_step")
 
 @dataclass
 class EventTimings:
-    """When each hook or event was called, and how long the model itself took; in seconds.
+    """The time of each hook or event, and of the model's own work; in seconds.
 
-    `forward` has when each forward in training began and was done, `stepped` when each step of the
-    optimiser was done; the beginning of a step and both ends of a backward are events of the loop.
+    `forward` has the start and end of each forward in training, `stepped` the end of each optimiser
+    step; the start of a step, and both ends of a backward, are events of the loop.
     """
 
     events: list[Traced] = field(default_factory=list)
@@ -47,7 +47,7 @@ class EventTimings:
 
     @contextmanager
     def timing(self, network: nn.Module) -> Iterator[None]:
-        """Time each forward of `network` in training, and each step of any optimiser."""
+        """Time each forward of `network` in training, and each optimiser step."""
         started = 0.0
 
         def start(*_: Any) -> None:
@@ -73,10 +73,10 @@ class EventTimings:
                 handle.remove()
 
     def outside(self) -> float:
-        """Seconds of a training step outside the model: data, hooks, logging; the median.
+        """Median seconds of a training step outside the model: data, hooks, logging.
 
-        Counted from the start of a batch to that of the next one in the same epoch, less its
-        forward, its backward, and what came between the last event and the end of the step.
+        From the start of a batch to that of the next one in the same epoch, minus its forward, its
+        backward, and the time from the last event before the optimiser step to the end of it.
         """
         found: list[float] = []
         start: tuple[int, float] | None = None
@@ -85,7 +85,7 @@ class EventTimings:
         following = [*self.times[1:], math.inf]
         for event, at, later in zip(self.events, self.times, following, strict=True):
             if event.stage != "train":
-                start = None  # validation is no part of a step
+                start = None  # validation is not part of a step
                 continue
             if event.event in BATCH_STARTS:
                 if start and start[0] == event.epoch:
@@ -94,7 +94,7 @@ class EventTimings:
             elif BACKWARD.get(previous[0]) == event.event:
                 inside += at - previous[1]
             elif event.event in BEFORE_STEP:
-                # None between two events: it was cancelled, as where gradients add up.
+                # None between two events: the step was cancelled, as where batches accumulate.
                 done = self.stepped[
                     bisect_left(self.stepped, at) : bisect_left(self.stepped, later)
                 ]
@@ -110,7 +110,7 @@ class EventTimings:
         return sum(done - began for began, done in spans)
 
     def by_event(self) -> dict[str, tuple[int, float]]:
-        """Of each hook or event how often it came, and the seconds from it to the next."""
+        """The number of calls of each hook or event, and the seconds from it to the next."""
         found: dict[str, tuple[int, float]] = {}
         for (event, at), (_, later) in pairwise(zip(self.events, self.times, strict=True)):
             name = f"{event.stage} {event.event}"
@@ -120,7 +120,7 @@ class EventTimings:
 
 
 def write_timings(run: Path, timings: EventTimings, record: Record | None) -> None:
-    """Write trace.json, and record.pt where every number was kept."""
+    """Write trace.json, and record.pt if there is a record."""
     with atomic_write(run / "trace.json") as part:
         part.write_text(json.dumps(asdict(timings)))
     if record is not None:
@@ -128,7 +128,7 @@ def write_timings(run: Path, timings: EventTimings, record: Record | None) -> No
 
 
 def read_timings(run: Path) -> EventTimings:
-    """When everything was in a run."""
+    """Read the trace.json of a run."""
     content = json.loads((run / "trace.json").read_text())
     content["events"] = [Traced(*event) for event in content["events"]]
     content["forward"] = [(began, done) for began, done in content["forward"]]
@@ -136,5 +136,5 @@ def read_timings(run: Path) -> EventTimings:
 
 
 def read_record(run: Path) -> Record:
-    """Every number of a run."""
+    """Read the record.pt of a run."""
     return Record(**torch.load(run / "record.pt", weights_only=True))

@@ -1,7 +1,7 @@
-"""How many lines of a loop's own code two steps of training go through.
+"""Count the distinct lines of a loop's own package that two steps of training execute.
 
-`python -m twinloop.comparison.lines fit --config ... --loop homemade` prints the number: distinct
-lines of Lightning, or of `twinloop.learner`, that are executed inside the fit.
+`python -m twinloop.cli.lines fit --config ... --loop homemade` prints the number of lines of
+Lightning, or of `twinloop.learner`, that the fit executes.
 """
 
 import sys
@@ -23,7 +23,7 @@ PACKAGES = tuple(
 
 
 def counting(fit: Callable[..., Any], seen: set[tuple[str, int]]) -> Callable[..., Any]:
-    """`fit`, with every line of the loop's package that it executes added to `seen`."""
+    """Wrap `fit` so that every line of the loop's package that it executes is added to `seen`."""
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGES):
