@@ -228,10 +228,9 @@ def test_the_page_of_a_comparison_escapes_names(tmp_path: Path) -> None:
         assert tag not in page
 
 
-@pytest.mark.parametrize(
-    "mask", [0o002, *(pytest.param(m, marks=pytest.mark.slow) for m in (0o022, 0o077))]
-)
-@pytest.mark.parametrize("loop", ["homemade", pytest.param("lightning", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+@pytest.mark.parametrize("loop", ["homemade", "lightning"])
 def test_files_have_the_permissions_of_the_umask(
     loop: str, mask: int, images: Path, tmp_path: Path
 ) -> None:

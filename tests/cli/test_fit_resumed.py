@@ -91,7 +91,7 @@ def test_a_renamed_run_is_resumed_in_its_folder_and_keeps_its_best(
     assert results["val"]["accuracy"] == results["history"][1]["val/accuracy"]
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", ["homemade", SLOW_LIGHTNING])
 def test_a_run_of_max_steps_is_resumed_to_more_steps(
     loop: Loop, runs: dict[Loop, Path], tmp_path: Path
 ) -> None:

@@ -30,8 +30,7 @@ HOOKS = (
     *("on_validation_start", "on_validation_batch_start", "on_validation_batch_end"),
     *("on_validation_end", "on_train_epoch_end", "on_train_end", "on_fit_end"),
 )
-FEW = [("lightning", "on_before_backward"), ("lightning", "on_validation_batch_end")]
-FEW += [("homemade", "after_loss"), ("homemade", "cleanup_epoch")]
+FEW = [("lightning", "on_validation_batch_end"), ("homemade", "after_loss")]
 ALL = [("lightning", hook) for hook in HOOKS] + [("homemade", event) for event in EVENTS]
 REST = [pytest.param(*place, marks=pytest.mark.slow) for place in ALL if place not in FEW]
 
