@@ -1,23 +1,26 @@
-"""Whole commands in this process, on digits and without figures, for tests of what they decide."""
+"""What tests of several folders share: whole commands on digits, quiet Trainers, checkpoints."""
 
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from twinloop.cli import main
 from twinloop.data.batches import Batch, Batches
 from twinloop.runs import board, results
 
-EXPERIMENT = str(Path(__file__).parent.parent / "experiments" / "mlp.yaml")
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENT = str(EXPERIMENTS / "mlp.yaml")
 STOPPED = 128 + signal.SIGTERM
 """The exit status of a command that a SIGTERM has stopped."""
-COMMAND = ("--config", EXPERIMENT, "--data.source", "digits")
+ON_DIGITS = ("--data.source", "digits")
+COMMAND = ("--config", EXPERIMENT, *ON_DIGITS)
 SHORT = ("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3", "--model.schedule=null")
 
 
@@ -26,16 +29,25 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
     for name in ("log_start", "log_epoch", "log_end"):
         patch.setattr(board, name, lambda *_: None)
     patch.setattr(results, "write_figures", lambda *_: None)
+    patch.setattr(results, "evaluate_codes", lambda *_: {})
 
 
-def fit(folder: Path, *options: str) -> int:
+def fit(folder: Path, *options: str, experiment: str = "mlp") -> int:
     """Train for two epochs of three batches in `folder`, unless `options` say otherwise."""
-    return main(["fit", *COMMAND, "--trainer.default_root_dir", str(folder), *SHORT, *options])
+    command = ["fit", "--config", str(EXPERIMENTS / f"{experiment}.yaml"), *ON_DIGITS]
+    return main([*command, "--trainer.default_root_dir", str(folder), *SHORT, *options])
+
+
+def quiet_trainer(**options: Any) -> Trainer:
+    """A Trainer on the CPU that prints and writes nothing, unless `options` say otherwise."""
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    quiet: dict[str, Any] = {"accelerator": "cpu", "num_sanity_val_steps": 0}
+    return Trainer(**quiet | dict.fromkeys(names, False) | options)
 
 
 def run_in(folder: Path) -> Path:
     """The only run that is kept in `folder`."""
-    (run,) = (folder / "lightning_logs" / "mlp").iterdir()
+    (run,) = (folder / "lightning_logs").glob("*/*")
     return run
 
 
@@ -52,7 +64,7 @@ def bytes_of(run: Path) -> dict[str, bytes]:
 
 
 def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a refused command has said."""
+    """The one line that a refused command has printed to stderr."""
     error = capsys.readouterr().err
     assert re.fullmatch(r"error: [^\n]+\n", error), error
     return error
@@ -65,17 +77,29 @@ def assert_equal_weights(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert torch.equal(weight, other["state_dict"][name]), name
 
 
-def stop_in_validation(number: int, batch: int, patch: pytest.MonkeyPatch) -> None:
-    """Have this process get a SIGTERM while a batch of that validation is gathered, from 1."""
+def stop_in(chosen: Callable[[Batches, int], bool], patch: pytest.MonkeyPatch) -> None:
+    """Have this process get a SIGTERM while it gathers a `chosen` batch, counted from 1 by pass."""
     gather = Batches.__iter__
-    validations = 0
 
     def gather_and_stop(self: Batches) -> Iterator[Batch]:
-        nonlocal validations
-        validations += not self.shuffle
-        for position, found in enumerate(gather(self), start=1):
-            if not self.shuffle and (validations, position) == (number, batch):
+        for number, found in enumerate(gather(self), start=1):
+            if chosen(self, number):
                 os.kill(os.getpid(), signal.SIGTERM)
             yield found
 
     patch.setattr(Batches, "__iter__", gather_and_stop)
+
+
+def stop_at(epoch: int, batch: int, patch: pytest.MonkeyPatch) -> None:
+    """The same in a batch of training; epochs are counted from 0."""
+    stop_in(lambda found, number: found.shuffle and (found.epoch, number) == (epoch, batch), patch)
+
+
+class Payload:
+    """Makes a folder when it is unpickled: the sign that a file has run code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)

@@ -1,6 +1,7 @@
 """What every test shares: one cache of decoded digits, and no trace left behind."""
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ from twinloop.data.datamodule import ImageDataModule
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+# Folders of the tests' own, and never the Hub: `datasets` reads these when a test first imports it.
+CACHES = tempfile.TemporaryDirectory(prefix="twinloop-tests-")
+os.environ |= {"TWINLOOP_CACHE": f"{CACHES.name}/cache", "HF_HOME": f"{CACHES.name}/huggingface"}
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 CHROMIUM = Path("/usr/bin/chromium")
 LIBRARIES = ("CUBLAS_", "KMP_", "PL_", "PYTEST_")
 """Variables that OpenMP, Lightning (for a seed, for determinism) and pytest set for themselves."""
@@ -22,16 +28,6 @@ LIBRARIES = ("CUBLAS_", "KMP_", "PL_", "PYTEST_")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest and so has a timeout of its own: the others fill up the end."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests decode into a folder of their own, and never ask the Hub."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TWINLOOP_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("huggingface")))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +56,16 @@ def _isolated() -> Iterator[None]:
     assert not new, f"variables left behind: {new}"
     assert torch.get_default_dtype() == dtype
     assert torch.are_deterministic_algorithms_enabled() == deterministic
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """Commands write no figures and no TensorBoard images, which have tests of their own."""
+    from tests.commands import make_quick  # which an experiment's own test does not have
+
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from twinloop.errors import LONGEST, Parser, UserError, as_user_error, escape_unprintable, explain
 
 
-def test_what_cannot_be_printed_is_spelled_out() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     # A file name that is no UTF-8 comes as a lone surrogate; U+202E turns the line around.
     assert (
         escape_unprintable("ü 猫 a\nb\x1b[2J\t\udcff\u202e")
@@ -31,9 +31,13 @@ def test_an_error_is_one_line(error: Exception) -> None:
     assert line.isprintable()
 
 
-def test_what_the_parser_says_is_cut() -> None:
+def test_a_long_parser_error_is_cut() -> None:
     line = explain(ArgumentError(None, "x" * 10_000))
     assert line == "x" * LONGEST + "..."
+    parser = Parser("twinloop compare")
+    parser.add_argument("--seeds", type=int)
+    with pytest.raises(UserError, match=r"9\.\.\. \(--help lists the options\)$"):
+        parser.parse_args(["--seeds", "9" * 10_000])
 
 
 def test_a_mistake_on_the_command_line_comes_without_the_usage(
@@ -47,15 +51,7 @@ def test_a_mistake_on_the_command_line_comes_without_the_usage(
     assert capsys.readouterr().err == ""
 
 
-def test_a_value_of_any_length_on_the_command_line_is_cut() -> None:
-    parser = Parser("twinloop compare")
-    parser.add_argument("--seeds", type=int)
-    with pytest.raises(UserError, match=r"9\.\.\. \(--help lists the options\)$") as caught:
-        parser.parse_args(["--seeds", "9" * 10_000])
-    assert len(str(caught.value)) < LONGEST + 100
-
-
-def test_an_error_of_any_type_is_told_as_a_mistake() -> None:
+def test_an_error_of_any_type_becomes_a_user_error() -> None:
     with pytest.raises(UserError, match=r"^model: KeyError: 'a'$"), as_user_error("model"):
         raise KeyError("a")
     with (

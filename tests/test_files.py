@@ -13,7 +13,7 @@ import torch
 from twinloop.files import as_json, atomic_write, save_whole
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "new folder" / "file"
     with atomic_write(path) as part:
         part.write_text("half")
@@ -23,7 +23,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_file_is_on_disk_before_its_name_and_its_name_before_the_end(
+def test_a_file_is_flushed_before_it_is_renamed_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, flushed = tmp_path / "file", []
@@ -35,15 +35,16 @@ def test_a_file_is_on_disk_before_its_name_and_its_name_before_the_end(
     assert flushed == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt("disk full")])
 @pytest.mark.parametrize("failing", ["write", "fsync", "rename"])
-def test_the_old_file_stays_where_the_new_one_fails(
-    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_while_writing_keeps_the_old_file(
+    failing: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
     def fail(*_: Any) -> None:
-        raise OSError("disk full")
+        raise error
 
     if failing == "fsync":
         monkeypatch.setattr(os, "fsync", fail)
@@ -56,13 +57,13 @@ def test_the_old_file_stays_where_the_new_one_fails(
             if failing == "write":
                 fail()
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(type(error), match="disk full"):
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_is_full_inside_of_an_archive_is_told_as_that(tmp_path: Path) -> None:
+def test_a_full_disk_inside_torch_save_is_an_os_error(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     save_whole({"old": 1}, path)
     before = path.read_bytes()
@@ -78,7 +79,7 @@ def test_a_disk_that_is_full_inside_of_an_archive_is_told_as_that(tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_has_null_for_what_is_no_number() -> None:
+def test_json_has_null_for_nan_and_infinity() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 

@@ -115,7 +115,7 @@ def _joined(work: Work, rank: int, given: dict[str, str], answer: Connection) ->
         *("torchrun in SLURM", "batch script"),
     ],
 )
-def test_how_many_there_are_is_known_before_they_join(
+def test_world_size_is_known_before_joining(
     found: dict[str, str], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_all(monkeypatch, found)
@@ -123,63 +123,50 @@ def test_how_many_there_are_is_known_before_they_join(
 
 
 @pytest.mark.parametrize("starter", STARTERS)
-def test_a_process_knows_its_place_on_its_machine(
-    starter: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_rank(starter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_rank() == 0
     set_all(monkeypatch, variables(starter, 1))
     assert local_rank() == 1
 
 
-def test_the_first_one_is_lightnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_first()
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert not is_first()
-
-
-def test_alone_there_is_nobody_to_join() -> None:
+def test_a_single_process_joins_no_group_and_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
     join(CPU)
     assert not distributed.is_initialized()
     assert largest(7) == 7
+    assert is_first()
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # Lightning's
+    assert not is_first()
+
+
+UNSET = "the environment variable {} is not set; start them with torchrun or srun"
 
 
 @pytest.mark.parametrize(
-    ("starter", "name"),
+    ("starter", "name", "value", "message"),
     [
-        *(("torchrun", name) for name in ("MASTER_ADDR", "MASTER_PORT", "RANK")),
-        *(("Lightning", name) for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")),
-        ("SLURM", "SLURM_PROCID"),
+        *(("torchrun", name, None, UNSET) for name in ("MASTER_ADDR", "MASTER_PORT", "RANK")),
+        ("Lightning", "LOCAL_RANK", None, UNSET),
+        ("SLURM", "SLURM_PROCID", None, UNSET),
+        ("SLURM", "SLURM_NTASKS_PER_NODE", None, "SLURM: .*Use `--ntasks-per-node=2` instead"),
+        ("torchrun", "WORLD_SIZE", "two", "{} is 'two', which is not a number"),
+        ("torchrun", "RANK", "two", "{} is 'two', which is not a number"),
     ],
 )
-def test_what_was_left_out_is_named(
-    starter: str, name: str, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_or_invalid_variable_is_named(
+    starter: str, name: str, value: str | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_all(monkeypatch, variables(starter, 1))
-    monkeypatch.delenv(name)
-    monkeypatch.setenv("GROUP_RANK", "0")
-    if name == "RANK":  # on another machine the rank among its processes is not enough
-        monkeypatch.setenv("NODE_RANK", "1")
-    said = f"the environment variable {name} is not set; start them with torchrun or srun"
-    with pytest.raises(UserError, match=said):
+    set_all(monkeypatch, variables(starter, 1) | {name: value or ""})
+    if value is None:
+        monkeypatch.delenv(name)
+        monkeypatch.setenv("GROUP_RANK", "0")
+        if name == "RANK":  # on another machine the rank among its processes is not enough
+            monkeypatch.setenv("NODE_RANK", "1")
+    with pytest.raises(UserError, match=message.format(name)):
         join(CPU)
     assert not distributed.is_initialized()
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "MASTER_PORT", "RANK"])
-def test_what_is_not_a_number_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, variables("torchrun", 1) | {name: "two"})
-    with pytest.raises(UserError, match=f"{name} is 'two', which is not a number"):
-        join(CPU)
-
-
-def test_tasks_of_slurm_that_lightning_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_all(monkeypatch, variables("SLURM", 1))
-    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
-    with pytest.raises(UserError, match=r"SLURM: .*Use `--ntasks-per-node=2` instead"):
-        join(CPU)
-
-
-def test_a_port_that_somebody_has_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         set_all(monkeypatch, variables("Lightning", 0, port))
@@ -221,7 +208,8 @@ def agree_beside_another_backend(rank: int) -> list[int]:
     return found
 
 
-def test_they_agree_on_the_cpu_whatever_the_backend() -> None:
+@pytest.mark.slow
+def test_processes_agree_on_the_cpu_with_any_backend() -> None:
     assert in_two(agree_beside_another_backend) == [[1, 10, 1, 10]] * 2
 
 
@@ -266,9 +254,8 @@ class Left:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-@pytest.mark.parametrize("name", TALK)
-def test_a_process_that_was_killed_is_missed(name: str, killed: int) -> None:
+@pytest.mark.parametrize(("name", "killed"), [(name, n % 2) for n, name in enumerate(TALK)])
+def test_a_killed_process_is_reported_by_the_other(name: str, killed: int) -> None:
     found = in_two(Left(name, killed))
     assert found[killed] is None
     assert found[1 - killed][0], found
@@ -296,5 +283,5 @@ CLOSED = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:1")
     ],
     ids=str,
 )
-def test_another_error_is_not_taken_for_it(error: BaseException, lost: bool) -> None:
+def test_peer_lost_recognises_a_lost_connection(error: BaseException, lost: bool) -> None:
     assert peer_lost(error) == lost

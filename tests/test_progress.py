@@ -28,7 +28,7 @@ def test_a_bar_is_never_drawn_with_another_total(monkeypatch: pytest.MonkeyPatch
     assert set(drawn) == {215}
 
 
-def test_a_bar_that_is_taken_away_begins_anew() -> None:
+def test_a_removed_bar_starts_again_at_zero() -> None:
     bars = Bars(draw=False)
     bars.take_away("train")  # there is none yet
     bars.move("train", "epoch 1", 9, 10)

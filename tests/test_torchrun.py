@@ -122,22 +122,10 @@ def test_two_nodes_end_with_the_bits_of_one(
     loop: Loop, tmp_path: Path, on_one_node: dict[str, Any]
 ) -> None:
     folder, (port,) = tmp_path / "run", free_ports(1)
-    meeting = ("--master-addr", "127.0.0.1", "--master-port", str(port))
+    nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1"]
+    devices = ["--trainer.devices", "1", "--trainer.num_nodes", "2"]
     commands = [
-        [
-            *fit(
-                loop,
-                folder,
-                "--nnodes",
-                "2",
-                "--nproc-per-node",
-                "1",
-                "--node-rank",
-                node,
-                *meeting,
-            ),
-            *("--trainer.devices", "1", "--trainer.num_nodes", "2"),
-        ]
+        fit(loop, folder, *nodes, "--master-port", str(port), "--node-rank", node) + devices
         for node in ("0", "1")
     ]
     found = run_all(folder, *commands)

@@ -10,14 +10,15 @@ from benchmarks.loops import CONTESTANTS
 from benchmarks.work import Work
 
 
-@pytest.mark.parametrize("loop", [*growth.LOOPS, *growth.BARE_LOOPS])
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", dict.fromkeys((*growth.LOOPS, *growth.BARE_LOOPS)))
 def test_a_step_is_timed_off_the_loader_of_any_loop(loop: str) -> None:
     work = Work("lesson-classifier", batch_size=100, limit=5)
     assert 1e-4 < growth.seconds_of_step(work, CONTESTANTS[loop]) < 10
 
 
 @pytest.mark.slow
-def test_memory_of_its_own_does_not_grow_as_the_data_set_does() -> None:
+def test_private_memory_does_not_grow_with_the_data_set() -> None:
     once, more = growth.by_data("digits", (1, 40))
     assert more["images"] == pytest.approx(40 * once["images"], rel=0.01)
     # 40 times the 86 kB of images and 11 kB of labels, none of it in memory of its own
@@ -26,7 +27,7 @@ def test_memory_of_its_own_does_not_grow_as_the_data_set_does() -> None:
 
 
 @pytest.mark.slow
-def test_every_way_to_grow_has_a_line_for_each_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_growth_has_a_row_for_each_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "BATCHES", (32, 8192))
     monkeypatch.setattr(growth, "WIDTHS", (1,))
     cpu = torch.device("cpu")

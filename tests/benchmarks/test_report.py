@@ -51,7 +51,7 @@ def test_a_part_takes_its_place_in_the_readme_and_leaves_the_rest(tmp_path: Path
     assert kept["loops"] == {"about": ABOUT | {"seconds": 9}, "rows": lines}
 
 
-def test_growth_is_told_in_tables_and_drawn(tmp_path: Path) -> None:
+def test_growth_is_shown_as_table_and_figure(tmp_path: Path) -> None:
     report.keep("growth", ABOUT, GROWTH, tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert "| x1 | 9 | 0.200 | 90 | 10 |" in text

@@ -53,7 +53,7 @@ def test_the_transposed_output_size_is_pytorchs(
 
 
 @given(sizes, small, small, st.integers(0, 3), small)
-def test_output_padding_leads_back_to_where_the_convolution_came_from(
+def test_output_padding_restores_the_input_size(
     size: int, kernel: int, stride: int, padding: int, dilation: int
 ) -> None:
     assume(dilation * (kernel - 1) < size + 2 * padding)
@@ -63,7 +63,7 @@ def test_output_padding_leads_back_to_where_the_convolution_came_from(
     assert transposed_output_size(result, kernel, output_padding=extra, **options) == size
 
 
-def test_13_and_14_both_become_7() -> None:
+def test_sizes_13_and_14_both_become_7_and_need_different_output_padding() -> None:
     assert [output_size(size, 3, stride=2, padding=1) for size in (13, 14)] == [7, 7]
     assert [output_padding(7, size, 3, stride=2, padding=1) for size in (13, 14)] == [0, 1]
 
@@ -82,7 +82,7 @@ def test_same_padding_keeps_the_size(kernel: int, dilation: int) -> None:
     ("kernel", "stride", "expected"),
     [(3, 2, True), (4, 2, False), (2, 2, False), (3, 1, False), (5, 3, True)],
 )
-def test_a_checkerboard_is_pixels_that_are_summed_unevenly_often(
+def test_a_checkerboard_is_an_uneven_number_of_sums_per_pixel(
     kernel: int, stride: int, expected: bool
 ) -> None:
     assert has_checkerboard(kernel, stride) is expected
@@ -95,14 +95,11 @@ def test_a_checkerboard_is_pixels_that_are_summed_unevenly_often(
     ("call", "message"),
     [
         (lambda: output_size(28, 0), "kernel=0; it must be at least 1"),
-        (lambda: output_size(28, 3, stride=0), "stride=0; it must be at least 1"),
         (lambda: output_size(28, 3, dilation=0), "dilation=0; it must be at least 1"),
         (lambda: output_size(28, 3, padding=-1), "padding=-1; it must be at least 0"),
         (lambda: output_size(2, 5, padding=1), "spans 5 pixels, but the padded input has only 4"),
         (lambda: same_padding(4), "kernel=4 with dilation=1 needs 3 zeros"),
-        (lambda: same_padding(0), "kernel=0; it must be at least 1"),
         (lambda: transposed_output_size(7, 3, output_padding=1), "output_padding=1; it must"),
-        (lambda: transposed_output_size(7, 3, stride=2, output_padding=-1), "output_padding=-1"),
         (lambda: transposed_output_size(7, 3, stride=0), "stride=0; it must be at least 1"),
         (lambda: transposed_output_size(1, 3, padding=2), "padding=2 leaves none of the 3"),
         (lambda: output_padding(7, 15, 3, stride=2, padding=1), "the sizes are 13 to 14"),

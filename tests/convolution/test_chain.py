@@ -21,25 +21,18 @@ class Branches(nn.Module):
         return out
 
 
-def test_layers_come_in_the_order_they_run_not_in_that_of_the_attributes() -> None:
-    layers = layers_of(nn.Sequential(Branches(), nn.Flatten()), (2, 5, 4))
+def test_layers_are_listed_in_the_order_in_which_they_run() -> None:
+    layers = layers_of(nn.Sequential(nn.Sequential(), Branches(), nn.Flatten()), (2, 5, 4))
     assert [(layer.name, layer.fed_by_previous) for layer in layers] == [
-        ("0.conv", True),
-        ("0.conv", True),
-        ("0.act", True),
-        ("1", False),  # fed by the sum
+        ("1.conv", True),
+        ("1.conv", True),
+        ("1.act", True),
+        ("2", False),  # fed by the sum
     ]
     assert (layers[-1].input_shape, layers[-1].output_shape) == ((2, 5, 4), (40,))
 
 
-def test_an_empty_sequential_is_no_layer() -> None:
-    model = nn.Sequential(nn.Sequential(nn.Sequential()), nn.Flatten())
-    assert [(layer.name, layer.fed_by_previous) for layer in layers_of(model, (1, 2, 2))] == [
-        ("1", True)
-    ]
-
-
-def test_the_model_is_left_as_it_was() -> None:
+def test_listing_layers_leaves_the_model_unchanged() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5)).double()
     model[1].eval()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -51,14 +44,14 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
-def test_a_image_of_another_shape_is_refused() -> None:
+def test_an_image_of_another_shape_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3))
     with pytest.raises(ValueError, match=r"input_shape=\(3, 6, 6\) does not suit the model"):
         layers_of(model, (3, 6, 6))
     assert not model[0]._forward_hooks
 
 
-def test_modes_come_back_after_an_error() -> None:
+def test_training_modes_are_restored_after_an_error() -> None:
     def fail(_: nn.Module) -> None:
         raise KeyError
 

@@ -111,7 +111,7 @@ def test_random_values_of_every_precision(convolve: Convolution) -> None:
 
 
 @pytest.mark.parametrize("convolve", WAYS)
-def test_gradients_are_numerically_right_and_those_of_im2col_have_gradients(
+def test_gradients_pass_gradcheck_and_those_of_im2col_gradgradcheck(
     convolve: Convolution,
 ) -> None:
     def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def test_the_transposed_convolution_is_pytorchs(
     assert_all_equal(found, with_gradients(F.conv_transpose2d, case))
 
 
-def test_the_lessons_deconvolution_upsamples_then_convolves() -> None:
+def test_the_deconvolution_of_the_lesson_upsamples_then_convolves() -> None:
     case = Case(integers(2, 3, 4, 5), integers(2, 3, 3, 3), integers(2), {})
 
     def expected(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -183,16 +183,11 @@ X, WEIGHT = torch.zeros(1, 4, 5, 5), torch.zeros(2, 4, 3, 3)
     [
         ({"weight": torch.zeros(2, 4, 7, 7)}, "spans 7 pixels, but the padded"),
         ({"stride": 0}, "stride=0; it must be at least 1"),
-        ({"dilation": 0}, "dilation=0; it must be at least 1"),
         ({"padding": -1}, "padding=-1; it must be at least 0"),
         ({"groups": 3}, "groups=3 does not divide 4 channels in and 2 out"),
-        ({"groups": 0}, "groups=0; it must be at least 1"),
         ({"weight": torch.zeros(2, 3, 3, 3)}, "takes 3 channels"),
         ({"x": torch.zeros(4, 5, 5)}, r"input \(4, 5, 5\)"),
-        (
-            {"bias": torch.zeros(3)},
-            r"bias \(3,\); it must be \[2\], one value",
-        ),
+        ({"bias": torch.zeros(3)}, r"bias \(3,\); it must be \[2\], one value"),
     ],
 )
 def test_invalid_arguments_are_refused(change: dict[str, Any], message: str) -> None:

@@ -17,33 +17,18 @@ def square() -> Tensor:
     return image
 
 
-def test_all_kernels_are_known() -> None:
-    assert list(KERNELS) == [
-        *("top edge", "bottom edge", "left edge", "right edge"),
-        *("rising diagonal", "falling diagonal"),
-        *("sobel x", "sobel y", "blur", "sharpen", "laplacian"),
-    ]
-    assert {tuple(kernel.shape) for kernel in KERNELS.values()} == {(3, 3)}
-
-
-def test_the_lessons_kernels_are_the_lessons() -> None:
+def test_the_kernels_of_the_lesson() -> None:
     assert kernels.TOP_EDGE.tolist() == [[-1, -1, -1], [0, 0, 0], [1, 1, 1]]
     assert kernels.LEFT_EDGE.tolist() == [[-1, 1, 0], [-1, 1, 0], [-1, 1, 0]]
     assert kernels.RISING_DIAGONAL.tolist() == [[0, -1, 1], [-1, 1, 0], [1, 0, 0]]
     assert kernels.FALLING_DIAGONAL.tolist() == [[1, -1, 0], [0, 1, -1], [0, 0, 1]]
 
 
-@pytest.mark.parametrize("name", [name for name in KERNELS if name not in ("blur", "sharpen")])
-def test_a_plain_area_has_no_edges(name: str) -> None:
-    plain = torch.ones(5, 5)
-    expected = {"rising diagonal": 1.0, "falling diagonal": 1.0}.get(name, 0.0)
-    assert torch.equal(apply_kernel(plain, KERNELS[name]), torch.full((3, 3), expected))
-
-
-@pytest.mark.parametrize("name", ["blur", "sharpen"])
-def test_brightness_stays(name: str) -> None:
-    plain = torch.full((5, 5), 0.5)
-    torch.testing.assert_close(apply_kernel(plain, KERNELS[name]), torch.full((3, 3), 0.5))
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_plain_area_has_no_edges_and_keeps_its_brightness(name: str) -> None:
+    ones = ("rising diagonal", "falling diagonal", "blur", "sharpen")
+    expected = torch.full((3, 3), float(name in ones))
+    torch.testing.assert_close(apply_kernel(torch.ones(5, 5), KERNELS[name]), expected)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +63,8 @@ def test_the_laplacian_of_a_parabola_is_its_second_derivative() -> None:
     assert torch.equal(apply_kernel(parabola, kernels.LAPLACIAN), torch.full((4, 4), 2.0))
 
 
-@pytest.mark.parametrize("shape", [(7, 6), (1, 7, 6), (3, 7, 6), (2, 1, 7, 6), (2, 3, 7, 6)])
-def test_one_image_and_a_batch_grey_and_rgb(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(7, 6), (3, 7, 6), (2, 3, 7, 6)])
+def test_one_image_or_a_batch_in_grey_or_rgb(shape: tuple[int, ...]) -> None:
     images = torch.randint(0, 9, shape).double()
     found = apply_kernel(images, kernels.SOBEL_X, padding=1)
     planes = images.reshape(-1, 1, 7, 6)

@@ -53,7 +53,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "page.html"
 
 
-def test_everything_is_inside_and_escaped(written: Path) -> None:
+def test_the_page_is_self_contained_and_escaped(written: Path) -> None:
     text = written.read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", text)
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
@@ -67,7 +67,7 @@ def test_everything_is_inside_and_escaped(written: Path) -> None:
     assert {path.name for path in written.parent.iterdir()} == {"kernels.png", "page.html"}
 
 
-def test_the_numbers_are_the_networks(written: Path) -> None:
+def test_the_page_contains_the_image_and_the_weights(written: Path) -> None:
     match = re.search(r'id="data">(.*?)</script>', written.read_text(), re.DOTALL)
     assert match
     data = json.loads(match[1])
@@ -192,7 +192,7 @@ def test_keys_move_through_all_layers(opened: "Page") -> None:
 
 
 @pytest.mark.browser
-def test_touch_chooses_and_buttons_move(opened: "Page") -> None:
+def test_touch_and_buttons_choose_an_activation(opened: "Page") -> None:
     opened.tap('svg[data-layer="1"][data-filter="2"] [data-place="5,6"]')
     assert opened.inner_text("#what").startswith("conv1, filter 3, row 6, column 7")
     opened.tap("button[data-move='0,1']")
@@ -202,7 +202,7 @@ def test_touch_chooses_and_buttons_move(opened: "Page") -> None:
 
 
 @pytest.mark.browser
-def test_rgb_and_uneven_strides_too(tab: "Page", tmp_path: Path) -> None:
+def test_the_page_of_an_rgb_network_with_uneven_strides(tab: "Page", tmp_path: Path) -> None:
     first = nn.Conv2d(3, 2, (2, 3), (2, 1), (1, 0))
     model = nn.Sequential(first, nn.ReLU(), nn.Conv2d(2, 3, (5, 5)), nn.Flatten())
     image = random_image()[:, :27].view(3, 9, 28)[:, :, :7]
@@ -216,7 +216,7 @@ def test_rgb_and_uneven_strides_too(tab: "Page", tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_a_changed_pixel_changes_everything_and_comes_back(opened: "Page") -> None:
+def test_a_changed_pixel_is_computed_and_can_be_reset(opened: "Page") -> None:
     image = random_image()
     choose(opened, 0, 0, 14, 13)
     opened.locator("#pixel input").fill("0.25")
@@ -227,8 +227,8 @@ def test_a_changed_pixel_changes_everything_and_comes_back(opened: "Page") -> No
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [360, 390, 768, 920, 1280])
-def test_nothing_sticks_out_of_the_window(opened: "Page", width: int) -> None:
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_page_fits_the_width_of_the_window(opened: "Page", width: int) -> None:
     before = opened.viewport_size
     opened.set_viewport_size({"width": width, "height": 800})
     choose(opened, 5, 3, 0, 0)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -89,7 +89,6 @@ def chains(draw: st.DrawFn) -> nn.Sequential:
 
 # PyTorch warns that it copies.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@settings(max_examples=60)
 @given(chains(), st.data())
 def test_all_ways_agree_on_any_chain(model: nn.Sequential, data: st.DataObject) -> None:
     shape = (1, 9, 8)
@@ -149,7 +148,7 @@ class Residual(nn.Module):
         return out
 
 
-def test_the_gradient_follows_branches_and_the_arithmetic_says_that_it_cannot() -> None:
+def test_the_gradient_follows_branches_and_the_arithmetic_refuses_them() -> None:
     model, shape = Residual(), (1, 11, 11)
     found = by_gradient(model, shape, position=(5, 5))
     assert torch.equal(found, by_brute_force(model, shape, "pool", (5, 5)))
@@ -164,12 +163,6 @@ def test_the_gradient_passes_dead_units_and_leaves_the_weights_alone() -> None:
     assert all(bool((weight == -1).all()) for weight in weights)
 
 
-def test_a_single_pool_is_a_model_too() -> None:
-    for pool in (nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(3)):
-        found = by_gradient(pool, (1, 6, 6), position=(1, 2)).nonzero().tolist()
-        assert found == [[2, 4], [2, 5], [3, 4], [3, 5]]
-
-
 def test_the_effective_field_of_a_linear_chain_is_the_kernel_with_itself() -> None:
     model = nn.Sequential(*(nn.Conv2d(1, 1, 3, bias=False) for _ in range(2))).double()
     for weight in model.state_dict().values():
@@ -177,15 +170,6 @@ def test_the_effective_field_of_a_linear_chain_is_the_kernel_with_itself() -> No
     found = effective_field(model, torch.zeros(3, 1, 5, 5, dtype=torch.float64), position=(0, 0))
     line = torch.tensor([1.0, 2, 3, 2, 1], dtype=torch.float64)
     torch.testing.assert_close(found, line[:, None] * line / 9)
-
-
-def test_the_effective_field_lies_in_the_receptive_field() -> None:
-    model = MODELS["lesson classifier"]
-    generator = torch.Generator().manual_seed(0)
-    found = effective_field(model, torch.rand(4, 1, 28, 28, generator=generator), "layers.1.1")
-    field = by_arithmetic(model, (1, 28, 28), "layers.1.1", (3, 3))
-    assert found.max() == 1
-    assert not found[~field].any()
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -195,7 +179,6 @@ def test_the_effective_field_lies_in_the_receptive_field() -> None:
         (nn.Upsample(scale_factor=2, mode="bilinear"), "which the arithmetic does not know"),
         (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "padding_mode='reflect'"),
         (nn.AdaptiveAvgPool2d(5), "which the arithmetic does not know"),
-        (nn.Linear(6, 6), "which the arithmetic does not know"),
         (nn.Flatten(2), "which the arithmetic does not know"),
     ],
 )

@@ -9,7 +9,7 @@ from twinloop.convolution.stages import stages_of
 from twinloop.models import LessonClassifier, SequentialClassifier
 
 
-def test_stages_make_what_the_model_makes() -> None:
+def test_stages_compute_the_activations_of_the_model() -> None:
     model = LessonClassifier((3, 20, 12), 4)
     image = torch.rand(3, 20, 12)
     stages = stages_of(model, image)
@@ -32,7 +32,7 @@ def test_stages_make_what_the_model_makes() -> None:
         (nn.Sequential(nn.Flatten()), "must end in one value per class"),
     ],
 )
-def test_what_is_no_plain_chain_is_refused(model: nn.Module, message: str) -> None:
+def test_a_network_that_is_no_plain_chain_is_refused(model: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stages_of(model, torch.zeros(1, 8, 8))
 

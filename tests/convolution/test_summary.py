@@ -31,7 +31,7 @@ def test_parameters_and_multiply_adds_are_pytorchs(model: nn.Module) -> None:
     assert rows[0].layer.input_shape == shape
 
 
-def test_the_lessons_classifier_sees_15_pixels_behind_its_third_convolution() -> None:
+def test_the_third_convolution_of_the_lesson_sees_15_pixels() -> None:
     rows = {row.layer.name: row for row in summarise(MODELS[0], (1, 28, 28))}
     field = rows["layers.2.0"].field
     assert field is not None
@@ -46,7 +46,7 @@ def test_a_shared_module_is_counted_once_and_a_checkerboard_marked() -> None:
     assert not summarise(nn.ConvTranspose2d(1, 1, 4, stride=2), (1, 4, 4))[0].has_checkerboard
 
 
-def test_what_is_behind_an_unknown_layer_has_no_field() -> None:
+def test_layers_after_an_unknown_one_have_no_receptive_field() -> None:
     model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.ReflectionPad2d(1), nn.Conv2d(1, 1, 3))
     assert [row.field is None for row in summarise(model, (1, 8, 8))] == [False, True, True]
 

@@ -77,7 +77,7 @@ def test_image_size_reaches_the_images() -> None:
     assert data.data.train.images.shape == (1_497, 1, 5, 11)
 
 
-def test_ones_own_images_need_a_spec_and_no_data_set(tmp_path: Path) -> None:
+def test_predict_reads_own_images_without_a_data_set(tmp_path: Path) -> None:
     Image.new("L", (20, 10), 51).save(tmp_path / "grey.png")
     data = ImageDataModule("owner/never-asked-for", images=tmp_path)
     data.spec = DataSpec("pets", "", (3, 4, 6), ("cat", "dog"))
@@ -87,12 +87,12 @@ def test_ones_own_images_need_a_spec_and_no_data_set(tmp_path: Path) -> None:
     assert data.paths == [tmp_path / "grey.png"]
 
 
-def test_predict_without_images_says_what_to_pass() -> None:
+def test_predict_without_images_is_refused() -> None:
     with pytest.raises(UserError, match=r"pass --data\.images FOLDER"):
         ImageDataModule("digits").predict_dataloader()
 
 
-def test_auto_is_a_stand_in_only_where_it_had_to_be() -> None:
+def test_auto_without_a_network_is_a_stand_in() -> None:
     assert ImageDataModule("auto").source == "digits"
     assert ImageDataModule("auto").is_stand_in
     assert not ImageDataModule("digits").is_stand_in
@@ -108,7 +108,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG.keys())
-def test_an_option_that_cannot_be_is_named(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         ImageDataModule("digits", **options)
 

@@ -43,18 +43,18 @@ def header_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-def test_pixels_come_out_as_they_went_in(kind: str) -> None:
+def test_lossless_files_are_decoded_exactly(kind: str) -> None:
     np.testing.assert_array_equal(decode_image(encoded(GREY, kind), 1), GREY[None])
     np.testing.assert_array_equal(decode_image(encoded(COLOUR, kind), 3), COLOUR.transpose(2, 0, 1))
 
 
-def test_grey_among_colour_is_repeated() -> None:
-    np.testing.assert_array_equal(decode_image(encoded(GREY), 3), np.stack([GREY] * 3))
-
-
-def test_a_path_reads_as_its_bytes_do(tmp_path: Path) -> None:
+def test_grey_becomes_colour_but_not_the_other_way(tmp_path: Path) -> None:
     (tmp_path / "grey.png").write_bytes(encoded(GREY))
-    np.testing.assert_array_equal(decode_image(str(tmp_path / "grey.png"), 1), GREY[None])
+    palette = encoded(Image.fromarray(GREY).convert("P"), transparency=bytes([0, 16, 128]))
+    for file in (encoded(GREY), str(tmp_path / "grey.png"), palette):
+        np.testing.assert_array_equal(decode_image(file, 3), np.stack([GREY] * 3))
+    with pytest.raises(UserError, match=r"is in colour \(RGB\) where the first image is grey"):
+        decode_image(encoded(COLOUR), 1)
 
 
 def test_resizing_to_height_and_width() -> None:
@@ -149,14 +149,13 @@ WRONG = {
         header_of(8_000, 7_000),
         "8000x7000 is over the limit of 50,000,000 pixels; make it smaller",
     ),
-    "where Pillow warns": (header_of(10_000, 10_000), "10000x10000 is over the limit"),
     "where Pillow refuses": (header_of(20_000, 20_000), "over the limit of 50,000,000 pixels"),
     "32 bits": (encoded(GREY.astype(np.int32), "TIFF"), "pixels of mode I do not fit 8 bits"),
 }
 
 
 @pytest.mark.parametrize(("file", "message"), WRONG.values(), ids=WRONG.keys())
-def test_what_cannot_be_read_is_said_in_one_line(file: bytes | str, message: str) -> None:
+def test_an_unreadable_image_is_reported_in_one_line(file: bytes | str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         decode_image(file, 3)
     assert "\n" not in str(caught.value)
@@ -181,7 +180,7 @@ def test_any_damage_ends_in_pixels_or_in_a_user_error(kind: str) -> None:
     whole = encoded(COLOUR, kind)
     draw = np.random.default_rng(0)
     refused = 0
-    for _ in range(200):
+    for _ in range(100):
         damaged = np.frombuffer(whole, np.uint8).copy()
         places = draw.integers(0, min(len(whole), 120), size=3)
         damaged[places] = draw.integers(0, 256, size=3)
@@ -189,7 +188,7 @@ def test_any_damage_ends_in_pixels_or_in_a_user_error(kind: str) -> None:
             assert decode_image(damaged.tobytes(), 3).dtype == np.uint8
         except UserError:
             refused += 1
-    assert refused > 10
+    assert refused > 5
 
 
 def rows_of(path: Path, first: int, *images: Encoded | None, **changes: Any) -> Rows:

@@ -49,26 +49,19 @@ def write_hub_layout(folder: Path) -> None:
 WRITERS = {"class folders": write_class_folders, "Hub layout": write_hub_layout}
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
-def test_a_folder_is_read_exactly(write: Any, tmp_path: Path) -> None:
-    write(tmp_path / "pets")
-    data = cache.load(find_source(str(tmp_path / "pets")), tmp_path / "cache")
-    assert data.spec.name == "pets"
-    assert data.spec.class_names == ("cat", "dog")
-    assert data.spec.image_shape == (1, 6, 5)
-    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    np.testing.assert_array_equal(data.train.images[:, 0], PIXELS[[0, 1, 2, 4, 5, 6]])
-    np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
-
-
-def test_equal_data_has_one_fingerprint_wherever_it_was_read(tmp_path: Path) -> None:
-    found = set()
+def test_class_folders_and_hub_layout_are_read_to_the_same_data(tmp_path: Path) -> None:
+    fingerprints = set()
     for name, write in WRITERS.items():
-        write(tmp_path / name)
-        found.add(
-            cache.load(find_source(str(tmp_path / name)), tmp_path / "cache").spec.fingerprint
-        )
-    assert len(found) == 1
+        write(tmp_path / name / "pets")
+        data = cache.load(find_source(str(tmp_path / name / "pets")), tmp_path / "cache")
+        assert data.spec.name == "pets"
+        assert data.spec.class_names == ("cat", "dog")
+        assert data.spec.image_shape == (1, 6, 5)
+        assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        np.testing.assert_array_equal(data.train.images[:, 0], PIXELS[[0, 1, 2, 4, 5, 6]])
+        np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
+        fingerprints.add(data.spec.fingerprint)
+    assert len(fingerprints) == 1
 
 
 def test_a_folder_has_a_new_key_once_a_file_changes(tmp_path: Path) -> None:
@@ -78,23 +71,12 @@ def test_a_folder_has_a_new_key_once_a_file_changes(tmp_path: Path) -> None:
     assert find_source(str(tmp_path)).key == key
     os.utime(image, (1, 1))
     touched = find_source(str(tmp_path)).key
-    image.rename(image.with_name("1000.png"))
-    renamed = find_source(str(tmp_path)).key
-    image.with_name("1000.png").unlink()
+    image.unlink()
     removed = find_source(str(tmp_path)).key
-    assert len({key, touched, renamed, removed}) == 4
+    assert len({key, touched, removed}) == 3
 
 
-def test_a_loading_script_in_the_folder_is_not_run(tmp_path: Path) -> None:
-    folder = tmp_path / "pets"
-    write_hub_layout(folder)
-    (folder / "pets.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\n")
-    with pytest.raises(UserError, match=r"scripts are no longer supported, but found pets\.py"):
-        cache.load(find_source(str(folder)), tmp_path / "cache")
-    assert not (tmp_path / "owned").exists()
-
-
-@pytest.mark.parametrize("name", ["pets*", "pets?", "pets[1]"])
+@pytest.mark.parametrize("name", ["pets*", "pets[1]"])
 def test_a_folder_whose_name_would_match_others_is_refused(name: str, tmp_path: Path) -> None:
     write_hub_layout(tmp_path / name)
     write_hub_layout(tmp_path / "pets1")
@@ -107,7 +89,7 @@ def test_a_folder_whose_name_would_match_others_is_refused(name: str, tmp_path: 
     assert len(data.train) == 6
 
 
-def test_what_the_library_logs_of_a_broken_file_is_not_shown_beside_the_error(
+def test_a_broken_file_is_one_error_without_log_lines_of_datasets(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "train.parquet").write_bytes(b"no parquet")
@@ -119,9 +101,7 @@ def test_what_the_library_logs_of_a_broken_file_is_not_shown_beside_the_error(
 
 
 @pytest.mark.parametrize("broken", ["0.png", "1.png"])
-def test_a_image_that_cannot_be_read_is_named_also_if_it_is_the_first(
-    broken: str, tmp_path: Path
-) -> None:
+def test_an_unreadable_image_file_is_named_even_the_first(broken: str, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "pets")
     (tmp_path / "pets" / "train" / "cat" / broken).write_bytes(b"broken")
     with pytest.raises(UserError, match=rf"train row \d: .+/{broken}: not an image"):
@@ -163,7 +143,7 @@ def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     assert sorted(map(bytes, both)) == sorted(map(bytes, expected))
 
 
-@pytest.mark.parametrize("name", ["", "fashion_mnist", "/nowhere", "./a", "~nobody/a", "a/b/c"])
+@pytest.mark.parametrize("name", ["", "fashion_mnist", "/nowhere", "~nobody/a", "a/b/c"])
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str) -> None:
     message = f"there is no folder {name!r}; pass a folder, a Hub id (owner/name) or 'digits'"
     with pytest.raises(UserError, match=re.escape(message)):
@@ -205,9 +185,9 @@ def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     answer(monkeypatch, lambda *_, **__: time.sleep(5))
     start = time.perf_counter()
     assert source_for_make() == "digits"
-    with pytest.raises(UserError) as caught:
+    message = r"^data\.source: the Hub does not answer and its cache has no whole 'owner/name'"
+    with pytest.raises(UserError, match=message):
         find_source("owner/name")
-    assert OFFLINE.fullmatch(str(caught.value))
     assert time.perf_counter() - start < 1
 
 
@@ -222,7 +202,7 @@ def test_a_name_that_the_hub_does_not_know_is_refused(monkeypatch: pytest.Monkey
         find_source("owner/name", revision="v2")
 
 
-def test_a_download_that_breaks_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_download_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> NoReturn:
         raise ConnectionError("reset\nby peer")
 
@@ -232,20 +212,7 @@ def test_a_download_that_breaks_off_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         find_source("owner/name")
 
 
-def test_the_hubs_cache_is_used_where_the_hub_is_silent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    repository = tmp_path / "datasets--owner--pets"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("0" * 40)
-    write_hub_layout(repository / "snapshots" / ("0" * 40))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    data = cache.load(find_source("owner/pets"), tmp_path / "cache")
-    assert data.spec.name == "pets"
-    np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
-
-
-def test_a_download_that_was_killed_is_not_used_offline(
+def test_a_whole_download_is_used_offline_and_an_incomplete_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = tmp_path / "datasets--owner--pets"
@@ -261,13 +228,15 @@ def test_a_download_that_was_killed_is_not_used_offline(
         json.dumps({"format_version": 1, "files": listing})
     )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert find_source("owner/pets").name == "pets"
+    data = cache.load(find_source("owner/pets"), tmp_path / "cache")
+    assert data.spec.name == "pets"
+    np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
     (snapshot / names[0]).unlink()
     with pytest.raises(UserError, match="its cache has no complete 'owner/pets'; pass --data"):
         find_source("owner/pets")
 
 
-def test_the_cache_is_where_the_argument_or_the_variable_says(
+def test_the_cache_folder_is_the_argument_the_variable_or_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TWINLOOP_CACHE", "/variable")

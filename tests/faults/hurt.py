@@ -86,13 +86,22 @@ def hurt(whole: Whole, moment: Moment, root: Path, loop: str | None = None) -> E
     (_check_kill if signal.SIGKILL in moment.signals else _check_stop)(ended, whole.start, moment)
     if signal.SIGKILL not in moment.signals:
         assert not parts(root), "a part is left"
+    resume(whole, root, cache, loop)
+    return ended
+
+
+def resume(whole: Whole, root: Path, cache: Path, loop: str) -> None:
+    """Go on with an interrupted run below `root`, which must end as the `whole` one has.
+
+    Raises:
+        AssertionError: it does not.
+    """
     last = ["--ckpt_path", "last"] if list(root.rglob("last.ckpt")) else []
     again = fit(loop, root, cache, *last, validation=whole.validation)
-    ended_again = run(again, root / "on", start=whole.start)
-    assert ended_again.status == 0, ended_again.printed
+    ended = run(again, root / "resumed", start=whole.start)
+    assert ended.status == 0, ended.printed
     found = differences(newest(root), whole.run)
     assert not found, found
-    return ended
 
 
 def came_in_time(ended: Ended, moment: Moment) -> bool:

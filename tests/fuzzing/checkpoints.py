@@ -1,6 +1,5 @@
 """Checkpoints that are cut off, flipped, hold something else than they should, or run code."""
 
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -9,18 +8,12 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
+from tests.commands import Payload
 from tests.fuzzing.damage import damaged, mutated
 from tests.fuzzing.sandbox import LONGER, MLP, MOMENTS, TINY, Case, Draw, Sandbox
 
 COMMANDS = ("test", "validate", "predict", "lightning", "homemade", "compare")
 PLACES = ("elsewhere", "last", "best")
-
-
-class Canary:
-    """Makes a folder when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, ("owned",)
 
 
 def one_of(draw: Draw, sandbox: Sandbox) -> Path:
@@ -84,7 +77,9 @@ def checkpoint_values(draw: Draw, sandbox: Sandbox) -> Case:
 def checkpoint_code(draw: Draw, sandbox: Sandbox) -> Case:
     """A checkpoint with something in it that runs where it is unpickled, or a bare pickle."""
     sound = one_of(draw, sandbox)
-    content = mutated(json_free(torch.load(sound)), draw, st.just(Canary()), changes=["set"])
+    content = mutated(
+        json_free(torch.load(sound)), draw, st.just(Payload(Path("owned"))), changes=["set"]
+    )
     path = sandbox.new("changed.ckpt")
     if draw(st.booleans()):
         path.write_bytes(pickle.dumps(content))

@@ -18,13 +18,14 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.commands import STOPPED, stop_at
 from tests.faults.left import broken_files, missing, newest, parts
 from tests.fuzzing.watch import Watch
 from twinloop.cli import main
-from twinloop.data.batches import Batch, Batches
 
 SECONDS = 10
 """How long a command may take for any input, on one core; each trains a few batches, and reports.
@@ -42,8 +43,8 @@ SHORT = (
 """Little to train, and all that a run leaves."""
 LONGER = ("--trainer.max_epochs", "3", "--trainer.limit_train_batches", "3")
 """Something to go on with; a loop stops for a signal between two batches."""
-MOMENTS = {"between epochs": 3, "inside an epoch": 5, "at the end": None}
-"""The batch of training in which a signal came, for each of the checkpoints to begin with."""
+MOMENTS = {"between epochs": (0, 3), "inside an epoch": (1, 2), "at the end": None}
+"""Epoch and batch in which a signal came, for each of the checkpoints to begin with."""
 KEY = (
     r"error: (data|model|trainer)\.\w+|error: train row \d+: |"
     r"error: (the loss|[\w.]+) is (nan|-?inf|not finite)\b"
@@ -111,12 +112,14 @@ class Sandbox:
         """Checkpoints of each loop at each moment, and what `test` prints of one by Lightning."""
         with self.inside():
             for loop in ("lightning", "homemade"):
-                for moment, batch in MOMENTS.items():
+                for moment, place in MOMENTS.items():
                     folder = self.trained / f"{loop} {moment}"
                     command = ["fit", "--config", MLP, *TINY, *LONGER, "--loop", loop]
-                    with stopped_in(batch):
+                    with pytest.MonkeyPatch.context() as patch:
+                        if place:
+                            stop_at(*place, patch)
                         status, _, err = run([*command, "--run", str(folder)])
-                    assert status == (0 if batch is None else 143), err
+                    assert status == (STOPPED if place else 0), err
                     self.checkpoints[loop, moment] = folder / "checkpoints" / "last.ckpt"
             path = str(self.checkpoints["lightning", "at the end"])
             printed = run(["test", "--config", MLP, *TINY, "--ckpt_path", path])[1]
@@ -151,27 +154,6 @@ class Sandbox:
                 shutil.copytree(folder, keep / folder.name, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
-
-
-@contextlib.contextmanager
-def stopped_in(batch: int | None) -> Iterator[None]:
-    """Within it this process gets a SIGTERM in that batch of training."""
-    original = Batches.__iter__
-    seen = 0
-
-    def gather(self: Batches) -> Iterator[Batch]:
-        nonlocal seen
-        for one in original(self):
-            seen += self.shuffle
-            if self.shuffle and seen == batch:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield one
-
-    Batches.__iter__ = gather  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Batches.__iter__ = original  # type: ignore[method-assign]
 
 
 Outcome = tuple[int | str, str, str]

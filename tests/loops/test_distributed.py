@@ -76,10 +76,11 @@ def test_ddp_in_one_process_takes_the_same_threads_in_either_loop(
 ) -> None:
     """Sums over two threads are rounded otherwise than over one."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before, settings = torch.get_num_threads(), settings_of(BASE) | trainer(strategy="ddp")
+    before = torch.get_num_threads()
+    settings = settings_of(BASE) | trainer(strategy="ddp", fast_dev_run=1)
     threads = {}
     for loop in LOOPS:
-        torch.set_num_threads(7)
+        torch.set_num_threads(3)
         assert run(settings, loop, tmp_path).status == 0
         threads[loop] = torch.get_num_threads()
     torch.set_num_threads(before)

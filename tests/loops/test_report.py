@@ -1,8 +1,6 @@
-"""Callbacks take down what happened, and take it up again when a run goes on."""
+"""Lightning callbacks that keep the history, show progress and restore random numbers."""
 
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,30 +9,21 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import SGD
 
+from tests.commands import quiet_trainer
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.loops.checkpoint import RandomState
-from twinloop.loops.lightning import trainer_callbacks
 from twinloop.loops.report import EpochProgress, KeepHistory
 from twinloop.models import MLP
-from twinloop.runs.board import RunLogger
 from twinloop.runs.history import History
-from twinloop.runs.run import Run
-from twinloop.runs.saver import Saver
-from twinloop.runs.stop import StopSignals
 from twinloop.tasks import Classification
 
 
 def fit(data: ImageDataModule, *callbacks: Any, epochs: int = 2) -> Trainer:
     task = Classification(MLP, lambda weights: SGD(weights, 0.1), data.spec)
-    trainer = Trainer(
-        accelerator="cpu",
+    trainer = quiet_trainer(
         max_epochs=epochs,
         limit_train_batches=2,
         callbacks=list(callbacks),
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
     )
     trainer.fit(task, datamodule=data)
@@ -51,17 +40,6 @@ def test_history_has_a_row_for_each_epoch_with_its_metrics(digits: ImageDataModu
     for name in names[2:]:
         assert history.rows[-1][name] == trainer.callback_metrics[name]
     assert history.rows[0]["train/loss"] != history.rows[1]["train/loss"]
-
-
-def test_history_goes_on_after_the_rows_of_a_checkpoint(digits: ImageDataModule) -> None:
-    first, second = History("lightning"), History("lightning")
-    fit(digits, KeepHistory(first), epochs=1)
-    saved = first.state_dict()
-    second.load_state_dict(saved)
-    fit(digits, KeepHistory(second), epochs=1)
-    assert second.rows[0] == first.rows[0]
-    assert len(second.rows) == 2
-    assert len(saved["rows"]) == 1  # what was saved is not added to
 
 
 def test_progress_is_a_line_for_each_epoch(
@@ -109,7 +87,7 @@ def test_progress_is_a_bar_for_each_pass(digits: ImageDataModule) -> None:
     assert not progress.bars.live.is_started
 
 
-def test_a_fit_that_fails_gives_the_terminal_back(digits: ImageDataModule) -> None:
+def test_a_fit_that_fails_stops_drawing_bars(digits: ImageDataModule) -> None:
     history = History("lightning")
     progress = EpochProgress(history, bar=True)
     with pytest.raises(ValueError, match="here"):
@@ -117,23 +95,10 @@ def test_a_fit_that_fails_gives_the_terminal_back(digits: ImageDataModule) -> No
     assert not progress.bars.live.is_started
 
 
-def test_random_numbers_go_on_where_the_checkpoint_was_saved() -> None:
+def test_a_checkpoint_restores_the_random_state() -> None:
     callback = RandomState()
     saved = callback.state_dict()
     expected = torch.rand(3)
     torch.rand(5)
     callback.load_state_dict(saved)
     assert torch.equal(torch.rand(3), expected)
-
-
-@pytest.mark.parametrize("bar", [None, False])
-def test_a_terminal_gets_bars_unless_they_are_not_wanted(
-    bar: bool | None, digits: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    saver, logger = Saver(tmp_path, None, "min", {}, ""), RunLogger(tmp_path)
-    run = Run(tmp_path, saver, History("lightning"), StopSignals(), logger, bar=bar)
-    with logger.experiment:
-        callbacks = trainer_callbacks(run, digits)
-    (progress,) = [callback for callback in callbacks if isinstance(callback, EpochProgress)]
-    assert progress.bars.disable is (bar is False)

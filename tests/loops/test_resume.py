@@ -1,51 +1,29 @@
-"""A run that is stopped by a signal goes on in either loop, to the bits of one that was not."""
+"""A run that a signal stops is resumed by either loop, to the bits of an uninterrupted run."""
 
 import json
-import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from twinloop.cli import main
+from tests import commands
+from tests.commands import STOPPED, run_in, saved, stop_at
 from twinloop.comparison.parity import LOOPS, Loop
-from twinloop.data.batches import Batch, Batches
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-STOPPED = 128 + signal.SIGTERM
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def fit(loop: str, folder: Path, *options: str) -> int:
-    return main(
-        [
-            *("fit", "--config", str(EXPERIMENTS / "denoising-autoencoder.yaml")),
-            *("--data.source", "digits", "--trainer.default_root_dir", str(folder)),
-            *("--trainer.max_epochs", "5", "--trainer.limit_train_batches", "4", "--loop", loop),
-            *("--model.network.widths", "[4,8]", *options),
-        ]
-    )
+    """Train a denoising autoencoder, whose noise draws random numbers, for 20 steps."""
+    longer = ("--trainer.max_epochs", "5", "--trainer.limit_train_batches", "4", "--loop", loop)
+    small = ("--model.network.widths", "[4,8]", "--model.schedule=twinloop.tasks.OneCycle")
+    return commands.fit(folder, *longer, *small, *options, experiment="denoising-autoencoder")
 
 
 def last(folder: Path) -> dict[str, Any]:
-    path = folder / "lightning_logs/denoising-autoencoder/version_0-digits/checkpoints/last.ckpt"
-    checkpoint: dict[str, Any] = torch.load(path)
-    return checkpoint
-
-
-def stop_at(epoch: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process get a SIGTERM while that batch is gathered."""
-    gather = Batches.__iter__
-
-    def gather_and_stop(self: Batches) -> Iterator[Batch]:
-        for number, found in enumerate(gather(self), start=1):
-            if self.shuffle and self.epoch == epoch and number == batch:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield found
-
-    monkeypatch.setattr(Batches, "__iter__", gather_and_stop)
+    return saved(run_in(folder))
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +65,16 @@ def test_a_checkpoint_is_lightnings_whichever_loop_saved_it(
     assert_equal(found, wanted)
 
 
-@pytest.mark.parametrize("second", LOOPS)
-@pytest.mark.parametrize("first", LOOPS)
-@pytest.mark.parametrize("batch", [2, 4], ids=["in an epoch", "in its last batch"])
-def test_either_loop_goes_on_after_sigterm(
+@pytest.mark.parametrize(
+    ("first", "second", "batch"),
+    [
+        ("lightning", "homemade", 2),
+        ("homemade", "lightning", 4),  # the last batch of its epoch
+        pytest.param("lightning", "lightning", 4, marks=pytest.mark.slow),
+        ("homemade", "homemade", 2),
+    ],
+)
+def test_either_loop_resumes_a_run_that_sigterm_stopped(
     first: Loop,
     second: Loop,
     batch: int,
@@ -121,7 +105,7 @@ def test_either_loop_goes_on_after_sigterm(
 
 
 @pytest.mark.slow
-def test_lightning_goes_on_in_an_epoch_also_without_a_schedule(
+def test_lightning_resumes_inside_an_epoch_without_a_schedule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     constant = ("--model.schedule", "null")
@@ -154,8 +138,8 @@ def test_sigterm_waits_for_the_step_of_accumulated_batches(
     assert_equal(other["optimizer_states"], one["optimizer_states"])
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_plateau_schedule_sees_an_epoch_that_was_cut_in_two(
+@pytest.mark.parametrize("loop", [pytest.param("lightning", marks=pytest.mark.slow), "homemade"])
+def test_a_plateau_schedule_sees_an_epoch_that_was_interrupted(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plateau = ("--model.schedule", "twinloop.tasks.Plateau")
@@ -182,12 +166,13 @@ def test_a_plateau_schedule_is_shown_the_epoch_that_a_checkpoint_was_saved_at(
     assert parts["lr_schedulers"][0]["last_epoch"] == 4
 
 
-def test_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
+def test_a_run_restores_the_signal_handlers(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert fit("homemade", tmp_path, "--trainer.max_epochs", "1") == 0
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "validates",
     [
@@ -196,8 +181,8 @@ def test_handlers_are_as_before_after_a_run(tmp_path: Path) -> None:
     ],
     ids=["twice an epoch", "every 2 epochs"],
 )
-@pytest.mark.parametrize("loop", [pytest.param("lightning", marks=pytest.mark.slow), "homemade"])
-def test_what_was_validated_before_a_stop_is_counted_after_it(
+@pytest.mark.parametrize("loop", LOOPS)
+def test_validations_before_a_stop_are_counted_after_it(
     loop: Loop, validates: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fit(loop, tmp_path / "whole", *validates) == 0

@@ -1,21 +1,17 @@
 """The order of hooks and events: Lightning's whole list, the Learner's, and the way between."""
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from lightning.pytorch import Callback as LightningCallback
-from lightning.pytorch import Trainer
 from torch.optim import SGD
 
+from tests.commands import quiet_trainer
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import (
     Callback,
-    CancelBatchException,
     CancelEpochException,
-    CancelFitException,
     Learner,
 )
 from twinloop.learner.callbacks import TraceCB
@@ -59,16 +55,7 @@ def lightning_hooks(
     digits: ImageDataModule, epochs: int, *extra: LightningCallback
 ) -> list[Traced]:
     trace = HookTrace()
-    trainer = Trainer(
-        **FLAGS,
-        max_epochs=epochs,
-        callbacks=[trace, *extra],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    trainer = quiet_trainer(**FLAGS, max_epochs=epochs, callbacks=[trace, *extra])
     with contextlib.suppress(ArithmeticError):
         trainer.fit(task(digits), datamodule=digits)
     return trace.hooks
@@ -86,7 +73,7 @@ def names(traced: list[Traced]) -> list[str]:
     return [event.event for event in traced]
 
 
-def test_two_epochs_of_both_loops_are_one_list(digits: ImageDataModule) -> None:
+def test_hooks_and_events_of_two_epochs_correspond(digits: ImageDataModule) -> None:
     hooks, events = lightning_hooks(digits, 2), learner_events(digits, 2)
     start, end = ("on_fit_start", "on_train_start"), ("on_train_end", "on_fit_end")
     assert names(hooks) == [*start, *EPOCH_HOOKS, *EPOCH_HOOKS, *end]
@@ -96,7 +83,7 @@ def test_two_epochs_of_both_loops_are_one_list(digits: ImageDataModule) -> None:
     assert set(names(hooks)) == set(COUNTERPARTS) - {"on_exception"}
 
 
-def test_an_error_ends_both_loops_with_the_same_list(digits: ImageDataModule) -> None:
+def test_hooks_and_events_after_an_error_correspond(digits: ImageDataModule) -> None:
     class Fails(LightningCallback):
         def on_train_batch_start(self, *_: Any) -> None:
             raise ArithmeticError
@@ -117,7 +104,7 @@ def test_an_error_ends_both_loops_with_the_same_list(digits: ImageDataModule) ->
     assert translated(hooks) == comparable(events)
 
 
-def test_an_epoch_that_is_cut_short_is_closed_in_lightning_and_cancelled_here(
+def test_a_skipped_epoch_is_closed_by_lightning_and_cancelled_by_the_learner(
     digits: ImageDataModule,
 ) -> None:
     class Skips(Classification):
@@ -126,12 +113,7 @@ def test_an_epoch_that_is_cut_short_is_closed_in_lightning_and_cancelled_here(
 
     cut = Skips(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
     trace = HookTrace()
-    quiet: dict[str, Any] = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
-    Trainer(**FLAGS, **quiet, max_epochs=1, callbacks=[trace], num_sanity_val_steps=0).fit(
-        cut, datamodule=digits
-    )
+    quiet_trainer(**FLAGS, max_epochs=1, callbacks=[trace]).fit(cut, datamodule=digits)
     assert names(trace.hooks) == [
         *("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start"),
         *("on_train_epoch_end", "on_train_end", "on_fit_end"),
@@ -150,40 +132,3 @@ def test_an_epoch_that_is_cut_short_is_closed_in_lightning_and_cancelled_here(
     assert [name for name in translated(trace.hooks) if name != "train after_epoch"] == comparable(
         events
     )
-
-
-@pytest.mark.parametrize(
-    ("cancel", "expected"),
-    [
-        (
-            CancelBatchException,
-            [
-                *("before_fit", "before_epoch"),
-                *(*FORWARD, "cleanup_batch") * 2,
-                *("after_epoch", "cleanup_epoch", "after_fit", "cleanup_fit"),
-            ],
-        ),
-        (
-            CancelEpochException,
-            [
-                *("before_fit", "before_epoch", *FORWARD, "cleanup_batch", "cleanup_epoch"),
-                *("after_fit", "cleanup_fit"),
-            ],
-        ),
-        (
-            CancelFitException,
-            [
-                *("before_fit", "before_epoch", *FORWARD),
-                *("cleanup_batch", "cleanup_epoch", "cleanup_fit"),
-            ],
-        ),
-    ],
-)
-def test_a_cancel_leaves_out_what_comes_after_and_cleans_up(
-    cancel: Callable[[], Exception], expected: list[str], digits: ImageDataModule
-) -> None:
-    class Cancels(Callback):
-        def after_loss(self, learn: Learner) -> None:
-            raise cancel()
-
-    assert names(learner_events(digits, 1, Cancels())) == expected

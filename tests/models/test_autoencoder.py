@@ -8,7 +8,7 @@ from torch import nn
 
 from twinloop.models import Autoencoder, BottleneckAutoencoder, LessonAutoencoder
 
-SHAPES = [(1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32), (1, 8, 8), (3, 27, 19), (1, 1, 5)]
+SHAPES = [(1, 28, 28), (3, 32, 32), (3, 27, 19), (1, 1, 5)]
 
 
 def small(shape: tuple[int, int, int]) -> BottleneckAutoencoder:
@@ -25,7 +25,7 @@ def parameters(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_image_comes_out_in_its_shape_with_pixels_from_0_to_1(
+def test_an_image_comes_out_in_its_shape_with_pixels_from_0_to_1(
     network: Callable[[tuple[int, int, int]], Autoencoder], shape: tuple[int, int, int]
 ) -> None:
     output = network(shape)(torch.rand(2, *shape))
@@ -71,12 +71,6 @@ def test_the_lessons_autoencoder_is_the_lessons() -> None:
     assert parameters(network) == (9 * 2 + 2) + (18 * 4 + 4) + (36 * 2 + 2) + (18 * 1 + 1)
 
 
-@pytest.mark.parametrize("code_size", [1, 2, 32])
-def test_the_code_has_code_size_dimensions(code_size: int) -> None:
-    network = BottleneckAutoencoder((1, 28, 28), code_size)
-    assert network.encode(torch.zeros(2, 1, 28, 28)).shape == (2, code_size)
-
-
 def test_the_bottlenecks_parameters() -> None:
     network = BottleneckAutoencoder((1, 7, 8), code_size=5, widths=(2, 3))
     # 7x8 is padded to 8x8, and two halvings leave 2x2 pixels of 3 channels: 12 values.
@@ -84,10 +78,11 @@ def test_the_bottlenecks_parameters() -> None:
     decoder = (5 * 12 + 24) + (3 * 9 * 2 + 4) + (2 * 9 * 1 + 1)
     assert parameters(network.encoder) == encoder
     assert parameters(network.decoder) == decoder
+    assert network.encode(torch.zeros(2, 1, 7, 8)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
-def test_the_crop_takes_off_what_the_padding_put_on(
+def test_the_crop_removes_the_padding(
     network: Callable[[tuple[int, int, int]], Autoencoder],
 ) -> None:
     autoencoder = network((2, 5, 6))

@@ -6,7 +6,7 @@ from torch import nn
 
 from twinloop.models import LessonClassifier, SequentialClassifier
 
-SHAPES = [(1, 28, 28), (3, 28, 28), (1, 32, 32), (3, 32, 32), (1, 8, 8), (3, 27, 19), (1, 64, 50)]
+SHAPES = [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 27, 19), (1, 64, 50)]
 
 
 def parameters(network: nn.Module) -> int:
@@ -18,13 +18,6 @@ def test_images_become_logits(shape: tuple[int, int, int]) -> None:
     images = torch.rand(2, *shape)
     assert LessonClassifier(shape, 7)(images).shape == (2, 7)
     assert SequentialClassifier(shape, 7, widths=(4, 8, 8))(images).shape == (2, 7)
-
-
-def test_the_lessons_classifier_has_5274_parameters() -> None:
-    by_layer = [1 * 9 * 4 + 4, 4 * 9 * 8 + 8, 8 * 9 * 16 + 16, 16 * 9 * 16 + 16, 16 * 9 * 10 + 10]
-    network = LessonClassifier((1, 28, 28), 10)
-    assert [parameters(layer) for layer in network.layers] == [*by_layer, 0]
-    assert parameters(network) == sum(by_layer) == 5_274
 
 
 def test_the_lessons_classifier_is_the_lessons() -> None:
@@ -41,6 +34,7 @@ def test_the_lessons_classifier_is_the_lessons() -> None:
     network = LessonClassifier((1, 28, 28), 10)
     images = torch.rand(5, 1, 28, 28)
     assert torch.equal(network(images), lesson(images))
+    assert parameters(network) == 5_274
 
 
 def test_a_layer_for_each_halving_over_32_pixels() -> None:
@@ -58,7 +52,7 @@ def test_a_side_of_one_pixel_is_not_halved() -> None:
     assert strides == [(2, 2), (2, 2), (2, 1), (1, 1), (1, 1)]
 
 
-def test_a_gradient_in_bfloat16_is_not_what_was_in_memory_before() -> None:
+def test_a_gradient_in_bfloat16_has_no_uninitialised_memory() -> None:
     images, gradients = torch.rand(5, 1, 8, 8), []
     for before in (1e30, float("nan")):
         torch.manual_seed(1)

@@ -52,7 +52,7 @@ def image(events: Any, tag: str) -> Any:
     return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
 
 
-def test_the_start_shows_graph_and_settings_and_leaves_the_task_as_it_is(
+def test_log_start_writes_graph_and_settings_and_leaves_the_task_unchanged(
     digits: ImageDataModule, tmp_path: Path
 ) -> None:
     task = autoencoder(digits).train()
@@ -79,7 +79,7 @@ def test_the_start_shows_graph_and_settings_and_leaves_the_task_as_it_is(
         assert name not in text
 
 
-def test_the_graph_is_tensorboards_own_of_a_single_pass(
+def test_the_graph_is_that_of_add_graph_by_one_forward_pass(
     digits: ImageDataModule, tmp_path: Path
 ) -> None:
     task, passes = autoencoder(digits).eval(), []
@@ -119,7 +119,7 @@ class Untraceable(MLP):
         ("evaluation", "RuntimeError: \n"),
     ],
 )
-def test_a_network_that_cannot_be_traced_has_no_graph_and_a_line_says_so(
+def test_a_network_that_cannot_be_traced_is_reported_and_has_no_graph(
     kind: str,
     reason: str,
     digits: ImageDataModule,
@@ -144,7 +144,7 @@ def test_a_network_that_cannot_be_traced_has_no_graph_and_a_line_says_so(
     assert "seed" in str(events.SummaryMetadata("_hparams_/session_start_info"))
 
 
-def test_a_full_disk_is_no_reason_to_leave_out_the_graph(
+def test_a_full_disk_raises_and_is_not_mistaken_for_a_graph_that_fails(
     classifier: Classification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_full_disk_is_no_reason_to_leave_out_the_graph(
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_an_epoch_shows_originals_above_reconstructions(
+def test_log_epoch_writes_originals_above_reconstructions(
     noise: float, digits: ImageDataModule, tmp_path: Path
 ) -> None:
     task = autoencoder(digits, noise).train()
@@ -183,7 +183,7 @@ def test_an_epoch_shows_originals_above_reconstructions(
         np.testing.assert_allclose(small[1], inputs[:, 0] * 255, atol=1)
 
 
-def test_an_epoch_shows_colour_as_colour(tmp_path: Path) -> None:
+def test_log_epoch_writes_images_in_colour(tmp_path: Path) -> None:
     pixels = torch.randint(256, (20, 3, 8, 6), dtype=torch.uint8)
     split = Split(pixels, torch.arange(20) % 2)
     spec = DataSpec("colour", "", (3, 8, 6), ("cat", "dog"))
@@ -198,7 +198,7 @@ def test_an_epoch_shows_colour_as_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown[:8], originals)
 
 
-def test_an_epoch_shows_the_confusion_of_a_classifier(
+def test_log_epoch_writes_the_confusion_of_a_classifier(
     classifier: Classification, digits: ImageDataModule, tmp_path: Path
 ) -> None:
     classifier.last_metrics["val/confusion"] = torch.eye(10).long()
@@ -211,7 +211,7 @@ def test_an_epoch_shows_the_confusion_of_a_classifier(
     np.testing.assert_array_equal(image(events, "val/confusion"), expected)
 
 
-def test_the_end_shows_results_beside_the_settings(
+def test_log_end_writes_results_beside_the_settings(
     classifier: Classification, digits: ImageDataModule, tmp_path: Path
 ) -> None:
     found = {"val": {"accuracy": 0.75}, "test": {"loss": 0.5}}
@@ -226,7 +226,7 @@ def test_the_end_shows_results_beside_the_settings(
     assert not list(tmp_path.rglob("tensors.tsv"))
 
 
-def test_the_end_projects_codes_of_the_whole_test_split(
+def test_log_end_writes_the_codes_of_the_test_split(
     digits: ImageDataModule, tmp_path: Path
 ) -> None:
     task = autoencoder(digits).train()

@@ -1,8 +1,6 @@
 """The metrics of a task; PCA and the probes of codes, against NumPy's own linear algebra."""
 
 import dataclasses
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import pytest
@@ -70,20 +68,17 @@ def small(train: list[int], test: list[int]) -> ImageDataModule:
     return data
 
 
-def test_codes_that_tell_the_classes_are_always_right() -> None:
-    found = evaluate_codes(FirstPixels(1), small([0, 1] * 20, [0, 1] * 5))
-    assert found["linear_probe_accuracy"] == 1
-    assert found["knn_accuracy"] == 1
-
-
-def test_one_class_is_no_obstacle() -> None:
-    found = evaluate_codes(FirstPixels(1), small([0] * 20, [0, 0, 0, 1]))
-    assert found["linear_probe_accuracy"] == 0.75
-    assert found["knn_accuracy"] == 0.75
-
-
-def test_fewer_images_than_numbers_in_a_code_are_no_obstacle() -> None:
-    assert evaluate_codes(FirstPixels(8), small([0, 1, 0, 1], [0, 1]))["pca_mse"] > 0
+@pytest.mark.parametrize(
+    ("train", "test", "accuracy"),
+    [
+        ([0, 1] * 20, [0, 1] * 5, 1),
+        ([0] * 20, [0, 0, 0, 1], 0.75),  # a single class to learn from
+    ],
+)
+def test_separable_codes_are_classified(train: list[int], test: list[int], accuracy: float) -> None:
+    found = evaluate_codes(FirstPixels(1), small(train, test))
+    assert found["linear_probe_accuracy"] == found["knn_accuracy"] == accuracy
+    assert evaluate_codes(FirstPixels(8), small(train[:4], test))["pca_mse"] > 0  # 4 images of 64
 
 
 def test_codes_and_labels_belong_together(digits: ImageDataModule) -> None:
@@ -95,16 +90,7 @@ def test_codes_and_labels_belong_together(digits: ImageDataModule) -> None:
     np.testing.assert_array_equal(labels, digits.data.train.labels[rows])
 
 
-def test_encoding_changes_nothing_in_the_network(digits: ImageDataModule) -> None:
-    network = BottleneckAutoencoder((1, 8, 8), 2, widths=(2, 4)).train()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    encode(network, digits, digits.val_dataloader())
-    assert network.training
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_every_part_gets_its_mode_back_also_after_an_error() -> None:
+def test_training_modes_are_restored_after_an_error() -> None:
     network = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
     network[1].eval()
 
@@ -123,8 +109,8 @@ def task(digits: ImageDataModule) -> Classification:
     return Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
 
 
-@pytest.mark.parametrize(("limit", "batches"), [(2, 2), (0.5, 2), (1.0, 5), (None, 5), (99, 5)])
-def test_only_the_first_batches_count_where_there_is_a_limit(
+@pytest.mark.parametrize(("limit", "batches"), [(2, 2), (0.5, 2), (None, 5), (99, 5)])
+def test_a_limit_evaluates_the_first_batches_only(
     limit: int | float | None, batches: int, task: Classification, digits: ImageDataModule
 ) -> None:
     found = evaluate(task, digits, "test", limit=limit)
@@ -150,55 +136,13 @@ def test_without_a_batch_there_is_no_metric(task: Classification, digits: ImageD
     assert evaluate(task, ImageDataModule("digits", val_size=0), "val") == {}
 
 
-def test_forward_and_loss_are_in_the_context_that_is_asked_for(
-    task: Classification, digits: ImageDataModule, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def autocast() -> AbstractContextManager[None]:
-        return torch.autocast("cpu", torch.bfloat16)
-
-    seen: list[tuple[torch.dtype, bool]] = []
-    loss = task.loss
-
-    def spy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        seen.append((output.dtype, torch.is_autocast_enabled("cpu")))
-        return loss(output, target)
-
-    monkeypatch.setattr(task, "loss", spy)
-    evaluate(task, digits, "test", limit=1, forward_context=autocast)
-    evaluate(task, digits, "test", limit=1, forward_context=nullcontext)
-    assert seen == [(torch.bfloat16, True), (torch.float32, False)]
-
-
-def test_large_codes_are_thinned_out_evenly(
+def test_large_sets_of_codes_are_subsampled(
     digits: ImageDataModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes: list[tuple[int, ...]] = []
-    for name in ("_probe", "_neighbours"):
-        whole = getattr(evaluation, name)
-
-        def spy(codes: Any, labels: Any, whole: Any = whole) -> Any:
-            shapes.append(codes.shape)
-            return whole(codes, labels)
-
-        monkeypatch.setattr(evaluation, name, spy)
     monkeypatch.setattr(evaluation, "CODES", 500 * 64)
     monkeypatch.setattr(evaluation, "COMPARED", 100 * 500 * 64)
     found = evaluate_codes(FirstPixels(8), digits)
-    assert shapes == [(500, 64), (500, 64)]
+    # So many of the 300 images are compared that the accuracy is a whole number of per cent.
     assert found["knn_accuracy"] * 100 == pytest.approx(round(found["knn_accuracy"] * 100))
     assert found["knn_accuracy"] > 0.9
     assert found["linear_probe_accuracy"] > 0.85
-
-
-@pytest.mark.parametrize(
-    ("work", "rows", "iterations"), [(2**35, 400, 1000), (100 * 6400, 10, 100)]
-)
-def test_the_regression_has_a_bounded_share_of_rows_and_iterations(
-    work: int, rows: int, iterations: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluation, "LEARNED", work)
-    numbers = np.random.default_rng(0)
-    labels = np.arange(400) % 10
-    found = evaluation._probe(numbers.random((400, 64), dtype=np.float32), labels)
-    assert found[0].n_samples_seen_ == rows
-    assert found[1].max_iter == iterations

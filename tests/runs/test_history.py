@@ -1,4 +1,4 @@
-"""The history of a run: what a row has, and what of it outlives a stop."""
+"""The history of a run: what a row contains, and what of it a checkpoint restores."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def row(history: History) -> dict[str, float]:
     return found
 
 
-def test_a_row_has_the_epoch_counted_from_1_and_what_it_measured() -> None:
+def test_a_row_has_the_epoch_from_1_and_its_metrics() -> None:
     history = History("lightning")
     history.start()
     history.validated(measured(val_loss=3.0, val_accuracy=0.5))
@@ -43,24 +43,18 @@ def test_the_seconds_of_an_epoch_are_those_since_its_start(
     assert [found["seconds"] for found in history.rows] == [2.5, 1.0]
 
 
-def test_an_epoch_without_a_validation_has_no_metrics_of_val() -> None:
-    history = History("lightning")
-    history.validated(measured(val_loss=3.0))
-    history.end(0, measured(train_loss=2.0))
-    # Both loops still know what the validation of the first epoch has measured.
-    history.end(1, measured(train_loss=1.0, val_loss=3.0))
-    assert row(history) == {"epoch": 2, "train/loss": 1.0}
-
-
 def test_the_last_validation_of_an_epoch_counts() -> None:
     history = History("lightning")
     for loss in (3.0, 1.0, 2.0):
         history.validated(measured(train_loss=9.0, val_loss=loss))
     history.end(0, measured(train_loss=2.0))
     assert row(history) == {"epoch": 1, "train/loss": 2.0, "val/loss": 2.0}
+    # An epoch without a validation has none, though both loops still know the metrics of the last.
+    history.end(1, measured(train_loss=1.0, val_loss=2.0))
+    assert row(history) == {"epoch": 2, "train/loss": 1.0}
 
 
-def test_an_epoch_that_is_cut_in_two_keeps_its_validation() -> None:
+def test_an_interrupted_epoch_keeps_its_validation() -> None:
     first, second = History("lightning"), History("lightning")
     first.validated(measured(val_loss=4.0))
     first.end(0, measured(train_loss=3.0))
@@ -89,7 +83,7 @@ def with_losses(*losses: float) -> History:
     return history
 
 
-def test_a_plateau_schedule_is_shown_the_epoch_that_was_saved_before_it_was() -> None:
+def test_a_resumed_plateau_schedule_sees_the_last_epoch_of_the_checkpoint() -> None:
     scheduler = plateau(2.0)
     with_losses(2.0, 3.0).show_last(scheduler, "val/loss")
     assert scheduler.state_dict() == plateau(2.0, 3.0).state_dict()
@@ -101,7 +95,7 @@ def test_a_plateau_schedule_is_shown_the_epoch_that_was_saved_before_it_was() ->
     [((), "val/loss"), ((2.0,), "val/loss"), ((2.0, 3.0), "val/accuracy")],
     ids=["a new run", "it was shown all", "it was not measured"],
 )
-def test_a_plateau_schedule_is_shown_nothing_else(losses: tuple[float, ...], monitor: str) -> None:
+def test_a_plateau_schedule_sees_no_epoch_twice(losses: tuple[float, ...], monitor: str) -> None:
     scheduler = plateau(2.0)
     with_losses(*losses).show_last(scheduler, monitor)
     assert scheduler.state_dict() == plateau(2.0).state_dict()
@@ -111,21 +105,20 @@ def test_a_plateau_schedule_is_shown_nothing_else(losses: tuple[float, ...], mon
     "state",
     [
         {"rows": [{"epoch": 1, "seconds": [2.0]}], "val": {}},
-        {"rows": [{"epoch": 1}], "val": {}},
         {"rows": [None], "val": {}},
         {"rows": [], "val": {"val/loss": "x"}},
         {"rows": [], "val": {}, "trained_by": "homemade", "weights": None},
         {"rows": [], "val": {}, "trained_by": ["homemade"], "weights": 3},
     ],
 )
-def test_what_is_no_history_is_refused(state: dict[str, Any]) -> None:
+def test_an_invalid_history_is_refused(state: dict[str, Any]) -> None:
     history = History("lightning")
     with pytest.raises(ValueError, match=r"invalid (row|metrics|names|path) of "):
         history.load_state_dict(state)
     assert (history.rows, history.val) == ([], {})
 
 
-def test_a_history_knows_who_trained_and_what_it_began_with() -> None:
+def test_a_history_keeps_its_loops_and_initial_weights() -> None:
     first = History("lightning", weights="first.ckpt")
     second, third = History("homemade"), History("homemade")
     second.load_state_dict(first.state_dict())

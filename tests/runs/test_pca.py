@@ -44,7 +44,7 @@ def test_images_of_64x64_in_colour_are_described_within_a_thousandth() -> None:
     assert found == pytest.approx(exact(train, test, 12), rel=1e-3)
 
 
-def test_it_reads_in_chunks_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_in_chunks_gives_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     images = data(blurred(100, 20), blurred(30, 20))
     whole = pca.pca_mse(images, 5)
     monkeypatch.setattr(pca, "CHUNK", 7 * 1200)
@@ -53,7 +53,7 @@ def test_it_reads_in_chunks_and_finds_the_same(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("size", [16, 20])  # exact and not
-def test_as_many_rows_as_there_is_room_for(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_subsampled_to_fit_memory(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = blurred(300, size), blurred(50, size)
     pixels = 3 * size**2
     monkeypatch.setattr(pca, "KEPT", 60 * pixels)
@@ -69,6 +69,6 @@ def test_fewer_images_than_components_are_no_obstacle() -> None:
     assert pca.pca_mse(data(train, test), 64) == pytest.approx(exact(train, test, 4), rel=1e-3)
 
 
-def test_what_would_take_minutes_is_left_out() -> None:
+def test_a_pca_that_would_take_minutes_is_left_out() -> None:
     train = blurred(1100, 20)
     assert pca.pca_mse(data(train, train[:5]), 1025) is None

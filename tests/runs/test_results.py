@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch.optim import SGD
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
-from twinloop.models import MLP, BottleneckAutoencoder
+from twinloop.models import MLP
 from twinloop.runs import results
 from twinloop.runs.history import History
-from twinloop.tasks import Classification, Reconstruction, Task
+from twinloop.tasks import Classification, Task
 
 HISTORY: list[dict[str, float]] = [
     {"epoch": 1, "seconds": 1.5, "train/loss": 0.5, "val/loss": 0.4},
@@ -34,15 +33,6 @@ def classifier(digits: ImageDataModule) -> Classification:
         "test/confusion": torch.eye(10).long() - torch.eye(10).long()[3].diag(),
     }
     return task
-
-
-@pytest.fixture
-def autoencoder(digits: ImageDataModule) -> Reconstruction:
-    return Reconstruction(
-        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
-        lambda weights: SGD(weights, 0.1),
-        digits.spec,
-    )
 
 
 def collect(task: Task, data: ImageDataModule, **test: float) -> dict[str, Any]:
@@ -97,40 +87,18 @@ def test_a_classifiers_results(classifier: Classification, digits: ImageDataModu
     assert commit is None if git.returncode else commit.rstrip("+") == git.stdout.strip()
 
 
-def test_an_autoencoders_results_compare_its_codes(
-    autoencoder: Reconstruction, digits: ImageDataModule
-) -> None:
-    test = collect(autoencoder, digits, mse=0.1)["test"]
-    assert list(test) == ["mse", "pca_mse", "linear_probe_accuracy", "knn_accuracy"]
-    assert test["mse"] == 0.1
-
-
-def test_what_was_written_is_read(
+def test_results_are_written_as_json_and_a_failed_write_is_reported(
     classifier: Classification, digits: ImageDataModule, tmp_path: Path
 ) -> None:
-    found = collect(classifier, digits, accuracy=0.75)
-    results.write(found, tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text()) == found
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    path, found = tmp_path / "results.json", collect(classifier, digits, accuracy=0.75)
+    results.write(found, path)
+    assert json.loads(path.read_text()) == found
+    with pytest.raises(UserError, match=re.escape(f"cannot write {tmp_path}: Is a directory")):
+        results.write(found, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_fails_leaves_the_old_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "results.json"
-    results.write({"old": 1}, path)
-
-    def no_room(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", no_room)
-    with pytest.raises(UserError, match=re.escape(f"cannot write {path}: No space left on device")):
-        results.write({"new": 2}, path)
-    assert json.loads(path.read_text()) == {"old": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_the_table_says_what_was_found_and_where_it_is(
+def test_the_printed_table_has_results_and_their_folder(
     classifier: Classification, digits: ImageDataModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = collect(classifier, digits, accuracy=0.75, mse=0.0123456)
@@ -150,25 +118,3 @@ def test_the_table_says_what_was_found_and_where_it_is(
         "tensorboard --logdir logs",
     ):
         assert line in printed, line
-
-
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("classifier", ["confusion.png", "curves.png"]),
-        ("autoencoder", ["curves.png", "reconstructions.png"]),
-    ],
-)
-def test_figures_are_those_of_the_task(
-    kind: str,
-    names: list[str],
-    digits: ImageDataModule,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> None:
-    found = {"experiment": "mine", "history": HISTORY, "test": {"accuracy": 0.5, "mse": 0.1}}
-    results.write_figures(found, request.getfixturevalue(kind), digits, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    for name in names:
-        with Image.open(tmp_path / name) as image:
-            assert image.format == "PNG"

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch.optim import SGD
 
+from tests.commands import quiet_trainer
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.loops.stop import validates_next
 from twinloop.models import MLP
@@ -50,7 +51,6 @@ class Foresee(Checkpoint):
         ({"val_check_interval": 5, "check_val_every_n_epoch": 2}, [(1, 4)]),
         ({"check_val_every_n_epoch": 4}, []),
         ({"val_check_interval": 7, "check_val_every_n_epoch": None}, [(1, 1), (2, 3)]),
-        ({"limit_val_batches": 0}, []),
     ],
     ids=str,
 )
@@ -59,19 +59,18 @@ def test_a_validation_is_foreseen_where_lightning_makes_one(
 ) -> None:
     task = Classification(MLP, lambda weights: SGD(weights, 0.1), digits.spec)
     options: dict[str, Any] = {"max_epochs": 3, "limit_train_batches": 5, "limit_val_batches": 1}
-    options |= dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-    options |= {"accelerator": "cpu", "num_sanity_val_steps": 0, "callbacks": [look := Foresee()]}
-    trainer = Trainer(**options | flags)
+    look = Foresee()
+    trainer = quiet_trainer(**options | flags, callbacks=[look], enable_checkpointing=True)
     trainer.fit(task, datamodule=digits)
     assert look.came == expected
     assert look.foreseen == expected
 
 
-def test_nothing_is_agreed_on_before_a_signal_has_come() -> None:
+def test_without_a_signal_processes_agree_on_none() -> None:
     assert StopSignals().agreed() is None
 
 
-def test_a_signal_leaves_word_and_the_second_ctrl_c_ends_at_once(
+def test_a_signal_is_kept_and_a_second_ctrl_c_stops_at_once(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     before = [signal.getsignal(number) for number in stop.SIGNALS]
@@ -88,7 +87,7 @@ def test_a_signal_leaves_word_and_the_second_ctrl_c_ends_at_once(
     assert capfd.readouterr().out == 2 * line
 
 
-def test_signals_that_someone_else_has_taken_are_taken_back() -> None:
+def test_listen_takes_back_a_replaced_signal_handler() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals() as signals:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -100,7 +99,7 @@ def test_signals_that_someone_else_has_taken_are_taken_back() -> None:
 
 
 @pytest.mark.parametrize("ours", [None, signal.SIGINT])
-def test_a_signal_to_any_process_is_agreed_on_by_all(
+def test_all_processes_agree_on_a_signal_to_one(
     ours: signal.Signals | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stop, "largest", lambda value: max(value, signal.SIGTERM))

@@ -18,7 +18,7 @@ def timings(
     return EventTimings(events, [at for *_, at in timed], forward, stepped)
 
 
-def test_a_step_is_what_is_left_when_the_model_is_taken_away() -> None:
+def test_the_time_outside_is_that_of_a_step_without_the_model() -> None:
     # From 0 to 100, with 30 forward, 20 backward and 15 of the optimiser: 35 are left.
     learner = timings(
         ("before_batch", "train", 0, 0.0),
@@ -34,20 +34,6 @@ def test_a_step_is_what_is_left_when_the_model_is_taken_away() -> None:
         stepped=[77.0],
     )
     assert learner.outside() == 35.0
-
-
-def test_lightnings_hooks_are_read_the_same_way() -> None:
-    lightning = timings(
-        ("on_train_batch_start", "train", 0, 0.0),
-        ("on_before_backward", "train", 0, 40.0),
-        ("on_after_backward", "train", 0, 60.0),
-        ("on_before_optimizer_step", "train", 0, 62.0),
-        ("on_train_batch_end", "train", 0, 90.0),
-        ("on_train_batch_start", "train", 0, 100.0),
-        forward=[(5.0, 35.0), (105.0, 135.0)],
-        stepped=[77.0],
-    )
-    assert lightning.outside() == 35.0
 
 
 HOMEMADE = ("before_batch", "after_loss", "after_backward", "before_step", "cleanup_step")

@@ -3,7 +3,6 @@
 import functools
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.slurm.cluster import KILL_WAIT, Cluster, missing, slurm, until
+from tests.slurm.cluster import Cluster, missing, slurm, until
 from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.parity import LOOPS, Loop
 from twinloop.runs.record import flat
@@ -28,40 +27,6 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 
-WAITS = """
-import os, signal, sys, time
-from pathlib import Path
-
-life, rank = os.environ.get("SLURM_RESTART_COUNT", "0"), os.environ["SLURM_PROCID"]
-
-
-def note(what):
-    with Path(f"task-{rank}.txt").open("a") as file:
-        print(life, what, file=file)
-
-
-def stop(number, _):
-    note(signal.Signals(number).name)
-    sys.exit(128 + number)
-
-
-signal.signal(signal.SIGTERM, stop)
-note("starts")
-while life == "0":
-    time.sleep(0.1)
-"""
-
-JOINS = """
-import sys, torch
-from torch import distributed
-from twinloop.processes import is_first, join, largest, local_rank, world_size
-
-size = world_size()
-if "alone" not in sys.argv:
-    join(torch.device("cpu"))
-rank = distributed.get_rank() if distributed.is_initialized() else None
-print(f"{size} {rank} {local_rank()} {is_first()} {largest(rank or 0)}\\n", end="", flush=True)
-"""
 
 SLOW = f"""
 import os, time
@@ -144,37 +109,8 @@ def left_alone(
     return train
 
 
-def test_every_task_gets_sigterm_at_once_and_the_job_starts_again(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    (tmp_path / "waits.py").write_text(WAITS)
-    job = cluster.submit(f"srun {sys.executable} waits.py", tmp_path)
-    tasks = [tmp_path / f"task-{rank}.txt" for rank in range(2)]
-    until(lambda: all(task.exists() for task in tasks), "both tasks")
-    asked = time.monotonic()
-    cluster.requeue(job)
-    until(lambda: all("SIGTERM" in task.read_text() for task in tasks), "SIGTERM")
-    assert time.monotonic() - asked < KILL_WAIT / 2
-    ended = cluster.wait(job)
-    assert ended["JobState"] == "COMPLETED", printed(tmp_path)
-    assert ended["Restarts"] == "1"
-    for task in tasks:
-        assert task.read_text().splitlines() == ["0 starts", "0 SIGTERM", "1 starts"]
-
-
-def test_tasks_join_and_agree_and_the_script_around_them_is_alone(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    (tmp_path / "joins.py").write_text(JOINS)
-    python = f"{sys.executable} joins.py"
-    ended = cluster.wait(cluster.submit(f"{python} alone && srun {python}", tmp_path))
-    assert ended["JobState"] == "COMPLETED", printed(tmp_path)
-    lines = sorted(line for line in printed(tmp_path).splitlines() if line[:2] in ("1 ", "2 "))
-    assert lines == ["1 None 0 True 0", "2 0 0 True 1", "2 1 1 False 1"]
-
-
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_job_that_is_left_alone_runs_to_its_end(
+def test_an_uninterrupted_job_runs_to_its_end(
     loop: Loop, left_alone: Callable[[Loop], Path]
 ) -> None:
     folder = left_alone(loop)

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from tests.commands import quiet_trainer
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
@@ -54,23 +54,11 @@ def test_labels_are_smoothed_in_training_only() -> None:
     assert classifier.eval().loss(logits, label).item() == pytest.approx(math.log(2))
 
 
-def quiet(**options: int) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,  # type: ignore[arg-type]
-    )
-
-
 def test_metrics_of_val_are_those_of_all_images_whatever_the_batches(
     digits: ImageDataModule,
 ) -> None:
     classifier = task(digits.spec)
-    (logged,) = quiet().validate(classifier, datamodule=digits, verbose=False)
+    (logged,) = quiet_trainer().validate(classifier, datamodule=digits, verbose=False)
 
     images = digits.data.train.images[digits.rows["val"]].double() / 255
     labels = digits.data.train.labels[digits.rows["val"]]
@@ -100,13 +88,9 @@ def test_one_step_of_training_goes_down_the_gradient(digits: ImageDataModule) ->
     means = images.double().flatten(1).mean(1) / 255 - 0.3
     chances = (20 * means).exp() / ((20 * means).exp() + 9)
     gradient = ((chances - (labels == 3).double()) * means).mean()
-    quiet(max_steps=1, limit_val_batches=0).fit(classifier, datamodule=digits)
+    quiet_trainer(max_steps=1, limit_val_batches=0).fit(classifier, datamodule=digits)
     assert isinstance(classifier.network, Guess)
     assert classifier.network.slope.item() == pytest.approx(20 - 0.5 * gradient.item(), rel=1e-6)
-
-
-def test_the_best_is_the_most_accurate() -> None:
-    assert (Classification.monitor, Classification.mode) == ("val/accuracy", "max")
 
 
 def test_tta_flip_answers_with_the_mean_over_an_image_and_its_mirror_image() -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
+from tests.commands import quiet_trainer
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
@@ -32,18 +32,6 @@ def task(spec: DataSpec = SPEC, **options: Any) -> Reconstruction:
     return Reconstruction(lambda _: Half(), lambda weights: SGD(weights, 0.1), spec, **options)
 
 
-def quiet(**options: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
-
-
 def test_the_loss_is_the_mean_squared_error_per_pixel() -> None:
     output, target = torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)
     output[0, 0, 0, 0], target[1, 0, 1, 1] = 0.6, 0.8
@@ -53,7 +41,7 @@ def test_the_loss_is_the_mean_squared_error_per_pixel() -> None:
 def test_metrics_of_val_are_those_of_all_pixels_whatever_the_batches(
     digits: ImageDataModule,
 ) -> None:
-    (logged,) = quiet().validate(task(digits.spec), datamodule=digits, verbose=False)
+    (logged,) = quiet_trainer().validate(task(digits.spec), datamodule=digits, verbose=False)
     images = digits.data.train.images[digits.rows["val"]].double() / 255
     mse = (images / 2).square().mean()
     assert len(images) % digits.batch_size  # the last batch is a short one
@@ -74,7 +62,7 @@ def test_colour_is_counted_as_grey_is() -> None:
     images = torch.rand(5, 3, 8, 8)
     batches = [(images[:3], torch.zeros(3)), (images[3:], torch.zeros(2))]
     loader: Any = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    (logged,) = quiet().validate(autoencoder, loader, verbose=False)
+    (logged,) = quiet_trainer().validate(autoencoder, loader, verbose=False)
     with torch.no_grad():
         mse = (autoencoder.eval()(images) - images).double().square().mean().item()
     assert logged["val/mse"] == pytest.approx(mse, rel=1e-5)
@@ -86,7 +74,7 @@ def test_ssim_on_test_is_that_of_flat_images() -> None:
     images = shades[:, None, None, None].expand(3, 1, 16, 16) / 255
     batches = [(images[:2], torch.zeros(2)), (images[2:], torch.zeros(1))]
     loader: Any = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    (logged,) = quiet().test(task(), loader, verbose=False)
+    (logged,) = quiet_trainer().test(task(), loader, verbose=False)
     # Without variance SSIM is (2 x y + c) / (x^2 + y^2 + c) with c = 0.01^2 (Wang et al. 2004);
     # here y is x / 2.
     shares = images[:, 0, 0, 0].double()
@@ -102,21 +90,15 @@ def test_one_step_of_training_goes_down_the_gradient(digits: ImageDataModule) ->
     images, _, _ = next(iter(digits.train_dataloader()))
     # The loss (w - 1)^2 mean(x^2) has the slope 2 (w - 1) mean(x^2), at w = 0.5.
     power = (images.double() / 255).square().mean().item()
-    quiet(max_steps=1, limit_val_batches=0).fit(autoencoder, datamodule=digits)
+    quiet_trainer(max_steps=1, limit_val_batches=0).fit(autoencoder, datamodule=digits)
     (weight,) = autoencoder.network.parameters()
     assert weight.item() == pytest.approx(0.5 + 0.1 * power, rel=1e-6)
-
-
-def test_without_noise_the_image_is_the_target() -> None:
-    images = torch.rand(2, 1, 4, 4)
-    inputs, targets = task().inputs_and_targets((images, torch.zeros(2)))
-    assert torch.equal(inputs, images)
-    assert torch.equal(targets, images)
 
 
 def test_noise_has_its_deviation_and_stays_within_pixels() -> None:
     denoiser = task(noise=0.1).train()
     images = torch.full((100, 1, 16, 16), 0.5)
+    assert torch.equal(task().inputs_and_targets((images, torch.zeros(100)))[0], images)
     inputs, targets = denoiser.inputs_and_targets((images, torch.zeros(100)))
     assert torch.equal(targets, images)
     assert (inputs - images).std().item() == pytest.approx(0.1, rel=0.02)
@@ -125,7 +107,7 @@ def test_noise_has_its_deviation_and_stays_within_pixels() -> None:
     assert (inputs.min().item(), inputs.max().item()) == (0, 1)
 
 
-def test_training_draws_new_noise_and_evaluation_the_same() -> None:
+def test_training_draws_new_noise_and_evaluation_repeats_its_own() -> None:
     denoiser = task(noise=0.1)
     batch = (torch.full((2, 1, 4, 4), 0.5), torch.zeros(2))
 
@@ -145,14 +127,8 @@ def test_a_negative_noise_is_refused() -> None:
         task(noise=-0.1)
 
 
-def test_the_best_has_the_smallest_error() -> None:
-    assert (Reconstruction.monitor, Reconstruction.mode) == ("val/mse", "min")
-
-
 @pytest.mark.parametrize(("side", "measured"), [(5, False), (6, True)])
-def test_ssim_is_left_out_of_images_that_its_window_reaches_across(
-    side: int, measured: bool
-) -> None:
+def test_ssim_needs_images_larger_than_half_its_window(side: int, measured: bool) -> None:
     trained = task(SPEC._replace(image_shape=(1, 16, side)))
     images = torch.rand(2, 1, 16, side)
     trained.count("test", images, images, torch.zeros(()))

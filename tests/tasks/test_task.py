@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 
+from tests.commands import quiet_trainer
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.models import MLP, LessonAutoencoder
@@ -19,18 +20,6 @@ from twinloop.tasks.schedule import Schedule
 
 def task(data: ImageDataModule, schedule: Schedule | None = None) -> Classification:
     return Classification(MLP, lambda weights: SGD(weights, 0.1), data.spec, schedule)
-
-
-def trainer(**options: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
 
 
 class Rates(Callback):
@@ -50,7 +39,7 @@ def rates(data: ImageDataModule, schedule: Schedule | None, **options: Any) -> l
     """The learning rate of each step in two epochs of three batches."""
     callback = Rates()
     few = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 1}
-    run = trainer(**few, **options, callbacks=[callback])
+    run = quiet_trainer(**few, **options, callbacks=[callback])
     run.fit(task(data, schedule), datamodule=data)
     return callback.found
 
@@ -60,32 +49,20 @@ def test_without_a_schedule_the_rate_stays(digits: ImageDataModule) -> None:
 
 
 def test_a_schedule_by_steps_ends_with_the_run(digits: ImageDataModule) -> None:
-    found = rates(digits, OneCycle())
-    assert len(found) == 6
-    assert found[0] == pytest.approx(0.1 / 25)
-    assert found[-1] == pytest.approx(0.1 / 250_000)
-
-
-def test_accumulated_batches_are_one_step_of_the_schedule(digits: ImageDataModule) -> None:
-    found = rates(digits, OneCycle(), accumulate_grad_batches=3)
-    assert len(found) == 2
-    assert found[-1] == pytest.approx(0.1 / 250_000)
+    for accumulated, steps in ((1, 6), (3, 2)):
+        found = rates(digits, OneCycle(), accumulate_grad_batches=accumulated)
+        assert len(found) == steps
+        assert found[-1] == pytest.approx(0.1 / 250_000)
 
 
 def test_a_schedule_by_epochs_moves_between_epochs(digits: ImageDataModule) -> None:
     assert rates(digits, Cosine()) == pytest.approx([0.1] * 3 + [0.05] * 3)
 
 
-def test_a_schedule_needs_a_length(digits: ImageDataModule) -> None:
-    run = trainer(max_epochs=-1)
-    with pytest.raises(UserError, match=r"set trainer\.max_epochs"):
-        run.fit(task(digits, OneCycle()), datamodule=digits)
-
-
 def test_train_metrics_are_the_mean_over_all_images(digits: ImageDataModule) -> None:
     # A rate of 0 keeps the weights, so that val and train may be counted afterwards.
     still = Classification(MLP, lambda weights: SGD(weights, 0.0), digits.spec)
-    run = trainer(max_epochs=1)
+    run = quiet_trainer(max_epochs=1)
     run.fit(still, datamodule=digits)
     for stage, rows in digits.rows.items():
         if stage != "test":
@@ -99,22 +76,10 @@ def test_train_metrics_are_the_mean_over_all_images(digits: ImageDataModule) -> 
             assert float(run.callback_metrics[f"{stage}/accuracy"]) == pytest.approx(accuracy)
 
 
-def test_each_evaluation_counts_anew(digits: ImageDataModule) -> None:
-    classifier, run = task(digits), trainer()
+def test_metrics_are_reset_between_evaluations(digits: ImageDataModule) -> None:
+    classifier, run = task(digits), quiet_trainer()
     first = run.validate(classifier, datamodule=digits, verbose=False)
     assert run.validate(classifier, datamodule=digits, verbose=False) == first
-
-
-def test_a_checkpoint_holds_what_predict_must_know_in_plain_types(digits: ImageDataModule) -> None:
-    saved = task(digits)
-    checkpoint: dict[str, Any] = {"state_dict": saved.state_dict(), "global_step": 0}
-    saved.on_save_checkpoint(checkpoint)
-    assert checkpoint["data_spec"] == {
-        "name": "digits",
-        "fingerprint": digits.spec.fingerprint,
-        "image_shape": (1, 8, 8),
-        "class_names": tuple("0123456789"),
-    }
 
 
 def saved_by(saved: Task, **more: Any) -> dict[str, Any]:
@@ -124,7 +89,9 @@ def saved_by(saved: Task, **more: Any) -> dict[str, Any]:
     return checkpoint
 
 
-def test_hyperparameters_stay_in_a_checkpoint_where_they_are_plain(digits: ImageDataModule) -> None:
+def test_a_checkpoint_has_data_spec_and_plain_hyperparameters(
+    digits: ImageDataModule,
+) -> None:
     plain = {
         "width": 3,
         "rate": 0.5,
@@ -145,15 +112,21 @@ def test_hyperparameters_stay_in_a_checkpoint_where_they_are_plain(digits: Image
     assert checkpoint["hyper_parameters"] == plain
     assert "hyper_parameters" not in saved_by(task(digits), hyper_parameters=other)
     assert "hyper_parameters" not in saved_by(task(digits))
+    assert checkpoint["data_spec"] == {
+        "name": "digits",
+        "fingerprint": digits.spec.fingerprint,
+        "image_shape": (1, 8, 8),
+        "class_names": tuple("0123456789"),
+    }
 
 
 @pytest.mark.parametrize("fn", [None, TrainerFn.TESTING, TrainerFn.PREDICTING])
-def test_outside_of_a_fit_a_checkpoint_is_only_weights(
+def test_without_a_fit_only_the_weights_of_a_checkpoint_are_loaded(
     fn: TrainerFn | None, digits: ImageDataModule
 ) -> None:
     classifier = task(digits)
     if fn:
-        classifier.trainer = trainer()
+        classifier.trainer = quiet_trainer()
         classifier.trainer.state.fn = fn
     classifier.on_load_checkpoint({"plan": {"steps": 6}, "counted": [{"loss": {"mean_value": 1}}]})
     assert not classifier.train_metrics.loss.update_called
@@ -169,7 +142,7 @@ SCHEDULES: list[tuple[Schedule | None, dict[str, int]]] = [
 
 
 @pytest.mark.parametrize(("schedule", "plan"), SCHEDULES)
-def test_a_schedule_is_planned_for_what_it_needs_to_know(
+def test_a_checkpoint_saves_the_length_that_its_schedule_needs(
     schedule: Schedule | None, plan: dict[str, int], digits: ImageDataModule
 ) -> None:
     classifier = task(digits, schedule)
@@ -178,7 +151,7 @@ def test_a_schedule_is_planned_for_what_it_needs_to_know(
 
 
 @pytest.mark.parametrize(("schedule", "plan"), SCHEDULES)
-def test_what_a_schedule_does_not_need_may_be_unknown(
+def test_a_schedule_requires_only_the_length_that_it_needs(
     schedule: Schedule | None, plan: dict[str, int], digits: ImageDataModule
 ) -> None:
     classifier = task(digits, schedule)
@@ -193,12 +166,12 @@ def test_what_a_schedule_does_not_need_may_be_unknown(
 
 @pytest.mark.parametrize("loads_first", [False, True])
 @pytest.mark.parametrize(("schedule", "plan"), SCHEDULES)
-def test_a_resumed_run_is_as_long_as_its_schedule_was_planned_for(
+def test_a_resumed_run_must_have_the_planned_length_of_its_schedule(
     schedule: Schedule | None, plan: dict[str, int], loads_first: bool, digits: ImageDataModule
 ) -> None:
     def resume(steps: int, epochs: int) -> None:
         classifier = task(digits, schedule)
-        classifier.trainer = trainer()
+        classifier.trainer = quiet_trainer()
         classifier.trainer.state.fn = TrainerFn.FITTING
         if loads_first:  # as a Trainer does; the Learner has made the optimiser by then
             classifier.on_load_checkpoint({"plan": plan, "counted": [{}]})
@@ -240,6 +213,6 @@ def test_predictions_are_the_networks_answers(digits: ImageDataModule) -> None:
     classifier = task(digits)
     images = torch.rand(5, 1, 8, 8)
     batches = [(images[:3], torch.zeros(3)), (images[3:], torch.zeros(2))]
-    outputs: Any = trainer().predict(classifier, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    outputs: Any = quiet_trainer().predict(classifier, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     with torch.no_grad():
         torch.testing.assert_close(torch.cat(outputs), classifier(images))
