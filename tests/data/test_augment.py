@@ -106,6 +106,6 @@ def test_a_negative_size_is_refused_by_name() -> None:
 
 
 def test_a_square_larger_than_the_image_is_refused() -> None:
-    with pytest.raises(UserError, match=r"erase is 4, more than images of 3x3 have"):
+    with pytest.raises(UserError, match=r"erase is 4, larger than images of 3x3"):
         changed(Augmentation(erase=4), 0, 0, 0, 0, 0)
     assert changed(Augmentation(erase=3), 0, 0, 0, 0, 0) == [[0] * 3] * 3

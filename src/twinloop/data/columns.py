@@ -32,35 +32,32 @@ def find_columns(
         for name, kind in features.items()
         if isinstance(kind, Value) and kind.dtype.startswith(("int", "uint"))
     ]
-    if image_column is not None:
-        _check_column("image", image_column, images, features)
-        images = [image_column]
-    if label_column is not None:
-        _check_column("label", label_column, classes + integers, features)
-        classes = [label_column]
+    return (
+        _choose("image", image_column, images, images, features),
+        _choose("label", label_column, classes + integers, classes or integers, features),
+    )
+
+
+def _choose(
+    what: str, column: str | None, suitable: list[str], preferred: list[str], features: "Features"
+) -> str:
+    """The column of the argument, if it is suitable; without an argument the only preferred one."""
     columns = list(features)
-    return _only("image", images, columns), _only("label", classes or integers, columns)
-
-
-def _check_column(what: str, column: str, suitable: list[str], features: "Features") -> None:
-    if column not in features:
-        raise UserError(f"data.{what}_column: there is no column {column!r}, only {list(features)}")
-    if column not in suitable:
+    if column is not None and column not in features:
+        raise UserError(f"data.{what}_column: there is no column {column!r}, only {columns}")
+    if column is not None and column not in suitable:
         raise UserError(
             f"data.{what}_column: {column!r} has the type {features[column]}, which cannot be "
             f"the {what} column"
         )
-
-
-def _only(what: str, found: list[str], columns: list[str]) -> str:
-    if not found:
+    if column is None and not preferred:
         raise UserError(f"data.source: the data set has no {what} column among {columns}")
-    if len(found) > 1:
+    if column is None and len(preferred) > 1:
         raise UserError(
-            f"data.source: several columns can be the {what} column: {found}; "
+            f"data.source: several columns can be the {what} column: {preferred}; "
             f"pass --data.{what}_column"
         )
-    return found[0]
+    return column or preferred[0]
 
 
 def read_labels(
