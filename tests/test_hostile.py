@@ -126,7 +126,9 @@ def test_a_hostile_yaml_is_refused_and_runs_nothing(
     text = Path(EXPERIMENT).read_text()
     for hostile, message in {
         f"{text}run: !!python/object/apply:os.mkdir [ran]\n": ", line 24: invalid YAML",
-        text.replace("experiment: mlp", "experiment: ../../out"): ": experiment is .+ is not a valid name",
+        text.replace(
+            "experiment: mlp", "experiment: ../../out"
+        ): ": experiment is .+ is not a valid name",
     }.items():
         path.write_text(hostile)
         with chdir(path.parent):

@@ -94,6 +94,6 @@ def test_an_invalid_size_is_refused_by_name() -> None:
         Augmentation(shift=-1)
     with pytest.raises(UserError, match=r"data\.augmentation.erase is -2; 0 is off"):
         Augmentation(erase=-2)
-    with pytest.raises(UserError, match=r"erase is 4, more than images of 3x3 have"):
+    with pytest.raises(UserError, match=r"erase is 4, larger than images of 3x3"):
         changed(Augmentation(erase=4), 0, 0, 0, 0, 0)
     assert changed(Augmentation(erase=3), 0, 0, 0, 0, 0) == [[0] * 3] * 3

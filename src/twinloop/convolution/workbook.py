@@ -17,6 +17,8 @@ from xlsxwriter.utility import xl_rowcol_to_cell
 from twinloop.convolution.stages import Stage, check_class_names, stages_of
 from twinloop.files import atomic_write
 
+Cell = tuple[int, int]
+"""Row and column, counted from 0."""
 Colours = dict[str, Any]
 """A conditional format."""
 Formula = Callable[[int, int], str] | None
@@ -204,12 +206,7 @@ class _Writer:
         self._cells(sheet, (place.top + rows, columns), values, colours, formula)
 
     def _cells(
-        self,
-        sheet: Any,
-        first: tuple[int, int],
-        values: Tensor,
-        colours: Colours,
-        formula: Formula = None,
+        self, sheet: Any, first: Cell, values: Tensor, colours: Colours, formula: Formula = None
     ) -> None:
         """Write `[H, W]` from the cell `first` on: numbers that may be changed, or formulas."""
         top, left = first
@@ -221,7 +218,7 @@ class _Writer:
         last = top + values.shape[0] - 1, left + values.shape[1] - 1
         sheet.conditional_format(*first, *last, colours)
 
-    def _name(self, name: str, sheet: str, first: tuple[int, int], last: tuple[int, int]) -> None:
+    def _name(self, name: str, sheet: str, first: Cell, last: Cell) -> None:
         corners = [xl_rowcol_to_cell(*cell, row_abs=True, col_abs=True) for cell in (first, last)]
         self.book.define_name(name, f"={sheet}!{':'.join(dict.fromkeys(corners))}")
 

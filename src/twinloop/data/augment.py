@@ -45,23 +45,14 @@ class Augmentation:
         height, width = images.shape[2:]
         if self.erase > min(height, width):
             raise UserError(
-                f"data.augmentation.erase is {self.erase}, more than images of "
-                f"{height}x{width} have"
+                f"data.augmentation.erase is {self.erase}, larger than images of {height}x{width}"
             )
         if self.shift or self.flip:
             images = self._shift_and_flip(images, *random[:, :3].T[:, :, None])
-        if self.erase:
-            top = (random[:, 3, None] * (height - self.erase + 1)).long()
-            left = (random[:, 4, None] * (width - self.erase + 1)).long()
-            y = torch.arange(height, device=images.device) - top
-            x = torch.arange(width, device=images.device) - left
-            inside_y = (y >= 0) & (y < self.erase)
-            inside_x = (x >= 0) & (x < self.erase)
-            images = images.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0)
-        return images
+        return self._erase(images, *random[:, 3:].T[:, :, None]) if self.erase else images
 
     def _shift_and_flip(self, images: Tensor, down: Tensor, right: Tensor, flip: Tensor) -> Tensor:
-        """Gather each pixel from its place in the padded image; random values `[B, 1]` each."""
+        """Gather every pixel from the padded image; random values `[B, 1]` each."""
         channels, height, width = images.shape[1:]
         steps = 2 * self.shift + 1
         x = torch.arange(width, device=images.device).expand(len(images), width)
@@ -73,3 +64,14 @@ class Augmentation:
         sources = y[:, :, None] * padded.shape[3] + x[:, None, :]
         sources = sources.flatten(1)[:, None].expand(-1, channels, -1)
         return padded.flatten(2).gather(2, sources).view_as(images)
+
+    def _erase(self, images: Tensor, top: Tensor, left: Tensor) -> Tensor:
+        """Set a square inside of every image to black; random values `[B, 1]` each."""
+
+        def inside(size: int, start: Tensor) -> Tensor:
+            first = (start * (size - self.erase + 1)).long()
+            pixel = torch.arange(size, device=images.device)
+            return (pixel >= first) & (pixel < first + self.erase)
+
+        rows, columns = inside(images.shape[2], top), inside(images.shape[3], left)
+        return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)

@@ -138,8 +138,7 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """`train_batches` by the Trainer's flag `overfit_batches`."""
-        trainer: Any = self.trainer
-        return self.train_batches(overfit=trainer is not None and trainer.overfit_batches > 0)
+        return self.train_batches(overfit=getattr(self.trainer, "overfit_batches", 0) > 0)
 
     def train_batches(self, *, overfit: bool = False) -> Batches:
         """The batches of train, shuffled and augmented unless `overfit` is true."""
