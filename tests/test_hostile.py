@@ -128,7 +128,7 @@ def test_a_hostile_yaml_is_refused_and_runs_nothing(
         f"{text}run: !!python/object/apply:os.mkdir [ran]\n": ", line 24: invalid YAML",
         text.replace(
             "experiment: mlp", "experiment: ../../out"
-        ): ": experiment is .+ is not a valid name",
+        ): ": experiment is .+ is not a valid",
     }.items():
         path.write_text(hostile)
         with chdir(path.parent):
