@@ -190,7 +190,8 @@ def test_make_tensorboard_serves_on_this_machine_only(checkout: Path) -> None:
             with urllib.request.urlopen(address[0]) as page:
                 assert page.status == 200
             tables = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-            rows = [row.split() for t in tables if t.exists() for row in t.open() if ": " in row]
+            lines = [line for t in tables if t.exists() for line in t.read_text().splitlines()[1:]]
+            rows = [line.split() for line in lines]
             ours = [row for row in rows if row[1].endswith(f":{int(address[1]):04X}")]
             listening = {row[1].partition(":")[0] for row in ours if row[3] == "0A"}
             # 127.0.0.1 as /proc has it; ::1 where the machine has it.
