@@ -41,7 +41,7 @@ def test_an_autoencoder_trains_on_one_folder_of_images(loop: Loop, tmp_path: Pat
     assert fit(tmp_path, "autoencoder", tmp_path / "scans", *options) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["dataset"]["notes"] == ["no labels: no column of labels among ['image']"]
-    assert set(results["test"]) == {"loss", "mse", "psnr", "ssim", "pca_mse"}
+    assert set(results["test"]) == {"loss", "mse", "psnr", "ssim"}
 
 
 def test_a_classifier_trains_where_test_has_no_labels(

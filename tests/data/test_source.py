@@ -185,7 +185,7 @@ def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPa
     answer(monkeypatch, lambda *_, **__: time.sleep(5))
     start = time.perf_counter()
     assert source_for_make() == "digits"
-    message = r"^data\.source: the Hub does not answer and its cache has no whole 'owner/name'"
+    message = r"^data\.source: the Hub does not respond and its cache has no complete 'owner/name'"
     with pytest.raises(UserError, match=message):
         find_source("owner/name")
     assert time.perf_counter() - start < 1

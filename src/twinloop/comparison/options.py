@@ -60,6 +60,10 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "data.batch_size": {"same": [1078, 97], "refused": [0, -1]},
     "data.val_size": {"same": [1, 0.5], "refused": [-1, 5000]},
     "data.seed": {"refused": [3]},  # set by seed_everything
+    "data.name": {"same": ["default"]},
+    "data.channels": {"same": [3], "refused": [2]},
+    "data.background": {"same": ["black"], "refused": ["no colour"]},
+    "data.skip_unreadable": {"same": [True]},
     "data.image_column": {"same": ["image"], "refused": ["nothing"]},
     "data.label_column": {"same": ["label"], "refused": ["nothing"]},
     "data.revision": {"same": ["main"]},
