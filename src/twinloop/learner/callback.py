@@ -207,3 +207,11 @@ def call(cb: Callback, name: str, learn: "Learner") -> None:
         if not isinstance(error, tuple(CANCELS.values())):
             error.add_note(f"in {type(cb).__name__}.{name}, epoch {learn.epoch}, batch {learn.num}")
         raise
+
+
+def summary_of(learn: "Learner") -> str:
+    """One line per callback in the order of calls: its class, and what it implements."""
+    names = [type(cb).__name__ for cb in learn.cbs]
+    has = [", ".join(n for n in (*EVENTS, *VERBS) if hasattr(cb, n)) for cb in learn.cbs]
+    width = max(map(len, names), default=0)
+    return "\n".join(f"{name:{width}}  {what}" for name, what in zip(names, has, strict=True))

@@ -25,18 +25,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twinloop.learner.callback import (
-    EVENTS,
     VERBS,
     Callback,
     call,
     check_verbs,
     run_cbs,
     sort_callbacks,
+    summary_of,
     with_cbs,
 )
+from twinloop.learner.optimizer import begin_optimizer
 from twinloop.learner.simple import DataLoaders
 
-Cbs = Sequence[Callback]
+Cb = Sequence[Callback]
+Lr = float | None
 
 
 @dataclass(eq=False)
@@ -47,22 +49,22 @@ class Learner:
         model: `xb -> preds`.
         dls: Batches `(xb, yb)` of train and of valid.
         loss_func: `(preds, yb) -> scalar`, the mean over the batch.
-        lr: The learning rate of the optimiser when it is made.
+        lr: The learning rate that a fit begins with.
         cbs: The callbacks of every fit.
-        opt_func: Makes an optimiser of parameters and `lr`, in a fit that finds `opt` unset; later
-            fits continue with it.
+        opt_func: Makes an optimiser of parameters and `lr`, in every fit a new one.
     """
 
     model: nn.Module
     dls: DataLoaders
     loss_func: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     lr: float = 0.1
-    cbs: Cbs = ()
+    cbs: Cb = ()
     opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
 
     def __post_init__(self) -> None:
         self.cbs = sort_callbacks(self.cbs)
-        self.opt: Any = None
+        self.opt: Any = None  # without it the next fit forgets the momentum of the last one
+        self.made: tuple[Any, Any] = None, None  # the last optimiser, and who made it
         self.metrics: dict[str, Tensor] = {}  # the latest of each name
         self.passes: tuple[bool, ...] = (True, False)  # the values of `training` in an epoch
         self.training = True  # whether this pass goes through train, or through valid
@@ -84,8 +86,13 @@ class Learner:
         """Whether this pass is the epoch's last, after which all its metrics are known."""
         return self.training == self.passes[-1]
 
-    def fit(self, n_epochs: int = 1, train: bool = True, valid: bool = True, cbs: Cbs = ()) -> None:
-        """Go `n_epochs` times through train, then valid, with further `cbs` for this fit only.
+    def fit(
+        self, n_epochs: int = 1, train: bool = True, valid: bool = True, cbs: Cb = (), lr: Lr = None
+    ) -> None:
+        """Go `n_epochs` times through train, then valid; `cbs` and `lr` are for this fit only.
+
+        Begins with the rate, the optimiser and the schedules that the Learner has now. From the
+        last fit it keeps weights, `steps` and, by the same `opt_func`, the optimiser's momentum.
 
         Raises:
             TypeError: a verb that nobody implements or two do, or a method named like an event.
@@ -93,7 +100,7 @@ class Learner:
         own, self.cbs = self.cbs, sort_callbacks([*self.cbs, *cbs])
         try:
             check_verbs(self)
-            self.opt = self.opt or self.opt_func(self.model.parameters(), self.lr)
+            begin_optimizer(self, lr)
             self.epoch, self.n_epochs, self.stopping = 0, n_epochs, False
             self.passes = (True,) * train + (False,) * valid
             self._fit()
@@ -152,12 +159,7 @@ class Learner:
                 return partial(call, cb, name, self)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def summary(self) -> str:
-        """One line per callback in the order of calls: its class, and what it implements."""
-        names = [type(cb).__name__ for cb in self.cbs]
-        has = [", ".join(n for n in (*EVENTS, *VERBS) if hasattr(cb, n)) for cb in self.cbs]
-        width = max(map(len, names), default=0)
-        return "\n".join(f"{name:{width}}  {what}" for name, what in zip(names, has, strict=True))
+    summary = summary_of
 
 
 class TrainLearner(Learner):

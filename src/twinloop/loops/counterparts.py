@@ -1,10 +1,12 @@
 """The Learner's callbacks for the Trainer's flags and callbacks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
 
 from twinloop.learner import Callback
 from twinloop.learner import callbacks as cbs
@@ -26,13 +28,14 @@ def precision_callbacks(precision: str | int | None, device: torch.device) -> li
     return [cbs.MixedPrecisionCB(DTYPES[bits], device.type)]
 
 
-def scheduler_callback(config: LRSchedulerConfig) -> Callback:
-    """A scheduler that Lightning would step, as the callback that steps it."""
-    scheduler: Any = config.scheduler
+def scheduler_callback(
+    config: LRSchedulerConfig, sched_func: Callable[[Optimizer], Any]
+) -> Callback:
+    """What steps the scheduler of each fit, which `sched_func` gives, when Lightning would."""
     if config.reduce_on_plateau:
-        return cbs.PlateauSchedCB(lambda _: scheduler, str(config.monitor))
+        return cbs.PlateauSchedCB(sched_func, str(config.monitor))
     kind = cbs.EpochSchedCB if config.interval == "epoch" else cbs.BatchSchedCB
-    return kind(lambda _: scheduler)
+    return kind(sched_func)
 
 
 def counterparts(flags: Flags) -> list[Callback]:

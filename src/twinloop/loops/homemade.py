@@ -145,8 +145,7 @@ def build_learner(
     # A LightningModule keeps only a weak reference to what trains it; the Learner keeps it alive.
     trainer = LearnerAsTrainer(wanted, _steps(wanted, batches))
     task.trainer = trainer  # type: ignore[assignment]
-    # The scheduler belongs to its optimiser, and so is made together with it.
-    optimizer, scheduler = _optimizer_and_scheduler(task)
+    optimizers = TaskOptimizers(task)
     callbacks: list[Callback] = [
         cbs.DeviceCB(data.device),
         BatchPrepCB(task, data, trainer),
@@ -157,15 +156,14 @@ def build_learner(
             wanted["check_val_every_n_epoch"], _interval(wanted["val_check_interval"], batches)
         ),
         *precision_callbacks(wanted["precision"], data.device),
-        *([scheduler_callback(scheduler)] if scheduler else []),
+        *optimizers.scheduler_callbacks(),
         *counterparts(wanted),
         *step_callbacks(wanted),
         *extra,
     ]
     loaders = DataLoaders(train, valid if limited(len(valid), limits["val"]) else ())
-    learner = Learner(task, loaders, loss_func=task.loss, cbs=callbacks)
+    learner = Learner(task, loaders, task.loss, optimizers.lr, callbacks, optimizers)
     trainer.learn = weakref.proxy(learner)
-    learner.opt = optimizer
     learner.n_epochs = sys.maxsize if wanted["max_epochs"] == -1 else wanted["max_epochs"]
     return learner
 
@@ -204,6 +202,63 @@ def check_task(task: Task) -> None:
             f"{type(task).__name__} overrides {', '.join(hooks)}, which the homemade loop does not "
             f"call; {advice}"
         )
+
+
+class TaskOptimizers:
+    """Makes a task's optimiser for each fit of a Learner, and with it the scheduler of that fit.
+
+    Args:
+        task: Its `configure_optimizers` gives both.
+
+    Raises:
+        UserError: several optimisers or schedulers, or what the Learner does not do with one.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        optimizer, self.config = _optimizer_and_scheduler(task)
+        self.lr = _peak(optimizer)
+
+    def __call__(self, parameters: Any, lr: float) -> Optimizer:
+        """Make an optimiser of the network's parameters at the rate `lr`.
+
+        Raises:
+            UserError: another rate than the task's own, where the task does not ask for one.
+        """
+        own = self.task.optimizer
+
+        def at_rate(weights: Any) -> Optimizer:
+            optimizer = own(weights)
+            for group in optimizer.param_groups:
+                group["lr"] = lr * (group["lr"] / self.lr)
+            return optimizer
+
+        try:
+            if lr != self.lr:
+                self.task.optimizer = at_rate
+            optimizer, self.config = _optimizer_and_scheduler(self.task)
+        finally:
+            self.task.optimizer = own
+        if lr != self.lr and _peak(optimizer) == self.lr:
+            name = f"{type(self.task).__name__}.configure_optimizers"
+            raise UserError(
+                f"the Learner's rate is {lr:g}, but {name} does not use self.optimizer and gives "
+                f"{self.lr:g}; change the rate there"
+            )
+        return optimizer
+
+    def scheduler_callbacks(self) -> list[Callback]:
+        """The callback that steps the scheduler of each fit, if the task has one."""
+        if self.config is None:
+            return []
+        return [scheduler_callback(self.config, lambda _: self.config and self.config.scheduler)]
+
+
+def _peak(optimizer: Optimizer) -> float:
+    """The rate that a schedule was planned for."""
+    group = optimizer.param_groups[0]
+    peak: float = group.get("max_lr", group.get("initial_lr", group["lr"]))
+    return peak
 
 
 def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig | None]:

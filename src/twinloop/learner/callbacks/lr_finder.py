@@ -98,8 +98,7 @@ def lr_find(
 ) -> LRFinderCB:
     """Search with `LRFinderCB`, and leave the Learner as it was before.
 
-    Where it had no optimiser yet it has none afterwards: set `learn.lr` to the `suggestion`, and
-    the next fit makes one with it.
+    Set `learn.lr` to the `suggestion`, and the next fit begins with it.
 
     Args:
         learn: The Learner to search with.
@@ -109,10 +108,11 @@ def lr_find(
         n_epochs: The most epochs to go on for.
     """
     finder = LRFinderCB(start, gamma, max_mult)
-    cbs, opt = learn.cbs, learn.opt
-    learn.cbs = [cb for cb in cbs if not isinstance(cb, ABOUT_A_RUN)]
+    kept = vars(learn).copy()
+    learn.cbs = [cb for cb in learn.cbs if not isinstance(cb, ABOUT_A_RUN)]
     try:
         learn.fit(n_epochs, valid=False, cbs=[finder])
     finally:
-        learn.cbs, learn.opt = cbs, opt
+        vars(learn).clear()
+        vars(learn).update(kept)
     return finder
