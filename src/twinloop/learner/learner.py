@@ -65,7 +65,7 @@ class Learner:
         self.cbs = sort_callbacks(self.cbs)
         self.opt: Any = None  # without it the next fit forgets the momentum of the last one
         self.made: tuple[Any, Any] = None, None  # the last optimiser, and who made it
-        self.metrics: dict[str, Tensor] = {}  # the latest of each name
+        self.metrics: dict[str, Tensor] = {}  # of this fit, the latest of each name
         self.passes: tuple[bool, ...] = (True, False)  # the values of `training` in an epoch
         self.training = True  # whether this pass goes through train, or through valid
         self.dl: Any  # the loader of this pass
@@ -101,7 +101,7 @@ class Learner:
         try:
             check_verbs(self)
             begin_optimizer(self, lr)
-            self.epoch, self.n_epochs, self.stopping = 0, n_epochs, False
+            self.epoch, self.n_epochs, self.stopping, self.metrics = 0, n_epochs, False, {}
             self.passes = (True,) * train + (False,) * valid
             self._fit()
         finally:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tests.learner.learners import Batch, Raises, classes
+from twinloop.errors import UserError
 from twinloop.learner import (
     Accuracy,
     Callback,
@@ -16,7 +17,7 @@ from twinloop.learner import (
     Learner,
     TrainLearner,
 )
-from twinloop.learner.callbacks import LimitBatchesCB, MetricsCB, ValidateCB
+from twinloop.learner.callbacks import EarlyStoppingCB, LimitBatchesCB, MetricsCB, ValidateCB
 
 TRAIN, VALID = classes(5, 5, 2), classes(6, 1, seed=1)
 
@@ -92,3 +93,21 @@ def test_a_pass_of_no_batches_has_no_metrics_and_a_fit_has_its_own_history() -> 
     for n_epochs in (2, 1):
         learn.fit(n_epochs)
         assert [row.keys() for row in metrics.history] == [{"epoch", "train/loss"}] * n_epochs
+
+
+def test_a_fit_has_no_metrics_of_the_one_before() -> None:
+    learn = learner(metrics := MetricsCB(accuracy=Accuracy()), lr=0.1)
+    learn.fit(1)
+    learn.fit(1, valid=False)
+    assert learn.metrics.keys() == {"train/loss", "train/accuracy"}
+    assert metrics.history[-1].keys() == {"epoch", "train/loss", "train/accuracy"}
+    learn.cbs = [MetricsCB()]
+    learn.fit(1)
+    assert learn.metrics.keys() == {"train/loss", "val/loss"}
+
+
+def test_what_was_not_measured_in_this_fit_is_missing_and_not_an_old_value() -> None:
+    learn = learner(MetricsCB())
+    learn.fit(1)
+    with pytest.raises(UserError, match="EarlyStoppingCB: there is no metric 'val/loss'"):
+        learn.fit(1, valid=False, cbs=[EarlyStoppingCB("val/loss", when="epoch")])
