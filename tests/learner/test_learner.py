@@ -1,6 +1,7 @@
 """fit -> one_epoch -> one_batch, and who does what in them."""
 
 import ast
+import contextlib
 import doctest
 import importlib
 import inspect
@@ -18,7 +19,15 @@ from torch.nn import functional as F
 
 import twinloop.learner
 from tests.learner.learners import Batch, Raises, assert_equal, classes, weights
-from twinloop.learner import Callback, DataLoaders, Learner, MomentumLearner, TrainLearner
+from twinloop.learner import (
+    Callback,
+    CancelBatchException,
+    CancelEpochException,
+    DataLoaders,
+    Learner,
+    MomentumLearner,
+    TrainLearner,
+)
 from twinloop.learner.callback import with_cbs
 from twinloop.learner.callbacks import MetricsCB, SingleBatchCB, TrainCB
 
@@ -259,6 +268,27 @@ def test_nothing_of_a_cancelled_fit_is_left_for_the_next() -> None:
     learn.fit(1)
     assert learn.steps == 5
     assert len(learn.cbs) == 1
+
+
+@pytest.mark.parametrize("event", ["after_backward", "before_step"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), CancelBatchException(), CancelEpochException()]
+)
+def test_the_gradients_of_a_batch_that_was_left_are_not_added_to_the_next(
+    event: str, error: BaseException
+) -> None:
+    learn, other = TrainLearner(network(), dls()), TrainLearner(network(), dls())
+    stop = Raises(event, error, lambda learn: learn.num == 1)
+    with contextlib.suppress(KeyboardInterrupt):
+        learn.fit(1, valid=False, cbs=[stop])
+    taken = [0] if learn.steps == 1 else [0, 2, 3]
+    other.dls = DataLoaders([dls().train[n] for n in taken], [])
+    other.fit(1)
+    assert_equal(weights(learn), weights(other))
+    other.dls = dls()
+    for one in (learn, other):
+        one.fit(1)
+    assert_equal(weights(learn), weights(other))
 
 
 # --- the package --------------------------------------------------------------------------------

@@ -118,6 +118,32 @@ def test_a_rate_that_a_task_sets_itself_is_not_silently_kept(digits: ImageDataMo
         learn.fit(1, valid=False, lr=0.1)
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["in train", "in val"])
+def test_nothing_that_an_interrupted_fit_has_counted_is_in_the_next(
+    digits: ImageDataModule, training: bool
+) -> None:
+    class Stop(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            if learn.num == 1 and learn.training is training:
+                raise KeyboardInterrupt
+
+    found = []
+    for interrupted in (True, False):
+        torch.manual_seed(0)
+        task = Classification(MLP, lambda weights: SGD(weights, 0.0), digits.spec)
+        few = {"accelerator": "cpu", "max_epochs": 1, "limit_train_batches": 4}
+        learn = build_learner(task, digits, few)
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                learn.fit(1, valid=False, cbs=[Stop()])
+        learn.fit(1, valid=False)
+        found.append(learn.metrics)
+    one, other = found
+    assert one.keys() == other.keys() >= {"train/loss", "val/loss"}
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
 def trained(
     loop: Loop, kind: type[Classification], optimizer: Any = SGD, **flags: Any
 ) -> Classification:

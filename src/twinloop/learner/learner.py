@@ -34,7 +34,7 @@ from twinloop.learner.callback import (
     summary_of,
     with_cbs,
 )
-from twinloop.learner.optimizer import begin_optimizer
+from twinloop.learner.optimizer import begin_optimizer, whole_step
 from twinloop.learner.simple import DataLoaders
 
 Cb = Sequence[Callback]
@@ -139,9 +139,10 @@ class Learner:
         self.get_loss()
         self.callback("after_loss")
         if self.training:
-            self.backward()
-            self.callback("after_backward")
-            self._one_step()
+            with whole_step(self):
+                self.backward()
+                self.callback("after_backward")
+                self._one_step()
 
     @with_cbs("step")
     def _one_step(self) -> None:

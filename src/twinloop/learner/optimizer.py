@@ -1,5 +1,7 @@
 """The optimiser of a fit, made of what the Learner has when the fit begins."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,19 @@ def begin_optimizer(learn: "Learner", lr: float | None) -> None:
             if parameter in last.state:
                 opt.state[parameter] = deepcopy(last.state[parameter])
     learn.opt, learn.made = opt, (opt, learn.opt_func)
+
+
+@contextmanager
+def whole_step(learn: "Learner") -> Iterator[None]:
+    """Drop the gradients where a batch is left between backward and step, by an error or a cancel.
+
+    They would be added to those of the next batch.
+    """
+    try:
+        yield
+    except BaseException:
+        learn.opt.zero_grad()
+        raise
 
 
 def check_parameters(learn: "Learner", opt: Any) -> None:

@@ -30,6 +30,13 @@ class MixedPrecisionCB(TrainCB):
         self.scaler = torch.amp.GradScaler(device) if dtype == torch.float16 else None
         self.context = ExitStack()
 
+    def before_fit(self, learn: Learner) -> None:
+        """Keep the scale, but nothing of a step that the last fit was left in."""
+        if self.scaler:
+            state = self.scaler.state_dict()
+            self.scaler = torch.amp.GradScaler(self.device)
+            self.scaler.load_state_dict(state)
+
     def before_batch(self, learn: Learner) -> None:
         """Enter autocast without its cache, which would share the copies of tied weights."""
         self.context.enter_context(torch.autocast(self.device, self.dtype, cache_enabled=False))
