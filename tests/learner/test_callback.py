@@ -207,7 +207,7 @@ def test_the_places_of_all_callbacks() -> None:
     places = itertools.groupby(kinds, key=lambda cb: cb.order)
     assert [" ".join(cb.__name__.removesuffix("CB") for cb in place) for _, place in places] == [
         "Trace",
-        "Anomaly BatchSched EpochSched FiniteLoss LimitBatches Shuffle",
+        "Anomaly BatchSched EpochSched FiniteLoss LimitBatches",
         "Device",
         "Average",
         "Metrics",

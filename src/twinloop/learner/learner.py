@@ -35,7 +35,7 @@ from twinloop.learner.callback import (
     with_cbs,
 )
 from twinloop.learner.optimizer import begin_optimizer, whole_step
-from twinloop.learner.simple import DataLoaders
+from twinloop.learner.simple import DataLoaders, set_epoch
 
 Cb = Sequence[Callback]
 Lr = float | None
@@ -64,16 +64,14 @@ class Learner:
     def __post_init__(self) -> None:
         self.cbs = sort_callbacks(self.cbs)
         self.opt: Any = None  # without it the next fit forgets the momentum of the last one
-        self.made: tuple[Any, Any] = None, None  # the last optimiser, and who made it
         self.metrics: dict[str, Tensor] = {}  # of this fit, the latest of each name
         self.passes: tuple[bool, ...] = (True, False)  # the values of `training` in an epoch
         self.training = True  # whether this pass goes through train, or through valid
-        self.dl: Any  # the loader of this pass
         self.batch: Any  # (xb, yb)
         self.preds: Tensor
         self.loss: Tensor
         self.epoch = self.n_epochs = self.num = self.n_batches = 0  # at batch `num` of `n_batches`
-        self.steps = 0  # of the optimiser, in all fits
+        self.steps = self.began = self.past = 0  # steps in all; steps, epochs before this fit
         self.stopping = False  # set by a callback to end epoch and fit after this batch
 
     @property
@@ -101,6 +99,7 @@ class Learner:
         try:
             check_verbs(self)
             begin_optimizer(self, lr)
+            self.past, self.began = self.past + self.epoch, self.steps
             self.epoch, self.n_epochs, self.stopping, self.metrics = 0, n_epochs, False, {}
             self.passes = (True,) * train + (False,) * valid
             self._fit()
@@ -119,6 +118,7 @@ class Learner:
         self.training = training
         self.model.train(training)
         self.dl = self.dls.train if training else self.dls.valid
+        set_epoch(self.dl, self.past + self.epoch)
         self.num, self.n_batches = 0, len(self.dl)
         with torch.set_grad_enabled(training):
             self._one_epoch()

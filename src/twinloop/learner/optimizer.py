@@ -20,8 +20,8 @@ def begin_optimizer(learn: "Learner", lr: float | None) -> None:
         ValueError: an optimiser that was put into `learn.opt`, that was in a fit before, or that
             has none of the model's parameters.
     """
-    last, maker = learn.made
-    if learn.opt is not None and learn.opt is not last:
+    last = learn.opt
+    if last is not None and not hasattr(last, "made_by"):
         raise ValueError(
             "learn.opt was set, but a fit makes its own optimiser; set learn.opt_func to what "
             "makes yours: learn.opt_func = lambda parameters, lr: ..."
@@ -33,11 +33,12 @@ def begin_optimizer(learn: "Learner", lr: float | None) -> None:
             "must make a new one in every fit"
         )
     check_parameters(learn, opt)
-    if learn.opt is not None and learn.opt_func is maker and hasattr(opt, "state"):
+    if last is not None and last.made_by is learn.opt_func and hasattr(opt, "state"):
         for parameter in parameters_of(opt):
             if parameter in last.state:
                 opt.state[parameter] = deepcopy(last.state[parameter])
-    learn.opt, learn.made = opt, (opt, learn.opt_func)
+    opt.made_by = learn.opt_func
+    learn.opt = opt
 
 
 @contextmanager

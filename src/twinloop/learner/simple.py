@@ -29,6 +29,14 @@ class DataLoaders(NamedTuple):
     valid: Any
 
 
+def set_epoch(dl: Any, epoch: int) -> None:
+    """Tell a loader, or its sampler, that shuffles by the epoch's number which epoch is next."""
+    batch_sampler = getattr(dl, "batch_sampler", None)
+    for part in (dl, getattr(dl, "sampler", None), getattr(batch_sampler, "sampler", None)):
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
+
+
 class SimpleLearner:
     """Trains a classifier by stochastic gradient descent and prints loss and accuracy.
 
@@ -50,14 +58,17 @@ class SimpleLearner:
     ) -> None:
         self.model, self.dls, self.loss_func = model, dls, loss_func
         self.lr, self.opt_func = lr, opt_func
+        self.epochs = 0  # of all fits
 
     def fit(self, n_epochs: int) -> None:
         """Train for `n_epochs`, validating after each."""
         self.opt = self.opt_func(self.model.parameters(), self.lr)
         for self.epoch in range(n_epochs):
+            set_epoch(self.dls.train, self.epochs)
             self.one_epoch(True)
             with torch.no_grad():
                 self.one_epoch(False)
+            self.epochs += 1
 
     def one_epoch(self, training: bool) -> None:
         """Go once through all batches of train or of valid."""

@@ -150,7 +150,6 @@ def build_learner(
         cbs.DeviceCB(data.device),
         BatchPrepCB(task, data, trainer),
         TaskMetricsCB(task),
-        cbs.ShuffleCB(),
         cbs.LimitBatchesCB(**limits),
         cbs.ValidateCB(
             wanted["check_val_every_n_epoch"], _interval(wanted["val_check_interval"], batches)

@@ -197,6 +197,6 @@ def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
     cbs = [MetricsCB(), AverageCB(0.5), BatchSchedCB(one_cycle), EarlyStoppingCB()]
     learner(*cbs, CheckpointCB(tmp_path)).fit(1)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert saved.keys() == {"epoch", "steps", "model", "opt", "callbacks", "random"}
+    assert saved.keys() == {"epoch", "steps", "before", "model", "opt", "callbacks", "random"}
     names = {"AverageCB", "BatchSchedCB", "EarlyStoppingCB", "CheckpointCB"}
     assert saved["callbacks"].keys() == names

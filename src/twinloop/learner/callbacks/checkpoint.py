@@ -117,6 +117,7 @@ def pack_state(learn: Learner) -> dict[str, Any]:
     return {
         "epoch": learn.epoch + 1,
         "steps": learn.steps,
+        "before": (learn.past, learn.began),
         "model": unwrapped(learn.model).state_dict(),
         "opt": learn.opt.state_dict(),
         "callbacks": {key: state for key, cb in _keyed(learn) if (state := cb.state_dict())},
@@ -127,6 +128,7 @@ def pack_state(learn: Learner) -> dict[str, Any]:
 def unpack_state(learn: Learner, checkpoint: dict[str, Any]) -> int:
     """Restore what `pack_state` has packed, and return the batch to begin with."""
     learn.epoch, learn.steps = checkpoint["epoch"], checkpoint["steps"]
+    learn.past, learn.began = checkpoint.get("before", (0, 0))
     unwrapped(learn.model).load_state_dict(checkpoint["model"])
     learn.opt.load_state_dict(checkpoint["opt"])
     for key, cb in _keyed(learn):

@@ -70,9 +70,8 @@ class LRFinderCB(Callback):
     def cleanup_fit(self, learn: Learner) -> None:
         """Restore everything, unless the fit has ended before the search began."""
         if self._kept is not None:
-            epoch = learn.epoch
             unpack_state(learn, self._kept)
-            learn.epoch, self._kept = epoch, None
+            learn.epoch, self._kept = 0, None
             for p, grad in zip(learn.model.parameters(), self._grads, strict=True):
                 p.grad = grad
 
