@@ -200,3 +200,15 @@ def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
     assert saved.keys() == {"epoch", "steps", "before", "model", "opt", "callbacks", "random"}
     names = {"AverageCB", "BatchSchedCB", "EarlyStoppingCB", "CheckpointCB"}
     assert saved["callbacks"].keys() == names
+
+
+def test_a_later_fit_goes_on_from_the_first_and_is_not_resumed_again() -> None:
+    first = learner()
+    first.fit(1)
+    learn, other = learner(ResumeCB(pack_state(first))), learner(seed=3)
+    learn.fit(3)
+    assert (learn.epoch, learn.steps) == (3, 6)  # what is packed after a fit has its epoch behind
+    other.model.load_state_dict(learn.model.state_dict())
+    learn.fit(1, lr=0.0)
+    assert (learn.epoch, learn.steps) == (1, 9)
+    assert_equal(dict(learn.model.named_parameters()), dict(other.model.named_parameters()))

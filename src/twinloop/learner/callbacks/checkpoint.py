@@ -85,7 +85,7 @@ class CheckpointCB(Callback):
 
 
 class ResumeCB(Callback):
-    """Resumes from a checkpoint; Lightning: `ckpt_path`.
+    """Resumes from a checkpoint, in the first fit only; Lightning: `ckpt_path`.
 
     Args:
         checkpoint: What `CheckpointCB` has saved.
@@ -99,12 +99,15 @@ class ResumeCB(Callback):
         checkpoint: dict[str, Any],
         unpack: Callable[[Learner, dict[str, Any]], int] | None = None,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint: dict[str, Any] | None = checkpoint
         self.unpack = unpack or unpack_state
         self.first_batch = 0
 
     def before_fit(self, learn: Learner) -> None:
-        self.first_batch = self.unpack(learn, self.checkpoint)
+        """Restore, unless this is a later fit, whose weights are further already."""
+        if self.checkpoint is not None:
+            self.first_batch = self.unpack(learn, self.checkpoint)
+            self.checkpoint = None
 
     def before_epoch(self, learn: Learner) -> None:
         """Skip the batches that were trained on before the checkpoint."""

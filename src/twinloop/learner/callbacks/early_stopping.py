@@ -65,10 +65,18 @@ class EarlyStoppingCB(Callback):
         self.strict, self.check_finite, self.when = strict, check_finite, when
         self.stopping_threshold = stopping_threshold
         self.divergence_threshold = divergence_threshold
-        self.best: Tensor = torch.tensor(torch.inf if mode == "min" else -torch.inf)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to wait anew."""
+        self.best: Tensor = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
         self.waited = 0
         self.stopped_epoch = 0
         self.reason = Reason.NONE
+
+    def before_fit(self, learn: Learner) -> None:
+        """Forget the last fit, whose patience has run out."""
+        self.forget()
 
     def after_epoch(self, learn: Learner) -> None:
         due = {
