@@ -53,7 +53,8 @@ def apply_kernel(images: Tensor, kernel: Tensor, *, padding: Padding = 0) -> Ten
     """Convolve every channel with one kernel: `[..., H, W], [kh, kw] -> [..., H', W']`.
 
     Takes an image `[H, W]`, one with channels `[C, H, W]`, or a batch `[B, C, H, W]`, grey or
-    RGB, of any float type.
+    RGB. Floats keep their type; bytes and other whole numbers, which would wrap round, become
+    float32.
 
     Raises:
         ValueError: an image or kernel of another number of dimensions, or a kernel larger than
@@ -64,6 +65,7 @@ def apply_kernel(images: Tensor, kernel: Tensor, *, padding: Padding = 0) -> Ten
             f"images {tuple(images.shape)} and kernel {tuple(kernel.shape)}; they must be "
             "[H, W], [C, H, W] or [B, C, H, W], and [kh, kw]"
         )
+    images = images if images.is_floating_point() else images.float()
     planes = images.reshape(-1, 1, *images.shape[-2:])  # each channel as an image of its own
     responses = conv2d_im2col(planes, kernel.to(images)[None, None], padding=padding)
     return responses.reshape(*images.shape[:-2], *responses.shape[-2:])
