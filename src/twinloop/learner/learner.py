@@ -14,7 +14,7 @@ step and zero_grad. `TrainCB` implements all five, `MixedPrecisionCB` replaces s
 {'train/loss': 0.172, 'val/loss': 0.051}
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 from twinloop.learner.callback import (
     VERBS,
-    Callback,
     call,
     check_verbs,
     run_cbs,
@@ -37,7 +36,7 @@ from twinloop.learner.callback import (
 from twinloop.learner.optimizer import begin_optimizer, whole_step
 from twinloop.learner.simple import DataLoaders, set_epoch
 
-Cb = Sequence[Callback]
+Cb = Any  # a Callback, or several; in `learn.cbs` a list of them
 Lr = float | None
 
 
@@ -95,7 +94,7 @@ class Learner:
         Raises:
             TypeError: a verb that nobody implements or two do, or a method named like an event.
         """
-        own, self.cbs = self.cbs, sort_callbacks([*self.cbs, *cbs])
+        own, self.cbs = self.cbs, sort_callbacks(self.cbs, cbs)
         try:
             check_verbs(self)
             begin_optimizer(self, lr)

@@ -212,3 +212,18 @@ def test_a_later_fit_goes_on_from_the_first_and_is_not_resumed_again() -> None:
     learn.fit(1, lr=0.0)
     assert (learn.epoch, learn.steps) == (1, 9)
     assert_equal(dict(learn.model.named_parameters()), dict(other.model.named_parameters()))
+
+
+def test_a_fit_that_only_validates_saves_nothing(tmp_path: Path) -> None:
+    learn = learner(MetricsCB(), CheckpointCB(str(tmp_path)))
+    learn.fit(2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before.keys() == {"best.ckpt", "last.ckpt"}
+    learn.model.load_state_dict(network(3).state_dict())
+    learn.fit(1, train=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_metrics_it_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no metric 'val/loss'; there are: none; add a MetricsCB"):
+        learner(CheckpointCB(tmp_path)).fit(1)

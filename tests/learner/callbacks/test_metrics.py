@@ -1,5 +1,7 @@
 """The metrics of an epoch."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from twinloop.learner import (
     CancelEpochException,
     DataLoaders,
     Learner,
+    Loss,
     TrainLearner,
 )
 from twinloop.learner.callbacks import EarlyStoppingCB, LimitBatchesCB, MetricsCB, ValidateCB
@@ -111,3 +114,28 @@ def test_what_was_not_measured_in_this_fit_is_missing_and_not_an_old_value() -> 
     learn.fit(1)
     with pytest.raises(UserError, match="EarlyStoppingCB: there is no metric 'val/loss'"):
         learn.fit(1, valid=False, cbs=[EarlyStoppingCB("val/loss", when="epoch")])
+
+
+def test_metrics_by_position_have_the_names_of_their_classes() -> None:
+    learn = learner(MetricsCB(Accuracy(), MulticlassF1Score(3), top=Accuracy()))
+    learn.fit(1, valid=False)
+    names = ("loss", "top", "accuracy", "multiclassf1score")
+    assert list(learn.metrics) == [f"train/{name}" for name in names]
+    assert learn.metrics["train/accuracy"] == learn.metrics["train/top"]
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "error", "message"),
+    [
+        ([], {"loss": Accuracy()}, ValueError, "'loss' is the mean of the Learner's loss_func"),
+        ([Loss()], {}, ValueError, "'loss' is the mean of the Learner's loss_func"),
+        ([Accuracy(), Accuracy()], {}, ValueError, "two metrics are 'accuracy'; name them"),
+        ([], {"accuracy": Accuracy}, TypeError, r"no metric; .* such as Accuracy\(\)"),
+        (["accuracy"], {}, TypeError, "str is 'accuracy', which is no metric"),
+    ],
+)
+def test_what_metrics_cannot_be_is_an_error(
+    given: list[Any], named: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        MetricsCB(*given, **named)

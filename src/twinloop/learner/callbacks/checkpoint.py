@@ -18,7 +18,9 @@ from twinloop.learner.learner import Learner
 class CheckpointCB(Callback):
     """Saves `last.ckpt` after every epoch, and `best.ckpt` when `monitor` is the best so far.
 
-    Lightning: `ModelCheckpoint`. Of several processes only one should have this callback.
+    The best of all fits: a second one keeps the file if it is no better. A fit that only validates
+    saves nothing. Lightning: `ModelCheckpoint`. Of several processes only one should have this
+    callback.
 
     Args:
         folder: The folder of both files.
@@ -34,14 +36,14 @@ class CheckpointCB(Callback):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         monitor: str | None = "val/loss",
         mode: str = "min",
         pack: Callable[[Learner], dict[str, Any]] | None = None,
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
-        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.folder, self.monitor, self.mode = Path(folder), monitor, mode
         self.pack = pack or pack_state
         self.best: Tensor | None = None
 
@@ -56,7 +58,7 @@ class CheckpointCB(Callback):
         return self.folder / "last.ckpt"
 
     def after_epoch(self, learn: Learner) -> None:
-        if not learn.ends_epoch:
+        if not learn.ends_epoch or True not in learn.passes:
             return
         value = monitored(learn, self, self.monitor).detach().cpu() if self.monitor else None
         if self.is_best(value):

@@ -19,7 +19,7 @@ def monitored(learn: Learner, cb: Callback, name: str) -> Tensor:
         UserError: it was not measured so far.
     """
     if name not in learn.metrics:
-        there = ", ".join(sorted(learn.metrics)) or "none"
+        there = ", ".join(sorted(learn.metrics)) or "none; add a MetricsCB"
         raise UserError(f"{type(cb).__name__}: there is no metric {name!r}; there are: {there}")
     return learn.metrics[name]
 
@@ -32,12 +32,33 @@ class MetricsCB(Callback):
     validation inside an epoch leaves those of train as they are.
 
     Args:
+        unnamed: Metrics that go by the name of their class, in lower case.
         metrics: Metrics by name: `accuracy=` is measured as `train/accuracy` and `val/accuracy`.
+
+    Raises:
+        ValueError: two metrics of one name, or one with the name of the loss.
+        TypeError: something that is no metric.
     """
 
     order = Order.METRICS
 
-    def __init__(self, **metrics: Any) -> None:
+    def __init__(self, *unnamed: Any, **metrics: Any) -> None:
+        named = [(type(metric).__name__.lower(), metric) for metric in unnamed]
+        for name, metric in [*named, *metrics.items()]:
+            if isinstance(metric, type) or not hasattr(metric, "update"):
+                raise TypeError(
+                    f"{name} is {metric!r}, which is no metric; it must be an object with update, "
+                    "compute and reset, such as Accuracy()"
+                )
+        for name, metric in named:
+            if name in metrics:
+                raise ValueError(f"two metrics are {name!r}; name them: MetricsCB({name}=..., ...)")
+            metrics[name] = metric
+        if "loss" in metrics:
+            raise ValueError(
+                "'loss' is the mean of the Learner's loss_func, which is measured anyway; give "
+                "your metric another name"
+            )
         self.by_stage = {stage: deepcopy(metrics) for stage in ("train", "val")}
         self.losses = {stage: Loss() for stage in ("train", "val")}
 
