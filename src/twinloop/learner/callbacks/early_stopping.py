@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from twinloop.learner.callback import Callback
+from twinloop.learner.callbacks.distributed import added_up
 from twinloop.learner.callbacks.metrics import MetricsCB, monitored
 from twinloop.learner.learner import Learner
 
@@ -86,8 +87,9 @@ class EarlyStoppingCB(Callback):
         }
         if not due[self.when] or (self.monitor not in learn.metrics and not self.strict):
             return
-        if reason := self._reason(monitored(learn, self, self.monitor).cpu()):
-            self.reason, self.stopped_epoch = reason, learn.epoch
+        self.reason = self._reason(monitored(learn, self, self.monitor).cpu())
+        if added_up(learn, torch.tensor(bool(self.reason)).int()):  # the others would wait for us
+            self.stopped_epoch = learn.epoch
             learn.stopping = True
 
     def _reason(self, value: Tensor) -> Reason:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from twinloop.errors import UserError
 from twinloop.learner.callback import Callback, Order
+from twinloop.learner.callbacks.distributed import added_up
 from twinloop.learner.learner import Learner
-from twinloop.learner.metrics import Loss
+from twinloop.learner.metrics import Loss, Metric
 
 
 def monitored(learn: Learner, cb: Callback, name: str) -> Tensor:
@@ -74,6 +75,7 @@ class MetricsCB(Callback):
 
     def after_epoch(self, learn: Learner) -> None:
         """Compute, and add the epoch's row to the history after its last pass."""
+        self.join(learn)
         if learn.num:
             learn.metrics |= self.compute(learn.stage)
         if learn.ends_epoch:
@@ -84,6 +86,13 @@ class MetricsCB(Callback):
         """Reset the metrics of `stage`."""
         for metric in (self.losses[stage], *self.by_stage[stage].values()):
             metric.reset()
+
+    def join(self, learn: Learner) -> None:
+        """Count what all processes have counted, as those of torchmetrics do by themselves."""
+        for metric in (self.losses[learn.stage], *self.by_stage[learn.stage].values()):
+            if isinstance(metric, Metric):
+                metric.total = added_up(learn, metric.total)
+                metric.n = int(added_up(learn, torch.tensor(metric.n)))
 
     def update(self, learn: Learner) -> None:
         """Add the present batch."""
