@@ -163,7 +163,7 @@ def test_an_optimiser_needs_no_more_than_step_and_zero_grad() -> None:
             with torch.no_grad():
                 for parameter in self.parameters:
                     assert parameter.grad is not None
-                    parameter -= self.lr * parameter.grad
+                    parameter.sub_(self.lr * parameter.grad)
 
         def zero_grad(self) -> None:
             for parameter in self.parameters:

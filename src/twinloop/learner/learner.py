@@ -33,8 +33,9 @@ from twinloop.learner.callback import (
     summary_of,
     with_cbs,
 )
+from twinloop.learner.loaders import DataLoaders
 from twinloop.learner.optimizer import begin_optimizer, whole_step
-from twinloop.learner.simple import DataLoaders, set_epoch
+from twinloop.learner.simple import set_epoch
 
 Cb = Any  # a Callback, or several; in `learn.cbs` a list of them
 Lr = float | None
@@ -61,7 +62,7 @@ class Learner:
     opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
 
     def __post_init__(self) -> None:
-        self.cbs = sort_callbacks(self.cbs)
+        self.cbs, self.dls = sort_callbacks(self.cbs), DataLoaders.of(self.dls)
         self.opt: Any = None  # without it the next fit forgets the momentum of the last one
         self.metrics: dict[str, Tensor] = {}  # of this fit, the latest of each name
         self.passes: tuple[bool, ...] = (True, False)  # the values of `training` in an epoch

@@ -26,7 +26,7 @@ def begin_optimizer(learn: "Learner", lr: float | None) -> None:
             "learn.opt was set, but a fit makes its own optimiser; set learn.opt_func to what "
             "makes yours: learn.opt_func = lambda parameters, lr: ..."
         )
-    opt = learn.opt_func(learn.model.parameters(), learn.lr if lr is None else lr)
+    opt: Any = learn.opt_func(learn.model.parameters(), learn.lr if lr is None else lr)
     if opt is last:
         raise ValueError(
             "opt_func gave the optimiser of the last fit, whose rates a schedule has changed; it "

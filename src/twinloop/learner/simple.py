@@ -15,24 +15,20 @@ epoch 0 valid loss 0.051 accuracy 1.000
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class DataLoaders(NamedTuple):
-    """Batches `(xb, yb)` for training and for validation; both have a length."""
-
-    train: Any
-    valid: Any
+from twinloop.learner.loaders import DataLoaders
 
 
 def set_epoch(dl: Any, epoch: int) -> None:
     """Tell a loader, or its sampler, that shuffles by the epoch's number which epoch is next."""
     batch_sampler = getattr(dl, "batch_sampler", None)
-    for part in (dl, getattr(dl, "sampler", None), getattr(batch_sampler, "sampler", None)):
+    parts: list[Any] = [dl, getattr(dl, "sampler", None), getattr(batch_sampler, "sampler", None)]
+    for part in parts:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
 
@@ -56,7 +52,7 @@ class SimpleLearner:
         lr: float = 0.1,
         opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
     ) -> None:
-        self.model, self.dls, self.loss_func = model, dls, loss_func
+        self.model, self.dls, self.loss_func = model, DataLoaders.of(dls), loss_func
         self.lr, self.opt_func = lr, opt_func
         self.epochs = 0  # of all fits
 

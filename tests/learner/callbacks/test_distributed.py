@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing import spawn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.learner.learners import Values, assert_equal, classes
@@ -138,7 +138,7 @@ class Own(Metric):
 
 @pytest.mark.timeout(180)
 def test_metrics_are_of_all_processes_and_all_stop_where_one_does(tmp_path: Path) -> None:
-    spawn(fit_as_one_of_two, (str(tmp_path),), nprocs=2)
+    spawn(fit_as_one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     one, other = (torch.load(tmp_path / str(rank)) for rank in range(2))
     assert one == other
     assert len(one) == 2  # the val loss of both together rises at once

@@ -167,4 +167,5 @@ def test_a_second_fit_has_its_own_patience_and_best() -> None:
     assert learn.epoch == 3
     learn.cbs = [stop, Values(val_loss=[7, 6, 7, 8, 9])]
     learn.fit(5)
-    assert (learn.epoch, stop.best) == (4, 6)
+    assert learn.epoch == 4
+    assert stop.best == 6

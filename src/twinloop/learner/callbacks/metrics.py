@@ -9,6 +9,7 @@ from torch import Tensor
 from twinloop.errors import UserError
 from twinloop.learner.callback import Callback, Order
 from twinloop.learner.callbacks.distributed import added_up
+from twinloop.learner.callbacks.train import TrainCB
 from twinloop.learner.learner import Learner
 from twinloop.learner.metrics import Loss, Metric
 
@@ -96,7 +97,7 @@ class MetricsCB(Callback):
 
     def update(self, learn: Learner) -> None:
         """Add the present batch."""
-        targets = learn.batch[1]
+        targets = learn.batch[next((cb.n_inp for cb in learn.cbs if isinstance(cb, TrainCB)), 1)]
         self.losses[learn.stage].add(learn.loss, n=len(targets))
         for metric in self.by_stage[learn.stage].values():
             if hasattr(metric, "to"):
