@@ -2,7 +2,6 @@
 
 import math
 from copy import deepcopy
-from itertools import pairwise
 from typing import Any
 
 from twinloop.learner.callback import Callback, CancelFitException, Order
@@ -40,12 +39,15 @@ class LRFinderCB(Callback):
         start: The first learning rate.
         gamma: The factor.
         max_mult: Stop at a loss of so many times the lowest one.
+        beta: The share of the average of the losses that the next batch keeps; 0 smooths nothing.
     """
 
     order = Order.RESUME + 1
 
-    def __init__(self, start: float = 1e-6, gamma: float = 1.3, max_mult: float = 4.0) -> None:
-        self.start, self.gamma, self.max_mult = start, gamma, max_mult
+    def __init__(
+        self, start: float = 1e-5, gamma: float = 1.15, max_mult: float = 4.0, beta: float = 0.98
+    ) -> None:
+        self.start, self.gamma, self.max_mult, self.beta = start, gamma, max_mult, beta
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self._kept: dict[str, Any] | None = None
@@ -76,22 +78,35 @@ class LRFinderCB(Callback):
                 p.grad = grad
 
     @property
+    def smoothed(self) -> list[float]:
+        """The exponential moving average of the losses, its bias corrected as Adam does."""
+        average, found = 0.0, []
+        for count, loss in enumerate(self.losses, start=1):
+            average = self.beta * average + (1 - self.beta) * loss
+            found.append(average / (1 - self.beta**count))
+        return found
+
+    @property
     def suggestion(self) -> float:
-        """The rate at which the loss fell fastest per factor of the rate.
+        """A quarter of the rate at which the smoothed loss was lowest (Smith 2015, section 3.3).
 
         Raises:
-            ValueError: the search has ended before its second batch.
+            ValueError: the smoothed loss never fell by 2 %: any rate would be noise.
         """
-        if len(self.losses) < 2:
-            raise ValueError(f"a search needs two batches; it had {len(self.losses)}")
-        falls = [after - before for before, after in pairwise(self.losses)]
-        return self.lrs[min(range(len(falls)), key=falls.__getitem__)]
+        losses = [loss for loss in self.smoothed if math.isfinite(loss)]
+        lowest = min(range(len(losses)), key=losses.__getitem__, default=0)
+        if not losses or losses[lowest] > 0.98 * losses[0]:
+            raise ValueError(
+                f"the loss did not fall in a search of {len(losses)} batches from a rate of "
+                f"{self.start:g}; search with a lower start, and slower, with a gamma nearer to 1"
+            )
+        return self.lrs[lowest] / 4
 
 
 def lr_find(
     learn: Learner,
-    start: float = 1e-6,
-    gamma: float = 1.3,
+    start: float = 1e-5,
+    gamma: float = 1.15,
     max_mult: float = 4.0,
     n_epochs: int = 10,
 ) -> LRFinderCB:
