@@ -79,8 +79,9 @@ def test_a_dict_data_set_gives_its_columns(kind: str) -> None:
 
 def test_a_pair_of_loaders_is_enough_and_anything_else_is_an_error() -> None:
     batches = [(torch.ones(2, 1), torch.ones(2, 1))]
-    named: Any = SimpleNamespace(train=batches, valid=[])
-    for dls in (named, (batches, []), [batches, []]):
+    named = SimpleNamespace(train=batches, valid=[])
+    accepted: list[Any] = [named, (batches, []), [batches, []]]
+    for dls in accepted:
         learn = TrainLearner(nn.Linear(1, 1), dls, F.mse_loss)
         learn.fit(1)
         assert learn.steps == 1
