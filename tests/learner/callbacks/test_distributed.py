@@ -111,7 +111,7 @@ def fit_as_one_of_two(rank: int, folder: str) -> None:
     """Fit on own data, whose val loss falls in the first process and rises in the second."""
     store = f"file://{folder}/store"
     distributed.init_process_group(
-        "gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=150)
     )
     train = [(torch.ones(2, 1), torch.ones(2, 1))]
     valid = [(torch.ones(2 + rank, 1), torch.full((2 + rank, 1), 1.0 - 2 * rank))]
@@ -125,6 +125,7 @@ def fit_as_one_of_two(rank: int, folder: str) -> None:
     own = Values(val_own=[3.0, 2.0 + 2 * rank, 1.0, 0.0])
     learn.fit(4, cbs=[own, EarlyStoppingCB("val/own", patience=1)])
     assert learn.epoch == 2
+    distributed.barrier()  # the other may still be listening
     distributed.destroy_process_group()
 
 

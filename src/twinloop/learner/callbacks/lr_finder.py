@@ -30,7 +30,7 @@ ABOUT_A_RUN = (
 
 
 class LRFinderCB(Callback):
-    """Multiplies the learning rate by a factor after each batch until the loss diverges.
+    """Multiplies the learning rate by a factor after each batch until the loss diverges, or `end`.
 
     `lrs` and `losses` have the values of each batch. Weights, gradients, optimiser, counters,
     random state and callbacks are restored at the end.
@@ -39,15 +39,22 @@ class LRFinderCB(Callback):
         start: The first learning rate.
         gamma: The factor.
         max_mult: Stop at a loss of so many times the lowest one.
+        end: Stop after this rate: a loss of bounded outputs never diverges.
         beta: The share of the average of the losses that the next batch keeps; 0 smooths nothing.
     """
 
     order = Order.RESUME + 1
 
     def __init__(
-        self, start: float = 1e-5, gamma: float = 1.15, max_mult: float = 4.0, beta: float = 0.98
+        self,
+        start: float = 1e-5,
+        gamma: float = 1.15,
+        max_mult: float = 4.0,
+        end: float = 10.0,
+        beta: float = 0.95,
     ) -> None:
-        self.start, self.gamma, self.max_mult, self.beta = start, gamma, max_mult, beta
+        self.start, self.gamma, self.max_mult = start, gamma, max_mult
+        self.end, self.beta = end, beta
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self._kept: dict[str, Any] | None = None
@@ -64,7 +71,8 @@ class LRFinderCB(Callback):
             return
         self.lrs.append(learn.opt.param_groups[0]["lr"])
         self.losses.append(float(learn.loss.detach()))
-        if math.isnan(self.losses[-1]) or self.losses[-1] > self.max_mult * min(self.losses):
+        diverges = self.losses[-1] > self.max_mult * min(self.losses)
+        if diverges or math.isnan(self.losses[-1]) or self.lrs[-1] * self.gamma > self.end:
             raise CancelFitException
         for group in learn.opt.param_groups:
             group["lr"] *= self.gamma
@@ -88,7 +96,11 @@ class LRFinderCB(Callback):
 
     @property
     def suggestion(self) -> float:
-        """A quarter of the rate at which the smoothed loss was lowest (Smith 2015, section 3.3).
+        """The geometric mean of fastai's two suggestions (Howard & Gugger 2020, arXiv:2002.04688).
+
+        They are the rate where the smoothed loss fell fastest, and a tenth of the rate where it was
+        lowest. The fall comes before the lowest loss, and not among the first ten batches, of which
+        an average is still noise.
 
         Raises:
             ValueError: the smoothed loss never fell by 2 %: any rate would be noise.
@@ -100,7 +112,9 @@ class LRFinderCB(Callback):
                 f"the loss did not fall in a search of {len(losses)} batches from a rate of "
                 f"{self.start:g}; search with a lower start, and slower, with a gamma nearer to 1"
             )
-        return self.lrs[lowest] / 4
+        first = 10 if lowest > 10 else 1
+        steepest = min(range(first, lowest + 1), key=lambda n: losses[n] - losses[n - 1])
+        return math.sqrt(self.lrs[steepest] * self.lrs[lowest] / 10)
 
 
 def lr_find(
@@ -109,6 +123,7 @@ def lr_find(
     gamma: float = 1.15,
     max_mult: float = 4.0,
     n_epochs: int = 10,
+    end: float = 10.0,
 ) -> LRFinderCB:
     """Search with `LRFinderCB`, and leave the Learner as it was before.
 
@@ -120,8 +135,9 @@ def lr_find(
         gamma: The factor between two batches.
         max_mult: Stop at a loss of so many times the lowest one.
         n_epochs: The most epochs to go on for.
+        end: Stop after this rate.
     """
-    finder = LRFinderCB(start, gamma, max_mult)
+    finder = LRFinderCB(start, gamma, max_mult, end)
     kept = vars(learn).copy()
     learn.cbs = [cb for cb in learn.cbs if not isinstance(cb, ABOUT_A_RUN)]
     try:
