@@ -83,3 +83,12 @@ def test_one_image_or_a_batch_in_grey_or_rgb(shape: tuple[int, ...]) -> None:
 def test_invalid_arguments_are_refused(images: Tensor, kernel: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         apply_kernel(images, kernel)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_whole_numbers_do_not_wrap_round(dtype: torch.dtype) -> None:
+    images = torch.randint(0, 256, (2, 1, 8, 8)).to(dtype)
+    for kernel in KERNELS.values():
+        found = apply_kernel(images, kernel)
+        assert torch.equal(found, apply_kernel(images.float(), kernel))
+        assert found.dtype == torch.float32

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -188,6 +189,40 @@ def test_a_misspelled_event_is_an_error_that_names_the_nearest() -> None:
         learner(TrainCB()).fit(1, cbs=[misspelled])
 
 
+def test_an_attribute_that_is_named_like_an_event_is_no_method() -> None:
+    class Counts(Callback):
+        after_steps = 3
+
+        def before_fit(self, learn: Learner) -> None:
+            self.before_rate = 0.5
+
+    learn = learner(TrainCB(), Counts())
+    learn.fit(1)
+    learn.fit(1)
+    event = type("Data", (Callback,), {"after_fit": 3})()
+    with pytest.raises(TypeError, match=r"^Data\.after_fit is an event, and must be a method$"):
+        learn.fit(1, cbs=[event])
+
+
+def test_one_callback_may_be_given_in_place_of_a_list() -> None:
+    learn = Learner(nn.Linear(1, 1), DataLoaders([ONES], []), nn.functional.mse_loss, cbs=TrainCB())
+    learn.fit(1, cbs=(says := Says()))
+    assert says.said.count("after_batch") == learn.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([TrainCB], r"is no callback; make one of it: TrainCB\(\.\.\.\)$"),
+        ("TrainCB", "^'T' is no callback$"),
+        ([None], "^None is no callback$"),
+    ],
+)
+def test_what_is_no_callback_is_an_error(given: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        learner(TrainCB()).fit(1, cbs=given)
+
+
 # --- the order ----------------------------------------------------------------------------------
 
 
@@ -207,7 +242,7 @@ def test_the_places_of_all_callbacks() -> None:
     places = itertools.groupby(kinds, key=lambda cb: cb.order)
     assert [" ".join(cb.__name__.removesuffix("CB") for cb in place) for _, place in places] == [
         "Trace",
-        "Anomaly BatchSched EpochSched FiniteLoss LimitBatches Shuffle",
+        "Anomaly BatchSched EpochSched FiniteLoss LimitBatches",
         "Device",
         "Average",
         "Metrics",

@@ -1,12 +1,16 @@
 """fit -> one_epoch -> one_batch, and who does what in them."""
 
 import ast
+import contextlib
 import doctest
 import importlib
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,16 @@ from torch.nn import functional as F
 
 import twinloop.learner
 from tests.learner.learners import Batch, Raises, assert_equal, classes, weights
-from twinloop.learner import Callback, DataLoaders, Learner, MomentumLearner, TrainLearner
+from twinloop.learner import (
+    Callback,
+    CancelBatchException,
+    CancelEpochException,
+    DataLoaders,
+    Learner,
+    MomentumLearner,
+    TrainLearner,
+)
+from twinloop.learner.callback import with_cbs
 from twinloop.learner.callbacks import MetricsCB, SingleBatchCB, TrainCB
 
 PACKAGE = Path(twinloop.learner.__file__).parent
@@ -51,7 +64,7 @@ def test_it_is_a_loop_written_by_hand(
         learn = TrainLearner(network(), dls(), lr=0.05, opt_func=opt_func)
     start = weights(learn)
     learn.fit(1)
-    learn.fit(2)  # with the optimiser of the first fit
+    learn.fit(2)  # with the momentum of the first fit
 
     model = network()
     opt = opt_func(model.parameters(), lr=0.05)
@@ -82,15 +95,87 @@ def test_momentum_learner_is_sgd_with_momentum_to_the_bit() -> None:
         assert torch.equal(parameter.grad, 0.85 * reference.opt.state[other]["momentum_buffer"])
 
 
-def test_the_rate_is_the_first_fits_until_there_is_a_new_optimiser() -> None:
+def test_a_fit_begins_with_the_rate_that_the_learner_has_now() -> None:
     learn = TrainLearner(network(), dls(), lr=0.5)
     learn.fit(1)
     learn.lr = 0.25
     learn.fit(1)
-    assert learn.opt.param_groups[0]["lr"] == 0.5
-    learn.opt = None
+    assert learn.opt.param_groups[0]["lr"] == 0.25
+    learn.fit(1, lr=0.125)
+    assert learn.opt.param_groups[0]["lr"] == 0.125
     learn.fit(1)
     assert learn.opt.param_groups[0]["lr"] == 0.25
+
+
+def test_a_fit_begins_with_the_optimiser_that_the_learner_has_now() -> None:
+    learn, other = (TrainLearner(network(), dls(), opt_func=torch.optim.AdamW) for _ in range(2))
+    for one in (learn, other):
+        one.fit(1)
+    learn.opt_func = partial(torch.optim.SGD, momentum=0.9)
+    learn.fit(1)
+    assert isinstance(learn.opt, torch.optim.SGD)
+    other.opt = None  # forgets its momentum
+    other.fit(1)
+    assert [state["step"] for state in other.opt.state.values()] == [4] * 4
+    other.fit(1)
+    assert [state["step"] for state in other.opt.state.values()] == [8] * 4
+
+
+def test_a_fit_trains_the_model_that_the_learner_has_now() -> None:
+    learn = TrainLearner(network(), dls(), opt_func=torch.optim.AdamW)
+    learn.fit(1)
+    learn.model[2] = nn.Linear(6, 3)  # type: ignore[operator]
+    before = weights(learn)
+    learn.fit(1)
+    assert not any(torch.equal(a, b) for a, b in zip(before, weights(learn), strict=True))
+    # The layer that stayed has its momentum, and the new one begins without.
+    assert [state["step"] for state in learn.opt.state.values()] == [8, 8, 4, 4]
+    learn.model = network()
+    before = weights(learn)
+    learn.fit(1)
+    assert not any(torch.equal(a, b) for a, b in zip(before, weights(learn), strict=True))
+
+
+def test_an_optimiser_that_a_fit_could_not_use_is_an_error() -> None:
+    learn = TrainLearner(network(), dls())
+    learn.opt = torch.optim.Adam(learn.model.parameters())
+    with pytest.raises(ValueError, match=r"learn\.opt was set, but .* set learn\.opt_func to"):
+        learn.fit(1)
+    mine, learn.opt = learn.opt, None
+    learn.opt_func = lambda _, lr: mine  # noqa: ARG005
+    learn.fit(1)
+    with pytest.raises(ValueError, match="opt_func gave the optimiser of the last fit"):
+        learn.fit(1)
+    learn.model = network()
+    learn.opt_func = lambda _, lr: torch.optim.SGD(mine.param_groups[0]["params"], lr)
+    with pytest.raises(ValueError, match="the optimiser has none of the model's parameters"):
+        learn.fit(1)
+
+
+def test_an_optimiser_needs_no_more_than_step_and_zero_grad() -> None:
+    class Own:
+        """The lesson's: w <- w - lr * gradient."""
+
+        def __init__(self, parameters: Iterator[nn.Parameter], lr: float) -> None:
+            self.parameters, self.lr = list(parameters), lr
+
+        def step(self) -> None:
+            with torch.no_grad():
+                for parameter in self.parameters:
+                    assert parameter.grad is not None
+                    parameter.sub_(self.lr * parameter.grad)
+
+        def zero_grad(self) -> None:
+            for parameter in self.parameters:
+                parameter.grad = None
+
+    own: Callable[..., Any] = Own
+    learn, other = TrainLearner(network(), dls(), opt_func=own), TrainLearner(network(), dls())
+    for one in (learn, other):
+        one.fit(1)
+        one.fit(1, lr=0.01)
+    for a, b in zip(weights(learn), weights(other), strict=True):
+        assert torch.allclose(a, b)
 
 
 # --- where it is --------------------------------------------------------------------------------
@@ -185,6 +270,27 @@ def test_nothing_of_a_cancelled_fit_is_left_for_the_next() -> None:
     assert len(learn.cbs) == 1
 
 
+@pytest.mark.parametrize("event", ["after_backward", "before_step"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), CancelBatchException(), CancelEpochException()]
+)
+def test_the_gradients_of_a_batch_that_was_left_are_not_added_to_the_next(
+    event: str, error: BaseException
+) -> None:
+    learn, other = TrainLearner(network(), dls()), TrainLearner(network(), dls())
+    stop = Raises(event, error, lambda learn: learn.num == 1)
+    with contextlib.suppress(KeyboardInterrupt):
+        learn.fit(1, valid=False, cbs=[stop])
+    taken = [0] if learn.steps == 1 else [0, 2, 3]
+    other.dls = DataLoaders([dls().train[n] for n in taken], [])
+    other.fit(1)
+    assert_equal(weights(learn), weights(other))
+    other.dls = dls()
+    for one in (learn, other):
+        one.fit(1)
+    assert_equal(weights(learn), weights(other))
+
+
 # --- the package --------------------------------------------------------------------------------
 
 
@@ -202,6 +308,13 @@ def test_it_imports_no_lightning_and_nothing_above_it() -> None:
             for name in names:
                 known = any(name == root or name.startswith(f"{root}.") for root in allowed)
                 assert known or name.split(".")[0] in sys.stdlib_module_names, (file, name)
+
+
+def test_a_reader_sees_the_learner_whole() -> None:
+    # With the decorator above it and with everything that it inherits.
+    assert Learner.__mro__ == (Learner, object)
+    assert len(inspect.getsource(Learner).splitlines()) <= 120
+    assert len(inspect.getsource(with_cbs.__call__).splitlines()) <= 15
 
 
 @pytest.mark.parametrize("name", MODULES)

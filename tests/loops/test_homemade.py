@@ -17,9 +17,10 @@ from tests.commands import fit, quiet_trainer
 from twinloop.comparison.parity import LOOPS, Loop
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
+from twinloop.learner import Callback, Learner
 from twinloop.loops.homemade import build_learner
 from twinloop.models import MLP
-from twinloop.tasks import Classification
+from twinloop.tasks import Classification, OneCycle
 from twinloop.tasks.task import ImageBatch
 
 
@@ -79,6 +80,64 @@ def test_the_learner_is_built_without_touching_the_generator(digits: ImageDataMo
     before = torch.get_rng_state()
     build_learner(task, digits, {"max_epochs": 1})
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_second_fit_begins_as_the_first_one_did(digits: ImageDataModule) -> None:
+    class Rates(Callback):
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def before_step(self, learn: Learner) -> None:
+            self.seen.append(learn.opt.param_groups[0]["lr"])
+
+    task = Classification(MLP, lambda weights: SGD(weights, 0.5), digits.spec, schedule=OneCycle())
+    few = {"accelerator": "cpu", "max_epochs": 2, "limit_train_batches": 4, "limit_val_batches": 1}
+    learn = build_learner(task, digits, few, [rates := Rates()])
+    assert learn.lr == 0.5
+    for lr in (None, None, 0.25):
+        learn.fit(learn.n_epochs, valid=False, lr=lr)
+    first, second, third = (rates.seen[n : n + 8] for n in (0, 8, 16))
+    assert max(first) == 0.5
+    assert second == first
+    assert third == pytest.approx([rate / 2 for rate in first])
+
+
+def test_a_rate_that_a_task_sets_itself_is_not_silently_kept(digits: ImageDataModule) -> None:
+    class Own(Classification):
+        def configure_optimizers(self) -> Any:
+            return SGD(self.network.parameters(), 0.2)
+
+    task = Own(MLP, lambda weights: SGD(weights, 0.5), digits.spec)
+    learn = build_learner(task, digits, {"accelerator": "cpu", "max_epochs": 1})
+    assert learn.lr == 0.2
+    with pytest.raises(UserError, match=r"is 0\.1, but Own\.configure_optimizers does not use"):
+        learn.fit(1, valid=False, lr=0.1)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["in train", "in val"])
+def test_nothing_that_an_interrupted_fit_has_counted_is_in_the_next(
+    digits: ImageDataModule, training: bool
+) -> None:
+    class Stop(Callback):
+        def after_batch(self, learn: Learner) -> None:
+            if learn.num == 1 and learn.training is training:
+                raise KeyboardInterrupt
+
+    found = []
+    for interrupted in (True, False):
+        torch.manual_seed(0)
+        task = Classification(MLP, lambda weights: SGD(weights, 0.0), digits.spec)
+        few = {"accelerator": "cpu", "max_epochs": 1, "limit_train_batches": 4}
+        learn = build_learner(task, digits, few)
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                learn.fit(1, valid=False, cbs=[Stop()])
+        learn.fit(1, valid=False)
+        found.append(learn.metrics)
+    one, other = found
+    assert one.keys() == other.keys() >= {"train/loss", "val/loss"}
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
 
 
 def trained(

@@ -1,5 +1,8 @@
 """The two blocks against PyTorch's own operations, and their sizes."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -50,3 +53,12 @@ def test_deconv_repeats_each_pixel_and_then_convolves() -> None:
     x = torch.randn(4, 2, 3, 5)
     large = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(block(x), F.conv2d(large, weight, bias, padding=1))
+
+
+@pytest.mark.parametrize("block", [conv, deconv])
+def test_another_norm_and_activation(block: Any) -> None:
+    kinds = [type(layer) for layer in block(3, 4, norm=nn.InstanceNorm2d, act=nn.LeakyReLU)]
+    assert kinds[-3:] == [nn.Conv2d, nn.InstanceNorm2d, nn.LeakyReLU]
+    two = block(3, 4, norm=partial(nn.GroupNorm, 2), act=partial(nn.LeakyReLU, 0.1))
+    assert (two[-2].num_groups, two[-1].negative_slope) == (2, 0.1)
+    assert [type(layer) for layer in block(3, 4, norm=True)][-2:] == [nn.BatchNorm2d, nn.ReLU]

@@ -52,8 +52,9 @@ KERNELS = {
 def apply_kernel(images: Tensor, kernel: Tensor, *, padding: Padding = 0) -> Tensor:
     """Convolve every channel with one kernel: `[..., H, W], [kh, kw] -> [..., H', W']`.
 
-    `images` is an image `[H, W]`, one with channels `[C, H, W]`, or a batch `[B, C, H, W]`, of any
-    float type.
+    Takes an image `[H, W]`, one with channels `[C, H, W]`, or a batch `[B, C, H, W]`, grey or
+    RGB. Floats keep their type; bytes and other whole numbers, which would wrap round, become
+    float32.
 
     Raises:
         ValueError: another number of dimensions, or a kernel larger than the padded image.
@@ -63,6 +64,7 @@ def apply_kernel(images: Tensor, kernel: Tensor, *, padding: Padding = 0) -> Ten
             f"images {tuple(images.shape)} and kernel {tuple(kernel.shape)}; they must be "
             "[H, W], [C, H, W] or [B, C, H, W], and [kh, kw]"
         )
+    images = images if images.is_floating_point() else images.float()
     planes = images.reshape(-1, 1, *images.shape[-2:])  # each channel as an image of its own
     responses = conv2d_im2col(planes, kernel.to(images)[None, None], padding=padding)
     return responses.reshape(*images.shape[:-2], *responses.shape[-2:])

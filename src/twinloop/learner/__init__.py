@@ -9,8 +9,9 @@ from twinloop.learner.callback import Order as Order
 from twinloop.learner.learner import Learner as Learner
 from twinloop.learner.learner import MomentumLearner as MomentumLearner
 from twinloop.learner.learner import TrainLearner as TrainLearner
+from twinloop.learner.loaders import DataLoaders as DataLoaders
+from twinloop.learner.loaders import collate_dict as collate_dict
 from twinloop.learner.metrics import Accuracy as Accuracy
 from twinloop.learner.metrics import Loss as Loss
 from twinloop.learner.metrics import Metric as Metric
-from twinloop.learner.simple import DataLoaders as DataLoaders
 from twinloop.learner.simple import SimpleLearner as SimpleLearner

@@ -135,18 +135,36 @@ class Callback:
         """Restore the `state` of a checkpoint."""
 
 
-def sort_callbacks(cbs: Iterable[Callback]) -> list[Callback]:
+def sort_callbacks(*groups: Callback | Iterable[Callback]) -> list[Callback]:
     """Sort callbacks by `order`, otherwise as they were given.
 
+    Each of the `groups` is a single callback or several.
+
     Raises:
-        TypeError: a method is named like an event and is none.
+        TypeError: no callback, or a method that is named like an event and is none.
     """
-    found = sorted(cbs, key=attrgetter("order"))
-    for cb in found:
+    given = [cb for cbs in groups for cb in ([cbs] if isinstance(cbs, Callback) else cbs)]
+    for cb in given:
+        if not isinstance(cb, Callback):
+            made = f"; make one of it: {cb.__name__}(...)" if isinstance(cb, type) else ""
+            raise TypeError(f"{cb!r} is no callback{made}")
         for name in dir(cb):
             if name.startswith(("before_", "after_", "cleanup_")):
-                check_event(cb, name)
-    return found
+                check_method(cb, name)
+    return sorted(given, key=attrgetter("order"))
+
+
+def check_method(cb: Callback, name: str) -> None:
+    """Make sure that an attribute that is named like an event is one, unless it is mere data.
+
+    Raises:
+        TypeError: a method that is no event, or an event that is no method.
+    """
+    method = callable(getattr(cb, name))
+    if method:
+        check_event(cb, name)
+    elif name in EVENTS:
+        raise TypeError(f"{type(cb).__name__}.{name} is an event, and must be a method")
 
 
 def check_event(owner: object, name: str) -> None:
@@ -207,3 +225,11 @@ def call(cb: Callback, name: str, learn: "Learner") -> None:
         if not isinstance(error, tuple(CANCELS.values())):
             error.add_note(f"in {type(cb).__name__}.{name}, epoch {learn.epoch}, batch {learn.num}")
         raise
+
+
+def summary_of(learn: "Learner") -> str:
+    """One line per callback in the order of calls: its class, and what it implements."""
+    names = [type(cb).__name__ for cb in learn.cbs]
+    has = [", ".join(n for n in (*EVENTS, *VERBS) if hasattr(cb, n)) for cb in learn.cbs]
+    width = max(map(len, names), default=0)
+    return "\n".join(f"{name:{width}}  {what}" for name, what in zip(names, has, strict=True))

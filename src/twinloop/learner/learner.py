@@ -14,7 +14,7 @@ step and zero_grad. `TrainCB` implements all five, `MixedPrecisionCB` replaces s
 {'train/loss': 0.172, 'val/loss': 0.051}
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -25,18 +25,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from twinloop.learner.callback import (
-    EVENTS,
     VERBS,
-    Callback,
     call,
     check_verbs,
     run_cbs,
     sort_callbacks,
+    summary_of,
     with_cbs,
 )
-from twinloop.learner.simple import DataLoaders
+from twinloop.learner.loaders import DataLoaders
+from twinloop.learner.optimizer import begin_optimizer, whole_step
+from twinloop.learner.simple import set_epoch
 
-Cbs = Sequence[Callback]
+Cb = Any  # a Callback, or several; in `learn.cbs` a list of them
+Lr = float | None
 
 
 @dataclass(eq=False)
@@ -47,31 +49,29 @@ class Learner:
         model: `xb -> preds`.
         dls: Batches `(xb, yb)` of train and of valid.
         loss_func: `(preds, yb) -> scalar`, the mean over the batch.
-        lr: The learning rate of the optimiser when it is made.
+        lr: The learning rate that a fit begins with.
         cbs: The callbacks of every fit.
-        opt_func: Makes an optimiser of parameters and `lr`, in a fit that finds `opt` unset; later
-            fits continue with it.
+        opt_func: Makes an optimiser of parameters and `lr`, in every fit a new one.
     """
 
     model: nn.Module
     dls: DataLoaders
     loss_func: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     lr: float = 0.1
-    cbs: Cbs = ()
+    cbs: Cb = ()
     opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
 
     def __post_init__(self) -> None:
-        self.cbs = sort_callbacks(self.cbs)
-        self.opt: Any = None
-        self.metrics: dict[str, Tensor] = {}  # the latest of each name
+        self.cbs, self.dls = sort_callbacks(self.cbs), DataLoaders.of(self.dls)
+        self.opt: Any = None  # without it the next fit forgets the momentum of the last one
+        self.metrics: dict[str, Tensor] = {}  # of this fit, the latest of each name
         self.passes: tuple[bool, ...] = (True, False)  # the values of `training` in an epoch
         self.training = True  # whether this pass goes through train, or through valid
-        self.dl: Any  # the loader of this pass
         self.batch: Any  # (xb, yb)
         self.preds: Tensor
         self.loss: Tensor
         self.epoch = self.n_epochs = self.num = self.n_batches = 0  # at batch `num` of `n_batches`
-        self.steps = 0  # of the optimiser, in all fits
+        self.steps = self.began = self.past = 0  # steps in all; steps, epochs before this fit
         self.stopping = False  # set by a callback to end epoch and fit after this batch
 
     @property
@@ -84,17 +84,23 @@ class Learner:
         """Whether this pass is the epoch's last, after which all its metrics are known."""
         return self.training == self.passes[-1]
 
-    def fit(self, n_epochs: int = 1, train: bool = True, valid: bool = True, cbs: Cbs = ()) -> None:
-        """Go `n_epochs` times through train, then valid, with further `cbs` for this fit only.
+    def fit(
+        self, n_epochs: int = 1, train: bool = True, valid: bool = True, cbs: Cb = (), lr: Lr = None
+    ) -> None:
+        """Go `n_epochs` times through train, then valid; `cbs` and `lr` are for this fit only.
+
+        Begins with the rate, the optimiser and the schedules that the Learner has now. From the
+        last fit it keeps weights, `steps` and, by the same `opt_func`, the optimiser's momentum.
 
         Raises:
             TypeError: a verb that nobody implements or two do, or a method named like an event.
         """
-        own, self.cbs = self.cbs, sort_callbacks([*self.cbs, *cbs])
+        own, self.cbs = self.cbs, sort_callbacks(self.cbs, cbs)
         try:
             check_verbs(self)
-            self.opt = self.opt or self.opt_func(self.model.parameters(), self.lr)
-            self.epoch, self.n_epochs, self.stopping = 0, n_epochs, False
+            begin_optimizer(self, lr)
+            self.past, self.began = self.past + self.epoch, self.steps
+            self.epoch, self.n_epochs, self.stopping, self.metrics = 0, n_epochs, False, {}
             self.passes = (True,) * train + (False,) * valid
             self._fit()
         finally:
@@ -112,6 +118,7 @@ class Learner:
         self.training = training
         self.model.train(training)
         self.dl = self.dls.train if training else self.dls.valid
+        set_epoch(self.dl, self.past + self.epoch)
         self.num, self.n_batches = 0, len(self.dl)
         with torch.set_grad_enabled(training):
             self._one_epoch()
@@ -132,9 +139,10 @@ class Learner:
         self.get_loss()
         self.callback("after_loss")
         if self.training:
-            self.backward()
-            self.callback("after_backward")
-            self._one_step()
+            with whole_step(self):
+                self.backward()
+                self.callback("after_backward")
+                self._one_step()
 
     @with_cbs("step")
     def _one_step(self) -> None:
@@ -152,12 +160,7 @@ class Learner:
                 return partial(call, cb, name, self)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def summary(self) -> str:
-        """One line per callback in the order of calls: its class, and what it implements."""
-        names = [type(cb).__name__ for cb in self.cbs]
-        has = [", ".join(n for n in (*EVENTS, *VERBS) if hasattr(cb, n)) for cb in self.cbs]
-        width = max(map(len, names), default=0)
-        return "\n".join(f"{name:{width}}  {what}" for name, what in zip(names, has, strict=True))
+    summary = summary_of
 
 
 class TrainLearner(Learner):

@@ -15,18 +15,22 @@ epoch 0 valid loss 0.051 accuracy 1.000
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from twinloop.learner.loaders import DataLoaders
 
-class DataLoaders(NamedTuple):
-    """Batches `(xb, yb)` for training and for validation; both have a length."""
 
-    train: Any
-    valid: Any
+def set_epoch(dl: Any, epoch: int) -> None:
+    """Tell a loader, or its sampler, that shuffles by the epoch's number which epoch is next."""
+    batch_sampler = getattr(dl, "batch_sampler", None)
+    parts: list[Any] = [dl, getattr(dl, "sampler", None), getattr(batch_sampler, "sampler", None)]
+    for part in parts:
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
 
 
 class SimpleLearner:
@@ -48,16 +52,19 @@ class SimpleLearner:
         lr: float = 0.1,
         opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
     ) -> None:
-        self.model, self.dls, self.loss_func = model, dls, loss_func
+        self.model, self.dls, self.loss_func = model, DataLoaders.of(dls), loss_func
         self.lr, self.opt_func = lr, opt_func
+        self.epochs = 0  # of all fits
 
     def fit(self, n_epochs: int) -> None:
         """Train for `n_epochs`, validating after each."""
         self.opt = self.opt_func(self.model.parameters(), self.lr)
         for self.epoch in range(n_epochs):
+            set_epoch(self.dls.train, self.epochs)
             self.one_epoch(True)
             with torch.no_grad():
                 self.one_epoch(False)
+            self.epochs += 1
 
     def one_epoch(self, training: bool) -> None:
         """Go once through all batches of train or of valid."""

@@ -1,10 +1,12 @@
 """The Learner's callbacks for the Trainer's flags and callbacks."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
 
 from twinloop.learner import Callback
 from twinloop.learner import callbacks as cbs
@@ -26,13 +28,14 @@ def precision_callbacks(precision: str | int | None, device: torch.device) -> li
     return [cbs.MixedPrecisionCB(DTYPES[bits], device.type)]
 
 
-def scheduler_callback(config: LRSchedulerConfig) -> Callback:
-    """The callback that steps the scheduler of a Lightning configuration."""
-    scheduler: Any = config.scheduler
+def scheduler_callback(
+    config: LRSchedulerConfig, sched_func: Callable[[Optimizer], Any]
+) -> Callback:
+    """The callback that steps the scheduler that `sched_func` gives for each fit."""
     if config.reduce_on_plateau:
-        return cbs.PlateauSchedCB(lambda _: scheduler, str(config.monitor))
+        return cbs.PlateauSchedCB(sched_func, str(config.monitor))
     kind = cbs.EpochSchedCB if config.interval == "epoch" else cbs.BatchSchedCB
-    return kind(lambda _: scheduler)
+    return kind(sched_func)
 
 
 def counterparts(flags: Flags) -> list[Callback]:

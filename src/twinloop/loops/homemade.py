@@ -4,7 +4,6 @@ The task, the data and the flags are those of an experiment file; `build_learner
 for them. A flag without a counterpart is refused by name, never ignored.
 """
 
-import inspect
 import math
 import os
 import sys
@@ -16,12 +15,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.fabric.utilities.seed import reset_seed
-from lightning.pytorch.core.optimizer import (
-    _configure_optimizers,
-    _configure_schedulers_automatic_opt,
-)
-from lightning.pytorch.utilities.types import LRSchedulerConfig
-from torch.optim import Optimizer
 
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
@@ -34,10 +27,10 @@ from twinloop.loops.checks import check_run, overridden_hooks
 from twinloop.loops.counterparts import (
     counterparts,
     precision_callbacks,
-    scheduler_callback,
     step_callbacks,
 )
 from twinloop.loops.flags import Flags
+from twinloop.loops.optimizers import TaskOptimizers
 from twinloop.loops.record import RecorderCB
 from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
 from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
@@ -141,15 +134,15 @@ def _learner(task: Task, data: ImageDataModule, flags: Flags, extra: Sequence[Ca
     # A LightningModule has only a weak reference to its Trainer; the Learner keeps it alive.
     trainer = LearnerAsTrainer(flags, _steps(flags, batches))
     task.trainer = trainer  # type: ignore[assignment]
-    optimizer, scheduler = _optimizer_and_scheduler(task)
-    callbacks = _callbacks(task, data, flags, trainer, batches)
-    if scheduler:
-        callbacks.append(scheduler_callback(scheduler))
-    callbacks += [*counterparts(flags), *step_callbacks(flags), *extra]
+    optimizers = TaskOptimizers(task)
+    callbacks = [
+        *_callbacks(task, data, flags, trainer, batches),
+        *optimizers.scheduler_callbacks(),
+        *(*counterparts(flags), *step_callbacks(flags), *extra),
+    ]
     loaders = DataLoaders(train, valid if limited(len(valid), flags["limit_val_batches"]) else ())
-    learner = Learner(task, loaders, loss_func=task.loss, cbs=callbacks)
+    learner = Learner(task, loaders, task.loss, optimizers.lr, callbacks, optimizers)
     trainer.learn = weakref.proxy(learner)
-    learner.opt = optimizer
     learner.n_epochs = sys.maxsize if flags["max_epochs"] == -1 else flags["max_epochs"]
     return learner
 
@@ -165,7 +158,6 @@ def _callbacks(
         cbs.DeviceCB(data.device),
         BatchPrepCB(task, data, trainer),
         TaskMetricsCB(task),
-        cbs.ShuffleCB(),
         cbs.LimitBatchesCB(flags["limit_train_batches"], flags["limit_val_batches"]),
         cbs.ValidateCB(flags["check_val_every_n_epoch"], interval),
         *precision_callbacks(flags["precision"], data.device),
@@ -187,35 +179,3 @@ def _steps(flags: Flags, batches: int) -> float:
     steps: float = math.ceil(batches / flags["accumulate_grad_batches"]) * epochs
     limit: int = flags["max_steps"]
     return steps if limit == -1 else min(steps, limit)
-
-
-def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig | None]:
-    """The result of the task's `configure_optimizers`, in any of the forms that Lightning accepts.
-
-    Raises:
-        UserError: several optimisers or schedulers, or one without a counterpart.
-    """
-    configured: Any = task.configure_optimizers()
-    optimizers, schedulers, monitor = _configure_optimizers(configured)
-    configs = _configure_schedulers_automatic_opt(schedulers, monitor)
-    if len(optimizers) != 1 or len(configs) > 1:
-        raise UserError(
-            f"configure_optimizers gives {len(optimizers)} optimisers and {len(configs)} "
-            "schedulers; the homemade loop has one of each; pass --loop lightning"
-        )
-    optimizer = optimizers[0]
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise UserError(
-            f"model.optimizer: {type(optimizer).__name__} computes the loss several times a step "
-            "by a closure, which the homemade loop has no counterpart for; pass --loop lightning"
-        )
-    config = configs[0] if configs else None
-    if config and (
-        config.frequency != 1 or (config.reduce_on_plateau and config.interval != "epoch")
-    ):
-        raise UserError(
-            "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, "
-            "and one that monitors a metric every epoch; pass --loop lightning"
-        )
-    return optimizer, config

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
@@ -74,8 +75,11 @@ class TaskMetricsCB(cbs.MetricsCB):
         self.task = task
 
     def before_fit(self, learn: Learner) -> None:
-        """Move the metrics to the device of the weights."""
+        """Drop the counts of an interrupted fit; move the metrics to the device of the weights."""
         super().before_fit(learn)
+        for metric in self.task.children():
+            if isinstance(metric, Metric | MetricCollection):
+                metric.reset()
         self.task.to(next(self.task.network.parameters()).device)
 
     def reset(self, stage: str) -> None:

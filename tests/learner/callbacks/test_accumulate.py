@@ -1,11 +1,14 @@
 """Several batches to a step."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinloop.learner import DataLoaders, TrainLearner
+from tests.learner.learners import Raises
+from twinloop.learner import CancelEpochException, DataLoaders, TrainLearner
 from twinloop.learner.callbacks import AccumulateCB, LimitBatchesCB, MetricsCB
 
 LR = 0.1
@@ -65,3 +68,21 @@ def test_the_last_batch_of_a_limited_epoch_ends_its_window() -> None:
     learn = TrainLearner(network(), DataLoaders(batches(5), []), F.mse_loss, LR, cbs)
     learn.fit(1, valid=False)
     assert learn.steps == 2
+
+
+@pytest.mark.parametrize("error", [CancelEpochException(), KeyboardInterrupt()])
+def test_a_window_that_was_left_is_not_added_to_the_next_epochs(error: BaseException) -> None:
+    data = batches(3)
+    stop = Raises("after_batch", error, lambda learn: learn.epoch == 0 and learn.num == 0)
+    weights = []
+    for cbs in ([stop], []):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2).double()
+        learn = TrainLearner(model, DataLoaders(data, []), F.mse_loss, LR, [AccumulateCB(2), *cbs])
+        with contextlib.suppress(KeyboardInterrupt):
+            learn.fit(1)
+        if cbs:
+            learn.cbs = [AccumulateCB(2)]
+            learn.fit(1)
+        weights.append(model.weight)
+    assert torch.equal(*weights)

@@ -197,6 +197,33 @@ def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
     cbs = [MetricsCB(), AverageCB(0.5), BatchSchedCB(one_cycle), EarlyStoppingCB()]
     learner(*cbs, CheckpointCB(tmp_path)).fit(1)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert saved.keys() == {"epoch", "steps", "model", "opt", "callbacks", "random"}
+    assert saved.keys() == {"epoch", "steps", "before", "model", "opt", "callbacks", "random"}
     names = {"AverageCB", "BatchSchedCB", "EarlyStoppingCB", "CheckpointCB"}
     assert saved["callbacks"].keys() == names
+
+
+def test_a_later_fit_goes_on_from_the_first_and_is_not_resumed_again() -> None:
+    first = learner()
+    first.fit(1)
+    learn, other = learner(ResumeCB(pack_state(first))), learner(seed=3)
+    learn.fit(3)
+    assert (learn.epoch, learn.steps) == (3, 6)  # what is packed after a fit has its epoch behind
+    other.model.load_state_dict(learn.model.state_dict())
+    learn.fit(1, lr=0.0)
+    assert (learn.epoch, learn.steps) == (1, 9)
+    assert_equal(dict(learn.model.named_parameters()), dict(other.model.named_parameters()))
+
+
+def test_a_fit_that_only_validates_saves_nothing(tmp_path: Path) -> None:
+    learn = learner(MetricsCB(), CheckpointCB(str(tmp_path)))
+    learn.fit(2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before.keys() == {"best.ckpt", "last.ckpt"}
+    learn.model.load_state_dict(network(3).state_dict())
+    learn.fit(1, train=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_without_metrics_it_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no metric 'val/loss'; there are: none; add a MetricsCB"):
+        learner(CheckpointCB(tmp_path)).fit(1)

@@ -72,3 +72,8 @@ def test_a_gpu_trains_to_the_same_weights() -> None:
     for one, other in zip(weights(cpu), weights(gpu), strict=True):
         assert other.is_cuda
         assert torch.allclose(one, other.cpu(), atol=1e-5)
+
+
+def test_without_a_device_it_is_the_machines_accelerator() -> None:
+    expected = torch.accelerator.current_accelerator(check_available=True)
+    assert DeviceCB().device == (expected or torch.device("cpu"))

@@ -1,20 +1,23 @@
 """One process of a group; that several end with the same bits is shown with both loops."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.learner.learners import assert_equal, classes
-from twinloop.learner import Callback, DataLoaders, Learner, TrainLearner
+from tests.learner.learners import Values, assert_equal, classes
+from twinloop.learner import Callback, DataLoaders, Learner, Metric, TrainLearner
 from twinloop.learner.callbacks import (
     AccumulateCB,
     AverageCB,
     CheckpointCB,
     DistributedCB,
+    EarlyStoppingCB,
     MetricsCB,
     ResumeCB,
     lr_find,
@@ -102,3 +105,57 @@ def test_average_checkpoint_resume_and_search_know_the_model_itself(tmp_path: Pa
     alone = learner(MetricsCB(), AverageCB(0.5), ResumeCB(saved))
     alone.fit(3)
     assert_equal(alone.model.state_dict(), whole.model.state_dict())
+
+
+def fit_as_one_of_two(rank: int, folder: str) -> None:
+    """Fit on own data, whose val loss falls in the first process and rises in the second."""
+    store = f"file://{folder}/store"
+    distributed.init_process_group(
+        "gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=150)
+    )
+    train = [(torch.ones(2, 1), torch.ones(2, 1))]
+    valid = [(torch.ones(2 + rank, 1), torch.full((2 + rank, 1), 1.0 - 2 * rank))]
+    torch.manual_seed(0)
+    model, data = nn.Linear(1, 1), DataLoaders(train, valid)
+    metrics, stop = MetricsCB(own=Own()), EarlyStoppingCB(patience=1)
+    TrainLearner(model, data, nn.functional.mse_loss, 0.1, [DistributedCB(), metrics, stop]).fit(5)
+    torch.save(metrics.history, f"{folder}/{rank}")
+    # Also by a metric that is each process's own.
+    learn = TrainLearner(model, data, nn.functional.mse_loss, 0.1, [DistributedCB(), MetricsCB()])
+    own = Values(val_own=[3.0, 2.0 + 2 * rank, 1.0, 0.0])
+    learn.fit(4, cbs=[own, EarlyStoppingCB("val/own", patience=1)])
+    assert learn.epoch == 2
+    distributed.barrier()  # the other may still be listening
+    distributed.destroy_process_group()
+
+
+class Own(Metric):
+    """The mean of the predictions."""
+
+    def calc(self, inps: Tensor, targs: Tensor | None) -> Tensor:
+        """The mean of a batch."""
+        return inps.mean()
+
+
+@pytest.mark.timeout(180)
+def test_metrics_are_of_all_processes_and_all_stop_where_one_does(tmp_path: Path) -> None:
+    spawn(fit_as_one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    one, other = (torch.load(tmp_path / str(rank)) for rank in range(2))
+    assert one == other
+    assert len(one) == 2  # the val loss of both together rises at once
+    # By hand: two rows of train in each process, and 2 and 3 of val.
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    learn = TrainLearner(
+        model,
+        DataLoaders(
+            [(torch.ones(4, 1), torch.ones(4, 1))],
+            [(torch.ones(5, 1), torch.tensor([[1.0], [1.0], [-1.0], [-1.0], [-1.0]]))],
+        ),
+        nn.functional.mse_loss,
+        0.1,
+        [alone := MetricsCB(own=Own())],
+    )
+    learn.fit(2)
+    for row, expected in zip(one, alone.history, strict=True):
+        assert row == pytest.approx(expected, rel=1e-5)

@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from tests.learner.learners import Values, scalar
 from twinloop.errors import UserError
-from twinloop.learner.callbacks import EarlyStoppingCB, ValidateCB
+from twinloop.learner import Learner
+from twinloop.learner.callbacks import EarlyStoppingCB, ResumeCB, ValidateCB
 from twinloop.learner.callbacks.early_stopping import Reason, When
 
 
@@ -59,8 +60,14 @@ def test_a_resumed_run_continues_to_count() -> None:
         "stopping_reason": 0,
     }
     second = EarlyStoppingCB()
-    second.load_state_dict(first.state_dict())
-    assert epochs(second, val_loss=[2.5, 1, 1, 1]) == 1
+
+    def unpack(_: Learner, state: dict[str, Any]) -> int:
+        second.load_state_dict(state)
+        return 0
+
+    learn = scalar(second, ResumeCB(first.state_dict(), unpack), Values(val_loss=[2.5, 1, 1, 1]))
+    learn.fit(4)
+    assert learn.epoch == 1
     assert second.reason is Reason.PATIENCE
 
 
@@ -152,3 +159,13 @@ def test_what_would_never_stop_is_refused(monitor: str, mode: str, message: str)
 def test_a_metric_that_is_not_there_is_an_error() -> None:
     with pytest.raises(UserError, match="no metric 'val/acuracy'; there are: val/loss"):
         epochs(EarlyStoppingCB("val/acuracy"), val_loss=[1])
+
+
+def test_a_second_fit_has_its_own_patience_and_best() -> None:
+    learn = scalar(stop := EarlyStoppingCB(patience=2), Values(val_loss=[1, 2, 3, 4, 5]))
+    learn.fit(5)
+    assert learn.epoch == 3
+    learn.cbs = [stop, Values(val_loss=[7, 6, 7, 8, 9])]
+    learn.fit(5)
+    assert learn.epoch == 4
+    assert stop.best == 6

@@ -98,5 +98,5 @@ def test_computing_a_batch_once_more_leaves_the_random_state() -> None:
 
 def test_a_search_for_a_rate_may_diverge() -> None:
     learn = learner([GOOD] * 30, [], FiniteLossCB())
-    found = lr_find(learn, start=1e10, gamma=1e10, max_mult=torch.inf)
+    found = lr_find(learn, start=1e10, gamma=1e10, max_mult=torch.inf, end=torch.inf)
     assert found.losses[-1] != found.losses[-1] or found.losses[-1] == torch.inf

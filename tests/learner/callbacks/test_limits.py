@@ -72,3 +72,12 @@ def test_steps_before_a_checkpoint_count(max_steps: int) -> None:
 
 def test_a_single_batch() -> None:
     assert counted(SingleBatchCB(), n_epochs=3) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["in the second fit", "in both"])
+def test_the_steps_of_an_earlier_fit_do_not_count(again: bool) -> None:
+    learn = scalar(train=10)
+    for cbs in ([LimitStepsCB(4)] if again else [], [LimitStepsCB(4)]):
+        before = learn.steps
+        learn.fit(1, cbs=cbs)
+    assert learn.steps - before == 4

@@ -44,36 +44,59 @@ class Losses(Callback):
 
 
 @pytest.mark.parametrize(
-    ("losses", "seen", "suggestion"),
+    ("losses", "seen", "rates"),
     [
-        ([8, 7, 4, 3, 13], 5, 2.0),  # 13 is more than 4 times 3; from 7 to 4 it fell most
-        ([8, 7, 4, 3, 12, 13], 6, 2.0),  # 12 is not more
-        ([8, 8, 8, torch.nan, 0], 4, 1.0),
-        ([8, 7, 5, 1, 9], 5, 4.0),
+        ([8, 7, 3, 2, 13], 5, 4 * 8),  # 13 is more than 4 times 2, the lowest; 7 to 3 is steepest
+        ([8, 7, 3, 2, 8, 13], 6, 4 * 8),  # 8 is not more
+        ([8, 8, 7, torch.nan, 0], 4, 4 * 4),
+        ([8, 7, 5, 1, 9], 5, 8 * 8),
     ],
 )
-def test_rates_losses_and_suggestion(losses: list[float], seen: int, suggestion: float) -> None:
+def test_rates_losses_and_suggestion(losses: list[float], seen: int, rates: float) -> None:
     learn = scalar(given := Losses(*losses), train=10)
-    finder = LRFinderCB(start=1.0, gamma=2.0)
+    finder = LRFinderCB(start=1.0, gamma=2.0, end=1e9, beta=0.0)
     learn.fit(1, cbs=[finder])
     assert finder.lrs == given.rates == [2.0**k for k in range(seen)]
     assert torch.tensor(finder.losses).equal(torch.tensor(losses[:seen], dtype=torch.float32)) or (
         torch.tensor(losses[:seen]).isnan().any()
     )
-    assert finder.suggestion == suggestion
+    assert finder.suggestion == pytest.approx((rates / 10) ** 0.5)
 
 
 def test_validation_is_no_part_of_the_search_which_may_be_done_again() -> None:
-    finder = LRFinderCB(start=1.0, gamma=2.0)
+    finder = LRFinderCB(start=1.0, gamma=2.0, end=1e9)
     learn = scalar(Losses(1.0), train=2)
     for _ in range(2):
         learn.fit(3, cbs=[finder])
         assert finder.lrs == [1, 2, 4, 8, 16, 32]
 
 
-def test_there_is_no_suggestion_without_two_batches() -> None:
-    with pytest.raises(ValueError, match="needs two batches; it had 0"):
-        _ = LRFinderCB().suggestion
+@pytest.mark.parametrize(
+    "losses", [[], [1.0], [1.0, 1.0, 2.0, 9.0], [1.0, 0.99, 0.985], [torch.nan], [torch.inf]]
+)
+def test_there_is_no_suggestion_where_the_loss_did_not_fall(losses: list[float]) -> None:
+    finder = LRFinderCB(start=0.5)
+    finder.lrs, finder.losses = [0.5 * 1.15**n for n in range(len(losses))], losses
+    with pytest.raises(
+        ValueError, match=r"did not fall in a search of . batches from a rate of 0\.5"
+    ):
+        _ = finder.suggestion
+
+
+def test_losses_are_smoothed_with_weights_that_sum_to_one() -> None:
+    finder = LRFinderCB(beta=0.5)
+    finder.losses = [4.0, 1.0, 2.0]
+    assert finder.smoothed == pytest.approx([4, (4 + 2 * 1) / 3, (4 + 2 * 1 + 4 * 2) / 7])
+
+
+def test_a_loss_that_jumps_about_is_not_taken_for_the_lowest() -> None:
+    torch.manual_seed(0)
+    finder = LRFinderCB()
+    finder.lrs = [1e-5 * 1.15**n for n in range(90)]
+    valley = torch.cat([torch.ones(50), torch.linspace(1, 0.5, 30), torch.linspace(0.5, 3, 10)])
+    finder.losses = (valley + 0.05 * torch.randn(90)).tolist()
+    finder.losses[20] = 0.8  # one easy batch
+    assert finder.lrs[45] < finder.suggestion < finder.lrs[80]
 
 
 # --- nothing is left ----------------------------------------------------------------------------
@@ -177,6 +200,12 @@ def test_an_error_before_the_search_is_that_error() -> None:
 
 def test_the_next_fit_takes_the_suggestion() -> None:
     learn = learner(TrainLearner, SGD)
-    learn.lr = lr_find(learn, start=1e-3).suggestion
+    learn.dls = DataLoaders(classes(6) * 90, [])
+    learn.lr = lr_find(learn).suggestion
     learn.fit(1)
     assert learn.opt.param_groups[0]["lr"] == learn.lr != 0.05
+
+
+def test_a_search_ends_at_the_last_rate_where_the_loss_is_bounded() -> None:
+    learn = scalar(Losses(1.0), train=10)
+    assert lr_find(learn, start=1.0, gamma=2.0, end=8.0).lrs == [1, 2, 4, 8]

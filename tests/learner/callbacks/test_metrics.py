@@ -1,5 +1,7 @@
 """The metrics of an epoch."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tests.learner.learners import Batch, Raises, classes
+from twinloop.errors import UserError
 from twinloop.learner import (
     Accuracy,
     Callback,
@@ -14,9 +17,10 @@ from twinloop.learner import (
     CancelEpochException,
     DataLoaders,
     Learner,
+    Loss,
     TrainLearner,
 )
-from twinloop.learner.callbacks import LimitBatchesCB, MetricsCB, ValidateCB
+from twinloop.learner.callbacks import EarlyStoppingCB, LimitBatchesCB, MetricsCB, ValidateCB
 
 TRAIN, VALID = classes(5, 5, 2), classes(6, 1, seed=1)
 
@@ -92,3 +96,46 @@ def test_a_pass_of_no_batches_has_no_metrics_and_a_fit_has_its_own_history() -> 
     for n_epochs in (2, 1):
         learn.fit(n_epochs)
         assert [row.keys() for row in metrics.history] == [{"epoch", "train/loss"}] * n_epochs
+
+
+def test_a_fit_has_no_metrics_of_the_one_before() -> None:
+    learn = learner(metrics := MetricsCB(accuracy=Accuracy()), lr=0.1)
+    learn.fit(1)
+    learn.fit(1, valid=False)
+    assert learn.metrics.keys() == {"train/loss", "train/accuracy"}
+    assert metrics.history[-1].keys() == {"epoch", "train/loss", "train/accuracy"}
+    learn.cbs = [MetricsCB()]
+    learn.fit(1)
+    assert learn.metrics.keys() == {"train/loss", "val/loss"}
+
+
+def test_what_was_not_measured_in_this_fit_is_missing_and_not_an_old_value() -> None:
+    learn = learner(MetricsCB())
+    learn.fit(1)
+    with pytest.raises(UserError, match="EarlyStoppingCB: there is no metric 'val/loss'"):
+        learn.fit(1, valid=False, cbs=[EarlyStoppingCB("val/loss", when="epoch")])
+
+
+def test_metrics_by_position_have_the_names_of_their_classes() -> None:
+    learn = learner(MetricsCB(Accuracy(), MulticlassF1Score(3), top=Accuracy()))
+    learn.fit(1, valid=False)
+    names = ("loss", "top", "accuracy", "multiclassf1score")
+    assert list(learn.metrics) == [f"train/{name}" for name in names]
+    assert learn.metrics["train/accuracy"] == learn.metrics["train/top"]
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "error", "message"),
+    [
+        ([], {"loss": Accuracy()}, ValueError, "'loss' is the mean of the Learner's loss_func"),
+        ([Loss()], {}, ValueError, "'loss' is the mean of the Learner's loss_func"),
+        ([Accuracy(), Accuracy()], {}, ValueError, "two metrics are 'accuracy'; name them"),
+        ([], {"accuracy": Accuracy}, TypeError, r"no metric; .* such as Accuracy\(\)"),
+        (["accuracy"], {}, TypeError, "str is 'accuracy', which is no metric"),
+    ],
+)
+def test_what_metrics_cannot_be_is_an_error(
+    given: list[Any], named: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        MetricsCB(*given, **named)

@@ -1,11 +1,18 @@
 """The rate of every step, by hand."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LambdaLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from tests.learner.learners import Values, scalar
 from twinloop.errors import UserError
@@ -101,3 +108,32 @@ def test_a_scheduler_is_resumed(kind: type[BatchSchedCB | EpochSchedCB]) -> None
     second.load_state_dict(first.state_dict())
     second.sched.step()
     assert learn.opt.param_groups[0]["lr"] == 8 / (1 + (7 if kind is BatchSchedCB else 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sched_func"),
+    [
+        (BatchSchedCB, partial(CosineAnnealingLR, T_max=6)),
+        (EpochSchedCB, partial(CosineAnnealingLR, T_max=2)),
+        (BatchSchedCB, halve),
+        (BatchSchedCB, partial(OneCycleLR, max_lr=8.0, total_steps=6)),
+    ],
+    ids=["cosine by step", "cosine by epoch", "exponential", "one cycle"],
+)
+def test_a_second_fit_begins_the_schedule_again(kind: Any, sched_func: Any) -> None:
+    learn = scalar(found := Rates(), kind(sched_func), lr=8.0)
+    learn.fit(2)
+    learn.fit(2)
+    assert found.train[:6] == found.train[6:]
+    assert len(set(found.train)) > 1
+    learn.fit(2, lr=16.0)
+    if sched_func.func is not OneCycleLR:  # whose rate is its own
+        assert found.train[12:] == [2 * rate for rate in found.train[:6]]
+
+
+def test_a_plateau_is_forgotten_by_the_next_fit() -> None:
+    plateau = PlateauSchedCB(partial(ReduceLROnPlateau, factor=0.5, patience=0))
+    learn = scalar(found := Rates(), plateau, Values(val_loss=[4.0, 5.0, 6.0]), train=1, lr=8.0)
+    learn.fit(3)
+    learn.fit(3)
+    assert found.train == [8, 8, 4] * 2

@@ -1,11 +1,11 @@
 """The five verbs, one by one."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinloop.learner import DataLoaders, Learner
-from twinloop.learner.callbacks import TrainCB
+from twinloop.learner import DataLoaders, Learner, Metric
+from twinloop.learner.callbacks import MetricsCB, MixedPrecisionCB, TrainCB
 
 
 def test_each_verb_does_its_part() -> None:
@@ -27,3 +27,30 @@ def test_each_verb_does_its_part() -> None:
     assert torch.equal(model.weight, torch.tensor([[6.0, 12.0]]))
     learn.zero_grad()
     assert model.weight.grad is None
+
+
+def test_a_model_of_several_inputs() -> None:
+    class Add(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            """`[B], [B] -> [B]`."""
+            return self.weight * x + y
+
+    batch = (torch.ones(3), torch.full((3,), 2.0), torch.full((3,), 4.0))
+    for train in (TrainCB(n_inp=2), MixedPrecisionCB(n_inp=2)):
+        learn = Learner(Add(), DataLoaders([batch], []), F.mse_loss, 0.5, [train, MetricsCB(Mae())])
+        learn.fit(1)
+        assert learn.metrics == {"train/loss": 1, "train/mae": 1}
+        assert learn.model.weight == 2
+
+
+class Mae(Metric):
+    """The mean absolute error."""
+
+    def calc(self, inps: Tensor, targs: Tensor | None) -> Tensor:
+        """The error of a batch."""
+        assert targs is not None
+        return (inps - targs).abs().mean()

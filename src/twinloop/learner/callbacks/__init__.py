@@ -23,7 +23,6 @@ from twinloop.learner.callbacks.progress import ProgressCB as ProgressCB
 from twinloop.learner.callbacks.schedule import BatchSchedCB as BatchSchedCB
 from twinloop.learner.callbacks.schedule import EpochSchedCB as EpochSchedCB
 from twinloop.learner.callbacks.schedule import PlateauSchedCB as PlateauSchedCB
-from twinloop.learner.callbacks.shuffle import ShuffleCB as ShuffleCB
 from twinloop.learner.callbacks.tensorboard import TensorBoardCB as TensorBoardCB
 from twinloop.learner.callbacks.trace import BreakpointCB as BreakpointCB
 from twinloop.learner.callbacks.trace import TraceCB as TraceCB

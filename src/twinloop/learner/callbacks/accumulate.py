@@ -15,6 +15,7 @@ class AccumulateCB(Callback):
 
     def __init__(self, n: int) -> None:
         self.n = n
+        self.waiting = False  # whether gradients wait for the rest of their window
 
     def after_loss(self, learn: Learner) -> None:
         """Divide, so that a whole window's gradient is the mean over its batches."""
@@ -22,8 +23,15 @@ class AccumulateCB(Callback):
             learn.loss = learn.loss / self.n
 
     def before_step(self, learn: Learner) -> None:
-        if not self.is_full(learn):
+        self.waiting = not self.is_full(learn)
+        if self.waiting:
             raise CancelStepException
+
+    def cleanup_epoch(self, learn: Learner) -> None:
+        """Drop the gradients of a window that the end of a pass has cut short."""
+        if learn.training and self.waiting:
+            learn.opt.zero_grad()
+            self.waiting = False
 
     def is_full(self, learn: Learner) -> bool:
         """Whether this batch is the last one of its window."""

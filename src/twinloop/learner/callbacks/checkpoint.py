@@ -18,7 +18,9 @@ from twinloop.learner.learner import Learner
 class CheckpointCB(Callback):
     """Saves `last.ckpt` after every epoch, and `best.ckpt` when `monitor` is the best so far.
 
-    Lightning: `ModelCheckpoint`. Of several processes only one should have this callback.
+    The best of all fits: a second one keeps the file if it is no better. A fit that only validates
+    saves nothing. Lightning: `ModelCheckpoint`. Of several processes only one should have this
+    callback.
 
     Args:
         folder: The folder of both files.
@@ -34,14 +36,14 @@ class CheckpointCB(Callback):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         monitor: str | None = "val/loss",
         mode: str = "min",
         pack: Callable[[Learner], dict[str, Any]] | None = None,
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
-        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.folder, self.monitor, self.mode = Path(folder), monitor, mode
         self.pack = pack or pack_state
         self.best: Tensor | None = None
 
@@ -56,7 +58,7 @@ class CheckpointCB(Callback):
         return self.folder / "last.ckpt"
 
     def after_epoch(self, learn: Learner) -> None:
-        if not learn.ends_epoch:
+        if not learn.ends_epoch or True not in learn.passes:
             return
         value = monitored(learn, self, self.monitor).detach().cpu() if self.monitor else None
         if self.is_best(value):
@@ -85,7 +87,7 @@ class CheckpointCB(Callback):
 
 
 class ResumeCB(Callback):
-    """Resumes from a checkpoint; Lightning: `ckpt_path`.
+    """Resumes from a checkpoint, in the first fit only; Lightning: `ckpt_path`.
 
     Args:
         checkpoint: What `CheckpointCB` has saved.
@@ -99,12 +101,15 @@ class ResumeCB(Callback):
         checkpoint: dict[str, Any],
         unpack: Callable[[Learner, dict[str, Any]], int] | None = None,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint: dict[str, Any] | None = checkpoint
         self.unpack = unpack or unpack_state
         self.first_batch = 0
 
     def before_fit(self, learn: Learner) -> None:
-        self.first_batch = self.unpack(learn, self.checkpoint)
+        """Restore, unless this is a later fit, whose weights are further already."""
+        if self.checkpoint is not None:
+            self.first_batch = self.unpack(learn, self.checkpoint)
+            self.checkpoint = None
 
     def before_epoch(self, learn: Learner) -> None:
         """Skip the batches that were trained on before the checkpoint."""
@@ -117,6 +122,7 @@ def pack_state(learn: Learner) -> dict[str, Any]:
     return {
         "epoch": learn.epoch + 1,
         "steps": learn.steps,
+        "before": (learn.past, learn.began),
         "model": unwrapped(learn.model).state_dict(),
         "opt": learn.opt.state_dict(),
         "callbacks": {key: state for key, cb in _keyed(learn) if (state := cb.state_dict())},
@@ -127,6 +133,7 @@ def pack_state(learn: Learner) -> dict[str, Any]:
 def unpack_state(learn: Learner, checkpoint: dict[str, Any]) -> int:
     """Restore what `pack_state` has packed, and return the batch to begin with."""
     learn.epoch, learn.steps = checkpoint["epoch"], checkpoint["steps"]
+    learn.past, learn.began = checkpoint.get("before", (0, 0))
     unwrapped(learn.model).load_state_dict(checkpoint["model"])
     learn.opt.load_state_dict(checkpoint["opt"])
     for key, cb in _keyed(learn):

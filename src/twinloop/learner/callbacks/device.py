@@ -10,12 +10,17 @@ from twinloop.learner.learner import Learner
 
 
 class DeviceCB(Callback):
-    """Moves the model, and then every batch, to `device`; Lightning: `accelerator`, `devices`."""
+    """Moves the model, and then every batch, to a device; Lightning: `accelerator`, `devices`.
+
+    Args:
+        device: The machine's accelerator if unset, or its CPU where it has none.
+    """
 
     order = Order.DEVICE
 
-    def __init__(self, device: str | torch.device) -> None:
-        self.device = torch.device(device)
+    def __init__(self, device: str | torch.device | None = None) -> None:
+        found = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        self.device = torch.device(found)
 
     def before_fit(self, learn: Learner) -> None:
         """Move the model in place, so that the optimiser keeps its parameters."""

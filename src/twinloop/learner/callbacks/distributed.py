@@ -1,6 +1,6 @@
 """Data-parallel training: the same model in several processes, each with a part of the batch."""
 
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from twinloop.learner.callback import Callback, Order
@@ -12,7 +12,8 @@ class DistributedCB(Callback):
     """Averages the gradients of all processes in each backward; Lightning: `strategy="ddp"`.
 
     It needs a process group: `torchrun` starts the processes, `init_process_group` joins them. The
-    loaders give each process its part of a batch.
+    loaders give each process its part of a batch. Metrics are those of all processes together, and
+    where one has a reason to stop early all do.
 
     Raises:
         RuntimeError: there is no process group.
@@ -41,3 +42,11 @@ class DistributedCB(Callback):
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model without its wrapper, whose weights have the same names as in a single process."""
     return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def added_up(learn: Learner, value: Tensor) -> Tensor:
+    """The sum of a value over the processes of a fit, each of which must ask; alone, the value."""
+    if isinstance(learn.model, DistributedDataParallel):
+        value = value.to(next(learn.model.parameters()).device, copy=True)
+        distributed.all_reduce(value)
+    return value

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from twinloop.learner.callback import Callback
+from twinloop.learner.callbacks.distributed import added_up
 from twinloop.learner.callbacks.metrics import MetricsCB, monitored
 from twinloop.learner.learner import Learner
 
@@ -65,10 +66,18 @@ class EarlyStoppingCB(Callback):
         self.strict, self.check_finite, self.when = strict, check_finite, when
         self.stopping_threshold = stopping_threshold
         self.divergence_threshold = divergence_threshold
-        self.best: Tensor = torch.tensor(torch.inf if mode == "min" else -torch.inf)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin to wait anew."""
+        self.best: Tensor = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
         self.waited = 0
         self.stopped_epoch = 0
         self.reason = Reason.NONE
+
+    def before_fit(self, learn: Learner) -> None:
+        """Forget the last fit, whose patience has run out."""
+        self.forget()
 
     def after_epoch(self, learn: Learner) -> None:
         due = {
@@ -78,8 +87,9 @@ class EarlyStoppingCB(Callback):
         }
         if not due[self.when] or (self.monitor not in learn.metrics and not self.strict):
             return
-        if reason := self._reason(monitored(learn, self, self.monitor).cpu()):
-            self.reason, self.stopped_epoch = reason, learn.epoch
+        self.reason = self._reason(monitored(learn, self, self.monitor).cpu())
+        if added_up(learn, torch.tensor(bool(self.reason)).int()):  # the others would wait for us
+            self.stopped_epoch = learn.epoch
             learn.stopping = True
 
     def _reason(self, value: Tensor) -> Reason:

@@ -31,7 +31,7 @@ class LimitBatchesCB(Callback):
 
 
 class LimitStepsCB(Callback):
-    """Ends the fit after `max_steps` steps of the optimiser; Lightning: `max_steps`."""
+    """Ends the fit after `max_steps` steps, also of the run it resumes; Lightning: `max_steps`."""
 
     order = Order.STOP
 
@@ -43,7 +43,7 @@ class LimitStepsCB(Callback):
         self.after_batch(learn)
 
     def after_batch(self, learn: Learner) -> None:
-        learn.stopping |= learn.steps >= self.max_steps
+        learn.stopping |= learn.steps - learn.began >= self.max_steps
 
 
 def limited(n_batches: int, limit: int | float) -> int:

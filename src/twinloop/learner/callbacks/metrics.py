@@ -8,8 +8,10 @@ from torch import Tensor
 
 from twinloop.errors import UserError
 from twinloop.learner.callback import Callback, Order
+from twinloop.learner.callbacks.distributed import added_up
+from twinloop.learner.callbacks.train import TrainCB
 from twinloop.learner.learner import Learner
-from twinloop.learner.metrics import Loss
+from twinloop.learner.metrics import Loss, Metric
 
 
 def monitored(learn: Learner, cb: Callback, name: str) -> Tensor:
@@ -19,7 +21,7 @@ def monitored(learn: Learner, cb: Callback, name: str) -> Tensor:
         UserError: it was not measured so far.
     """
     if name not in learn.metrics:
-        there = ", ".join(sorted(learn.metrics)) or "none"
+        there = ", ".join(sorted(learn.metrics)) or "none; add a MetricsCB"
         raise UserError(f"{type(cb).__name__}: there is no metric {name!r}; there are: {there}")
     return learn.metrics[name]
 
@@ -32,12 +34,33 @@ class MetricsCB(Callback):
     validation inside an epoch leaves those of train as they are.
 
     Args:
+        unnamed: Metrics that go by the name of their class, in lower case.
         metrics: Metrics by name: `accuracy=` is measured as `train/accuracy` and `val/accuracy`.
+
+    Raises:
+        ValueError: two metrics of one name, or one with the name of the loss.
+        TypeError: something that is no metric.
     """
 
     order = Order.METRICS
 
-    def __init__(self, **metrics: Any) -> None:
+    def __init__(self, *unnamed: Any, **metrics: Any) -> None:
+        named = [(type(metric).__name__.lower(), metric) for metric in unnamed]
+        for name, metric in [*named, *metrics.items()]:
+            if isinstance(metric, type) or not hasattr(metric, "update"):
+                raise TypeError(
+                    f"{name} is {metric!r}, which is no metric; it must be an object with update, "
+                    "compute and reset, such as Accuracy()"
+                )
+        for name, metric in named:
+            if name in metrics:
+                raise ValueError(f"two metrics are {name!r}; name them: MetricsCB({name}=..., ...)")
+            metrics[name] = metric
+        if "loss" in metrics:
+            raise ValueError(
+                "'loss' is the mean of the Learner's loss_func, which is measured anyway; give "
+                "your metric another name"
+            )
         self.by_stage = {stage: deepcopy(metrics) for stage in ("train", "val")}
         self.losses = {stage: Loss() for stage in ("train", "val")}
 
@@ -53,6 +76,7 @@ class MetricsCB(Callback):
 
     def after_epoch(self, learn: Learner) -> None:
         """Compute, and add the epoch's row to the history after its last pass."""
+        self.join(learn)
         if learn.num:
             learn.metrics |= self.compute(learn.stage)
         if learn.ends_epoch:
@@ -64,9 +88,16 @@ class MetricsCB(Callback):
         for metric in (self.losses[stage], *self.by_stage[stage].values()):
             metric.reset()
 
+    def join(self, learn: Learner) -> None:
+        """Count what all processes have counted, as those of torchmetrics do by themselves."""
+        for metric in (self.losses[learn.stage], *self.by_stage[learn.stage].values()):
+            if isinstance(metric, Metric):
+                metric.total = added_up(learn, metric.total)
+                metric.n = int(added_up(learn, torch.tensor(metric.n)))
+
     def update(self, learn: Learner) -> None:
         """Add the present batch."""
-        targets = learn.batch[1]
+        targets = learn.batch[next((cb.n_inp for cb in learn.cbs if isinstance(cb, TrainCB)), 1)]
         self.losses[learn.stage].add(learn.loss, n=len(targets))
         for metric in self.by_stage[learn.stage].values():
             if hasattr(metric, "to"):

@@ -20,15 +20,26 @@ class MixedPrecisionCB(TrainCB):
     Args:
         dtype: torch.bfloat16 or torch.float16.
         device: The type of the model's device.
+        n_inp: How many parts of a batch are the model's inputs.
     """
 
     order = Order.UNSCALE
 
-    def __init__(self, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> None:
+    def __init__(
+        self, dtype: torch.dtype = torch.bfloat16, device: str = "cpu", n_inp: int = 1
+    ) -> None:
+        super().__init__(n_inp)
         self.dtype = dtype
         self.device = device
         self.scaler = torch.amp.GradScaler(device) if dtype == torch.float16 else None
         self.context = ExitStack()
+
+    def before_fit(self, learn: Learner) -> None:
+        """Keep the scale, but nothing of a step that the last fit was left in."""
+        if self.scaler:
+            state = self.scaler.state_dict()
+            self.scaler = torch.amp.GradScaler(self.device)
+            self.scaler.load_state_dict(state)
 
     def before_batch(self, learn: Learner) -> None:
         """Enter autocast without its cache, which would share the copies of tied weights."""
