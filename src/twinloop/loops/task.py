@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
@@ -77,8 +77,8 @@ class TaskMetricsCB(cbs.MetricsCB):
     def before_fit(self, learn: Learner) -> None:
         """Drop the counts of an interrupted fit; move the metrics to the device of the weights."""
         super().before_fit(learn)
-        for metric in self.task.children():
-            if isinstance(metric, Metric | MetricCollection):
+        for metric in self.task.modules():
+            if isinstance(metric, Metric):
                 metric.reset()
         self.task.to(next(self.task.network.parameters()).device)
 
