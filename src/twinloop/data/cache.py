@@ -28,7 +28,7 @@ from twinloop.data.decode_splits import Part, Reading, decode_splits
 from twinloop.data.pool import UNGUARDED
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
-from twinloop.data.split import stratified
+from twinloop.data.split import hold_out_val, stratified
 from twinloop.errors import UserError, escape_unprintable
 
 if TYPE_CHECKING:
@@ -79,7 +79,16 @@ class DecodedData:
     val_rows: int = 0
     """How many rows at the end of train are a validation split of the data set's own."""
     notes: tuple[str, ...] = ()
-    """What a user should know: images that were left out, labels that there are not."""
+    """What a user should know: images that were left out, missing labels."""
+
+    def rows(self, val_size: float, seed: int) -> dict[str, Tensor]:
+        """Row indices of train, val (its own, or held out of train) and test."""
+        if self.val_rows:
+            rows = torch.arange(len(self.train))
+            train, val = rows[: -self.val_rows], rows[-self.val_rows :]
+        else:
+            train, val = hold_out_val(self.train.labels, val_size, seed)
+        return {"train": train, "val": val, "test": torch.arange(len(self.test))}
 
 
 def load(source: Source, cache: Path, reading: Reading = DEFAULT) -> DecodedData:

@@ -17,7 +17,6 @@ from twinloop.data.decode_splits import Reading
 from twinloop.data.images import read_images
 from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
 from twinloop.data.spec import DataSpec
-from twinloop.data.split import hold_out_val
 from twinloop.errors import UserError, escape_unprintable
 from twinloop.files import expanded
 from twinloop.processes import is_first
@@ -71,17 +70,13 @@ class ImageDataModule(LightningDataModule):
         _check_pixels(channels, background)
         self.source = source_for_make() if source == "auto" else source
         self.is_stand_in = source == "auto" and self.source == "digits"
-        self.batch_size = batch_size
-        self.val_size = val_size
-        self.name = name
+        self.name, self.revision, self.cache_dir = name, revision, cache_dir
+        self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
         self.reading = Reading(
             image_size and (image_size[0], image_size[1]),
             *(channels, background, image_column, label_column, skip_unreadable),
         )
         self.augmentation = augmentation
-        self.seed = seed
-        self.revision = revision
-        self.cache_dir = cache_dir
         self.images = expanded(images) if images else None
         self.device = torch.device("cpu")
         self._train: Batches | None = None
@@ -93,9 +88,7 @@ class ImageDataModule(LightningDataModule):
         """The memory-mapped data set, decoded at the first use on this machine."""
         source = find_source(self.source, self.revision, self.name)
         data = cache.load(source, cache_folder(self.cache_dir), self.reading)
-        if is_first():
-            for note in data.notes:
-                print(f"{data.spec.name}: {escape_unprintable(note)}", flush=True)
+        _print_notes(data)
         return data
 
     @cached_property
@@ -106,13 +99,7 @@ class ImageDataModule(LightningDataModule):
     @cached_property
     def rows(self) -> dict[str, Tensor]:
         """Row indices: of train and val in the official train split, and of test."""
-        train, val_rows = self.data.train, self.data.val_rows
-        if val_rows:
-            rows = torch.arange(len(train))
-            rest, val = rows[:-val_rows], rows[-val_rows:]
-        else:
-            rest, val = hold_out_val(train.labels, self.val_size, self.seed)
-        return {"train": rest, "val": val, "test": torch.arange(len(self.data.test))}
+        return self.data.rows(self.val_size, self.seed)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -130,11 +117,9 @@ class ImageDataModule(LightningDataModule):
     def split(self, name: str) -> cache.Split:
         """'train' or 'test', in GPU memory if it fits there."""
         mapped: cache.Split = getattr(self.data, name)
-        if self.device.type != "cuda":
-            return mapped
-        if name not in self._on_gpu:
+        if self.device.type == "cuda" and name not in self._on_gpu:
             self._on_gpu[name] = mapped.on_gpu(self.device)
-        return self._on_gpu[name]
+        return self._on_gpu.get(name, mapped)
 
     def train_dataloader(self) -> Batches:
         """`train_batches` by the Trainer's flag `overfit_batches`."""
@@ -160,11 +145,8 @@ class ImageDataModule(LightningDataModule):
         return {"train": self._train.state_dict()} if self._train is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next train loader at the position of a checkpoint.
-
-        Lightning restores only a loader created after the checkpoint was read, but a schedule
-        requests one earlier, for the length of the run.
-        """
+        """Start the next train loader at the position of a checkpoint."""
+        # Lightning restores a loader itself, but not one that a schedule has requested before.
         self._resumed = state_dict["train"]
 
     def val_dataloader(self) -> Batches:
@@ -190,6 +172,12 @@ class ImageDataModule(LightningDataModule):
         if random is not None and self.augmentation is not None:
             images = self.augmentation(images, from_integers(random))
         return images.float().div_(255), labels
+
+
+def _print_notes(data: cache.DecodedData) -> None:
+    if is_first():
+        for note in data.notes:
+            print(f"{data.spec.name}: {escape_unprintable(note)}", flush=True)
 
 
 def _check_sizes(batch_size: int, val_size: float, image_size: tuple[int, int] | None) -> None:

@@ -37,8 +37,7 @@ class Task(LightningModule):
     """The metric that selects the best checkpoint."""
     mode: ClassVar[str]
     """'min' or 'max': whether a low or a high value of `monitor` is better."""
-    needs_labels: ClassVar[bool] = False
-    """Whether nothing can be measured on images without labels."""
+    needs_labels: ClassVar[bool] = False  # whether images without labels cannot be evaluated
 
     def __init__(
         self,
