@@ -32,6 +32,7 @@ def test_a_loop_ends_with_the_weights_of_the_loop_by_hand(experiment: str, loop:
     assert compare_tensors("weights", start, other) != []
 
 
+@pytest.mark.slow
 def test_loops_that_do_not_do_the_same_are_refused() -> None:
     @contextmanager
     def idle(*_: object) -> Iterator[Fit]:

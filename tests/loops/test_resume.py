@@ -71,7 +71,7 @@ def test_a_checkpoint_is_lightnings_whichever_loop_saved_it(
         ("lightning", "homemade", 2),
         ("homemade", "lightning", 4),  # the last batch of its epoch
         pytest.param("lightning", "lightning", 4, marks=pytest.mark.slow),
-        ("homemade", "homemade", 2),
+        pytest.param("homemade", "homemade", 2, marks=pytest.mark.slow),
     ],
 )
 def test_either_loop_resumes_a_run_that_sigterm_stopped(

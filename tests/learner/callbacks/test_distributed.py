@@ -137,6 +137,7 @@ class Own(Metric):
         return inps.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_metrics_are_of_all_processes_and_all_stop_where_one_does(tmp_path: Path) -> None:
     spawn(fit_as_one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
