@@ -109,5 +109,5 @@ def test_a_run_folder_deleted_during_the_run_is_reported(
     loop: str, whole: Whole, tmp_path: Path
 ) -> None:
     error = error_of(fit(loop, tmp_path, whole.cache), "-c", DELETES, str(tmp_path))
-    assert re.fullmatch(r"error: the run folder [^\n]+ is gone; start again\n", error), error
+    assert re.fullmatch(r"error: the run folder [^\n]+ was deleted; start again\n", error), error
     assert not list(tmp_path.rglob("*.ckpt"))

@@ -31,13 +31,13 @@ Hit = Callable[[], None]
 def _at_images(hit: Hit) -> None:
     from twinloop.data import decode
 
-    original = decode.decode_image
+    original = decode.to_array
 
-    def decode_image(*args: Any) -> Any:
+    def to_array(*args: Any) -> Any:
         hit()
         return original(*args)
 
-    decode.decode_image = decode_image  # type: ignore[assignment]
+    decode.to_array = to_array  # type: ignore[assignment]
 
 
 def _at_batches(hit: Hit, *, training: bool) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinloop.data.decode import open_image, to_array
+from twinloop.data.decode import decode_image
 from twinloop.data.folder import images_below
 from twinloop.errors import UserError
 
@@ -29,8 +29,7 @@ def read_images(
     arrays, wrong = [], []
     for path in paths:
         try:
-            with open_image(str(path)) as image:
-                arrays.append(to_array(image, shape[0], shape[1:], background))
+            arrays.append(decode_image(str(path), shape[0], shape[1:], background))
         except UserError as error:
             wrong.append(f"{path}: {error}")
     if wrong:
