@@ -15,7 +15,10 @@ from twinloop.data.decode import Decoded, Rows, decode_rows, end_with_parent
 from twinloop.errors import UserError
 
 ROWS_PER_TASK = 2_000
-UNGUARDED = 'a script of yours has to do its work under `if __name__ == "__main__":`'
+UNGUARDED = (
+    "images are decoded in processes that import your script again; put its work under "
+    '`if __name__ == "__main__":`'
+)
 
 
 def decode_all(tasks: Iterable[Rows], images: int) -> Decoded:
@@ -61,8 +64,8 @@ def _decoded(tasks: Iterable[Rows], images: int) -> Generator[Decoded]:
                 yield future.result()
         except BrokenProcessPool as error:
             raise UserError(
-                f"a process that decodes has ended early: {UNGUARDED}; if it does, the process "
-                "was killed, for want of memory perhaps"
+                f"a decoding process ended early: {UNGUARDED}; with such a guard, the process was "
+                "killed, perhaps because memory ran out"
             ) from error
         except BaseException:
             context.terminate()
