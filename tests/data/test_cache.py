@@ -173,6 +173,13 @@ def test_a_test_split_may_keep_its_labels_to_itself(label: int | None, tmp_path:
     assert data.notes == ("test has no labels: no metrics on it that need them",)
 
 
+def test_labels_of_minus_one_are_missing_labels(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train row 1: column 'label' is -1, which is no class"):
+        cache.load(source(train=split(GREY[:4], [7, -1, 7, 9], NUMBERS)), tmp_path)
+    data = cache.load(source(train=split(GREY[:4], [-1] * 4, NUMBERS)), tmp_path)
+    assert data.spec.class_names == ()
+
+
 def test_data_without_labels_is_read(tmp_path: Path) -> None:
     data = cache.load(source(train=table(image=(datasets.Image(), GREY))), tmp_path)
     assert data.spec.class_names == ()

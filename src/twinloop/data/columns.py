@@ -82,7 +82,8 @@ def read_labels(
     """The labels of every split as numbers of classes, and the names of the classes.
 
     Without class names the distinct values of train are the classes, in their order. Labels of
-    test that are all -1, or all missing, become `UNLABELLED`.
+    test that are all -1, or all missing, become `UNLABELLED`, as those of all splits where all of
+    train are -1.
 
     Raises:
         UserError: a label that is missing, that train does not have, or too many classes.
@@ -90,13 +91,15 @@ def read_labels(
     names = getattr(splits["train"].features[column], "names", None)
     # Without the other columns, or each row's image would be decoded here for nothing.
     values = {name: split.select_columns([column])[:][column] for name, split in splits.items()}
+    if set(values["train"]) == {UNLABELLED}:
+        return {name: np.full(len(split), UNLABELLED) for name, split in splits.items()}, ()
     unlabelled = all(value in (None, UNLABELLED) for value in values.get("test", [0]))
     for split, found in values.items():
         missing = next((row for row, value in enumerate(found) if value is None), None)
         if missing is not None and not (split == "test" and unlabelled):
             raise UserError(f"{split} row {missing}: column {column!r} has no label")
     if names is None:
-        classes = sorted(set(values["train"]))
+        classes = sorted(set(values["train"]) - {UNLABELLED})
         if len(classes) > max(MANY_CLASSES, len(values["train"]) // 2):
             raise UserError(
                 f"column {column!r} has {len(classes):,} different values for "
