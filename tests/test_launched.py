@@ -70,7 +70,7 @@ print("goes on")
     [
         ("1", ["SIGINT"], 0, "goes on\n"),
         ("1", ["SIGTERM", "SIGTERM", "SIGINT"], 0, "goes on\n"),
-        ("1", ["SIGINT", "SIGINT"], 0, ""),
+        ("1", ["SIGINT", "SIGINT"], 0, "goes on\n"),
         ("0", ["SIGINT"], 1, ""),
     ],
 )

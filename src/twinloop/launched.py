@@ -4,7 +4,6 @@ Imports nothing slow, because all of this must be in effect from the first momen
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,18 +12,14 @@ from types import FrameType
 LAUNCHED = os.environ.get("LOCAL_RANK", "0") != "0" and "RANK" not in os.environ
 """Whether this is such a process; torchrun sets RANK too."""
 _PARENT = os.getppid()
-_received: list[int] = []
 
 
 def leave_to_first(number: int, _: FrameType | None) -> None:
-    """Ignore a signal that all processes get: the first one stops all after the same step.
+    """Ignore a signal that all processes get: the first of them stops all after the same step.
 
-    A second Ctrl-C ends this process at once, with status 0: after any other status Lightning would
-    kill the first process, which still has to report the error.
+    It handles the signal as soon as this process has joined it, and no sooner, because torch's
+    rendezvous is not interrupted. Lightning would kill it if this process ended before that.
     """
-    if number in _received and number == signal.SIGINT:
-        os._exit(0)
-    _received.append(number)
 
 
 def end_with_launcher(line: str) -> None:
