@@ -194,6 +194,15 @@ def rows_of(path: Path, first: int, *images: Encoded | None, **changes: Any) -> 
     return dataclasses.replace(rows, **changes)
 
 
+def test_a_palette_that_is_cut_off_among_greys_is_unreadable(tmp_path: Path) -> None:
+    """Its colours are known only once it is decoded."""
+    np.save(tmp_path / "images.npy", np.zeros((1, 1, 3, 4), np.uint8))
+    file = encoded(Image.fromarray(GREY).convert("P"))[:-30]
+    done = decode_rows(rows_of(tmp_path / "images.npy", 0, file))
+    assert list(done.unreadable) == [("train", 0)]
+    assert done.reasons[0].startswith("train row 0: cannot be decoded (")
+
+
 def test_rows_are_written_where_they_belong(tmp_path: Path) -> None:
     path = tmp_path / "images.npy"
     np.save(path, np.full((4, 1, 3, 4), 9, np.uint8))

@@ -244,3 +244,23 @@ def test_the_cache_folder_is_the_argument_the_variable_or_the_default(
     assert cache_folder(None) == Path("/variable")
     monkeypatch.delenv("TWINLOOP_CACHE")
     assert cache_folder(None) == Path.home() / ".cache" / "twinloop"
+
+
+def test_one_of_several_configurations_is_read_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    for name, label in (("small", "cat"), ("large", "dog")):
+        path = folder / name / "train.parquet"
+        path.parent.mkdir(parents=True)
+        kind = datasets.ClassLabel(names=[label])
+        features = datasets.Features(image=datasets.Image(), animal=kind)
+        rows = {"image": list(PIXELS), "animal": [0] * len(PIXELS)}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    configs = "".join(
+        f"- config_name: {name}\n  data_files: {name}/train.parquet\n"
+        for name in ("small", "large")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    with pytest.raises(UserError, match=r"'small', 'large'.+; pass --data\.name"):
+        cache.load(find_source(str(folder)), tmp_path / "cache")
+    found = cache.load(find_source(str(folder), config="large"), tmp_path / "cache")
+    assert found.spec.class_names == ("dog",)

@@ -4,6 +4,8 @@ import io
 import os
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from pathlib import Path
@@ -58,6 +60,18 @@ def open_image(encoded: Encoded) -> Image.Image:
     return image
 
 
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Make whatever Pillow raises on a damaged file a UserError; warnings as in `open_image`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:  # of any type, as in open_image
+            raise UserError(f"cannot be decoded ({error})") from error
+
+
+@_decoding()
 def is_grey(image: Image.Image) -> bool:
     """Whether an image can have no colour: by its mode, or by the colours of its palette."""
     if image.mode not in PALETTE_MODES:
@@ -66,6 +80,13 @@ def is_grey(image: Image.Image) -> bool:
     return bool((palette == palette[:, :1]).all())
 
 
+@_decoding()
+def is_animated(image: Image.Image) -> bool:
+    """Whether an image has more than one frame."""
+    return bool(getattr(image, "is_animated", False))
+
+
+@_decoding()
 def height_and_width(image: Image.Image) -> tuple[int, int]:
     """The size of an image that has only been opened, once it is turned upright."""
     turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
@@ -88,6 +109,7 @@ def decode_image(
         return to_array(image, channels, size, background)
 
 
+@_decoding()
 def to_array(
     image: Image.Image,
     channels: int,
@@ -103,17 +125,6 @@ def to_array(
     Raises:
         UserError: it cannot be decoded.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in open_image
-        try:
-            return _to_array(image, channels, size, background)
-        except Exception as error:  # as in open_image
-            raise UserError(f"cannot be decoded ({error})") from error
-
-
-def _to_array(
-    image: Image.Image, channels: int, size: tuple[int, int] | None, background: str
-) -> NDArray[np.uint8]:
     mode = "L" if channels == 1 else "RGB"
     image.load()
     if EXIF & image.info.keys():
@@ -193,7 +204,7 @@ def decode_rows(rows: Rows) -> Decoded:
             with open_image(encoded) as image:
                 if channels == 1 and not rows.convert and not is_grey(image):
                     raise ColourError(name)
-                if getattr(image, "is_animated", False):
+                if is_animated(image):
                     done.animated.append(name)
                 pixels = to_array(
                     image, channels, (size[0], size[1]) if rows.resize else None, rows.background

@@ -24,28 +24,25 @@ TABLES = (".csv", ".tsv", ".jsonl", ".json")
 SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
     """Every file below `folder` in the order of names; links are followed.
 
     Hidden files, and what macOS, Windows and network drives leave beside images, are left out.
+    `above` are the real paths of the folders that the walk came from.
 
     Raises:
         OSError: a folder that cannot be read.
     """
-    return _files_below(folder, frozenset())
-
-
-def _files_below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
     place = os.path.realpath(folder)
     if place in above:
         return  # a link to a folder above it
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
-        if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
+        if _is_left_over(entry.name):
             continue
         if entry.is_dir():
-            yield from _files_below(Path(entry.path), above | {place})
+            yield from files_below(Path(entry.path), above | {place})
         elif entry.is_file():
             yield Path(entry.path)
 
@@ -63,7 +60,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     Raises:
         UserError: two folders are the same split.
     """
-    entries = [path for path in sorted(root.iterdir()) if not _is_left_over(path)]
+    entries = [path for path in sorted(root.iterdir()) if not _is_left_over(path.name)]
     folders = [path for path in entries if path.is_dir()]
     if len(folders) == 1 and not any(path.suffix.lower() in SUFFIXES for path in entries):
         return split_folders(folders[0])
@@ -80,8 +77,8 @@ def split_folders(root: Path) -> dict[str, Path]:
     return named if "train" in named and len(named) > 1 else {"train": root}
 
 
-def _is_left_over(path: Path) -> bool:
-    return path.name.startswith(".") or path.name in SYSTEM_FOLDERS
+def _is_left_over(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":

@@ -95,7 +95,7 @@ def _read(folder: Path, config: str | None) -> tuple["DatasetDict", list[str]]:
             f"data.source: {folder.absolute()} has one of * ? [ in it, which the library that "
             "reads it takes for a pattern of several names; rename the folder"
         )
-    if listed and not (tables or described or config):
+    if images and listed and not (tables or described or config):
         files = {split: f"{place}/**" for split, place in split_folders(folder).items()}
         splits = _load(folder, "imagefolder", data_files=files)
     else:
