@@ -78,6 +78,7 @@ def chains(draw: st.DrawFn) -> nn.Sequential:
             nn.MaxPool2d(kernel, stride, ceil_mode=True),
             nn.AvgPool2d(kernel, stride),
             nn.Upsample(scale_factor=stride),
+            nn.Sequential(nn.Conv2d(2, 8, kernel, padding=half), nn.PixelShuffle(2)),
             nn.ZeroPad2d((2, 1, 0, 3)),
             nn.ZeroPad2d((-1, 0, 1, -1)),
             nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()),

@@ -72,10 +72,10 @@ def test_the_lessons_autoencoder_is_the_lessons() -> None:
 
 
 def test_the_bottlenecks_parameters() -> None:
-    network = BottleneckAutoencoder((1, 7, 8), code_size=5, widths=(2, 3))
+    network = BottleneckAutoencoder((1, 7, 8), code_size=5, widths=(2, 3), hidden=6)
     # 7x8 is padded to 8x8, and two halvings leave 2x2 pixels of 3 channels: 12 values.
-    encoder = (1 * 9 * 2 + 4) + (2 * 9 * 3 + 6) + (12 * 5 + 5)
-    decoder = (5 * 12 + 24) + (3 * 9 * 2 + 4) + (2 * 9 * 1 + 1)
+    encoder = (1 * 16 * 2 + 4) + (2 * 16 * 3 + 6) + (12 * 6 + 12) + (6 * 5 + 5)
+    decoder = (5 * 6 + 12) + (6 * 12 + 24) + (3 * 16 * 2 + 4) + (2 * 9 * 4 + 4)
     assert parameters(network.encoder) == encoder
     assert parameters(network.decoder) == decoder
     assert network.encode(torch.zeros(2, 1, 7, 8)).shape == (2, 5)

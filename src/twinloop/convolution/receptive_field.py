@@ -26,8 +26,8 @@ POINTWISE = (
 WINDOWED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.ConvTranspose2d)
 SHRINKING = (nn.Flatten, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 """Layers whose outputs depend on equal, disjoint parts, if the sizes divide evenly."""
-GROWING = (nn.Unflatten, nn.Upsample)
-"""Layers that repeat each pixel equally often, if the sizes divide evenly."""
+GROWING = (nn.Unflatten, nn.Upsample, nn.PixelShuffle)
+"""Layers that make equally many pixels of each, if the sizes divide evenly."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from twinloop.models.layers import conv, deconv
+from twinloop.models.layers import conv, conv_transpose, deconv, dense
 
 
 class Autoencoder(nn.Module):
@@ -54,42 +54,50 @@ class LessonAutoencoder(Autoencoder):
 
 
 class BottleneckAutoencoder(Autoencoder):
-    """Batch-normalised convs down to a latent code, and deconvs back to an image.
+    """Convs down to a hidden layer and a latent code, and back up; all but the ends batch-normed.
+
+    Kernels of 4x4 cover each pixel equally often at stride 2, so that transposed convolutions leave
+    no checkerboard pattern (Odena et al. 2016). The last convolution makes the 2x2 pixels of each
+    position as channels (Shi et al. 2016, arXiv:1609.05158): on a CPU three times as fast as a
+    transposed one, whose output has a single channel.
 
     Args:
         image_shape: Channels, height, width; padded to a multiple of 2 ** len(widths).
         code_size: Dimension of the latent code.
         widths: Channels after each conv of the encoder; reversed in the decoder.
+        hidden: Size of the fully connected layer on either side of the code.
     """
 
     def __init__(
         self,
         image_shape: tuple[int, int, int],
         code_size: int = 32,
-        widths: Sequence[int] = (32, 64, 128),
+        widths: Sequence[int] = (16, 32),
+        hidden: int = 256,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
         step = 2 ** len(widths)
-        rows, columns = -(-height // step), -(-width // step)  # 4x4 of a 28x28 image
+        rows, columns = -(-height // step), -(-width // step)  # 7x7 of a 28x28 image
         pad = _pad_to(height, rows * step, width, columns * step)
         deepest = widths[-1] * rows * columns
         down = pairwise([channels, *widths])
         up = pairwise(widths[::-1])
         self.encoder = nn.Sequential(
-            nn.ZeroPad2d(pad),  # 32x32
-            *(conv(inputs, outputs, norm=True) for inputs, outputs in down),  # 16x16, 8x8, 4x4
+            nn.ZeroPad2d(pad),
+            *(conv(inputs, outputs, kernel_size=4, norm=True) for inputs, outputs in down),  # 7x7
             nn.Flatten(),
-            nn.Linear(deepest, code_size),
+            dense(deepest, hidden),
+            nn.Linear(hidden, code_size),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(code_size, deepest, bias=False),
-            nn.BatchNorm1d(deepest),
-            nn.ReLU(),
-            nn.Unflatten(1, (widths[-1], rows, columns)),  # 4x4
-            *(deconv(inputs, outputs, norm=True) for inputs, outputs in up),  # 8x8, 16x16
-            deconv(widths[0], channels, act=False),  # 32x32
-            nn.ZeroPad2d(tuple(-side for side in pad)),  # type: ignore[arg-type]  # 28x28
+            dense(code_size, hidden),
+            dense(hidden, deepest),
+            nn.Unflatten(1, (widths[-1], rows, columns)),  # 7x7
+            *(conv_transpose(inputs, outputs, norm=True) for inputs, outputs in up),  # 14x14
+            conv(widths[0], 4 * channels, stride=1, act=False),
+            nn.PixelShuffle(2),  # 28x28
+            nn.ZeroPad2d(tuple(-side for side in pad)),  # type: ignore[arg-type]
             nn.Sigmoid(),
         )
 

@@ -1,4 +1,4 @@
-"""`conv` and `deconv`, the two blocks of all convolutional networks here."""
+"""The blocks of the networks here: `conv`, `deconv`, `conv_transpose`, and `dense`."""
 
 from collections.abc import Callable
 
@@ -21,8 +21,9 @@ def conv(
 ) -> nn.Sequential:
     """Convolve: `[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]`.
 
-    The padding of `kernel_size // 2` keeps the size at stride 1, for odd kernels. With a `norm`,
-    which subtracts the mean, the convolution has no bias.
+    The padding of `(kernel_size - 1) // 2` keeps the size at stride 1 for odd kernels; with an even
+    kernel and stride 2 an odd size is rounded down. With a `norm`, which subtracts the mean, the
+    convolution has no bias.
 
     Args:
         inputs: Channels in.
@@ -32,14 +33,9 @@ def conv(
         norm: `True` for batch norm, or a class such as `nn.InstanceNorm2d`.
         act: `True` for ReLU, or a class such as `nn.LeakyReLU`.
     """
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=not norm)
-    ]
-    if norm:
-        layers.append(nn.BatchNorm2d(outputs) if norm is True else norm(outputs))
-    if act:
-        layers.append(nn.ReLU() if act is True else act())
-    return nn.Sequential(*layers)
+    padding = (kernel_size - 1) // 2
+    convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, padding, bias=not norm)
+    return _block(convolution, outputs, norm, act)
 
 
 def deconv(
@@ -52,3 +48,29 @@ def deconv(
     """
     block = conv(inputs, outputs, kernel_size=kernel_size, stride=1, norm=norm, act=act)
     return nn.Sequential(nn.UpsamplingNearest2d(scale_factor=2), *block)
+
+
+def conv_transpose(
+    inputs: int, outputs: int, *, norm: Norm = False, act: Act = True
+) -> nn.Sequential:
+    """Convolve transposed, by 4x4 and stride 2: `[B, inputs, H, W] -> [B, outputs, 2H, 2W]`.
+
+    A stride that divides the kernel's size causes no checkerboard pattern, and less than half of
+    the operations of `deconv`.
+    """
+    convolution = nn.ConvTranspose2d(inputs, outputs, 4, 2, padding=1, bias=not norm)
+    return _block(convolution, outputs, norm, act)
+
+
+def dense(inputs: int, outputs: int) -> nn.Sequential:
+    """Connect fully, normalise batches, and rectify: `[B, inputs] -> [B, outputs]`."""
+    return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
+
+
+def _block(convolution: nn.Module, outputs: int, norm: Norm, act: Act) -> nn.Sequential:
+    layers = [convolution]
+    if norm:
+        layers.append(nn.BatchNorm2d(outputs) if norm is True else norm(outputs))
+    if act:
+        layers.append(nn.ReLU() if act is True else act())
+    return nn.Sequential(*layers)
