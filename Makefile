@@ -27,8 +27,10 @@ help: ## list all targets
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("twinloop needs Python 3.11 or newer; try make PYTHON=python3.12" \
 	    if sys.version_info < (3, 11) else 0)'
+	@echo "installing torch, lightning and the rest of requirements.txt into .venv, 2 GB: takes 1 to 3 minutes"
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --upgrade pip # which shows a bar while it installs
+	.venv/bin/python -m pip install --requirement requirements.txt
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
