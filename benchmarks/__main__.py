@@ -15,6 +15,7 @@ PARTS = (
     "start",
     "growth",
     "profile_steps",
+    "layers",
     "options",
     "convolutions",
 )

@@ -31,6 +31,7 @@ TITLES = {
     "start": "Start-up",
     "growth": "How the cost grows",
     "profile_steps": "Where a step's time goes",
+    "layers": "Where the network's time goes",
     "options": "A step with and without an option",
     "convolutions": "Convolutions by hand",
     "quality": "What the experiments reach",
@@ -89,7 +90,7 @@ def section(part: str, result: dict[str, Any]) -> str:
         f"### {TITLES[part]}",
         f"{about['data']}, {about['machine']}, {about['device']}, {threads}, "
         f"commit {(about['commit'] or 'unknown')[:10]}, {about['seconds']} s.",
-        {"growth": _growth, "profile_steps": _profile, "quality": _quality}.get(part, _pairs)(rows),
+        FORMS.get(part, _pairs)(rows),
         f"{versions}.",
     ]
     return "\n\n".join(lines)
@@ -220,6 +221,19 @@ def _profile(rows: list[Row]) -> str:
     return "\n\n".join(found)
 
 
+def _layers(rows: list[Row]) -> str:
+    lines = []
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        own = [row for row in rows if row["experiment"] == name]
+        whole = sum(row["seconds"] for row in own)
+        limit = sum(row["of_peak"] * row["seconds"] for row in own)
+        own.append({"layer": "sum", "kind": "", "seconds": whole, "of_peak": limit / whole})
+        for row in own:
+            ms, share = f"{row['seconds'] * 1e3:.2f}", f"{row['seconds'] / whole:.0%}"
+            lines.append([name, row["layer"], row["kind"], ms, share, f"{row['of_peak']:.0%}"])
+    return table(["on", "layer", "kind", "ms", "of the step", "of the peak"], lines)
+
+
 def _quality(rows: list[Row]) -> str:
     codes = [row for row in rows if "code_size" in row]
     lines = [
@@ -264,12 +278,8 @@ def plot_quality(rows: list[Row]) -> Figure:
     axes = figure.subplots()
     sizes = [row["code_size"] for row in codes]
     axes.plot(sizes, [row["pca_mse"] for row in codes], "o-", label="PCA")
-    axes.plot(
-        sizes,
-        [SHARE_OF_PCA * row["pca_mse"] for row in codes],
-        "--",
-        label=f"{SHARE_OF_PCA} of PCA",
-    )
+    limit = [SHARE_OF_PCA * row["pca_mse"] for row in codes]
+    axes.plot(sizes, limit, "--", label=f"{SHARE_OF_PCA} of PCA")
     axes.plot(sizes, [row["mse"] for row in codes], "o-", label="autoencoder")
     axes.set(
         xscale="log",
@@ -285,3 +295,4 @@ def plot_quality(rows: list[Row]) -> Figure:
 
 
 FIGURES = {"growth": plot_growth, "quality": plot_quality}
+FORMS = {"growth": _growth, "profile_steps": _profile, "layers": _layers, "quality": _quality}
