@@ -53,7 +53,13 @@ HANGING = 60.0
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["twinloop.cli", "datasets", "sklearn.datasets", "sklearn.linear_model", "matplotlib.figure"]
+    [
+        "twinloop.cli.fit",
+        "datasets",
+        "sklearn.datasets",
+        "sklearn.linear_model",
+        "matplotlib.figure",
+    ]
 )
 
 
