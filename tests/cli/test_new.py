@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import error_line, make_quick
+from tests.commands import encode_as_windows, error_line, make_quick
 from twinloop.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,15 @@ def test_a_new_experiment_trains(
     short = ["--data.source", "digits", "--trainer.max_epochs", "1"]
     assert main([*command, *short, "--trainer.limit_train_batches", "2"]) == 0
     assert Path("lightning_logs/My-idea-2/version_0-digits/results.json").is_file()
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_copy_keeps_every_character_on_any_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("experiments/one.yaml").write_bytes("experiment: one\nmodel: Őµ\n".encode())
+    encode_as_windows(monkeypatch)
+    assert main(["new", "two", "--like", "experiments/one.yaml"]) == 0
+    copied = Path("experiments/two.yaml").read_bytes().decode()
+    assert copied.endswith("\nexperiment: two\nmodel: Őµ\n")
 
 
 @pytest.mark.usefixtures("checkout")

@@ -295,3 +295,14 @@ def test_flags_have_the_trainers_defaults_and_meanings() -> None:
     given = {"val_check_interval": 7, "check_val_every_n_epoch": 3, "overfit_batches": 4}
     assert found(*more, fast_dev_run=True, **given) == [1.0, 1, 0.0]
     assert Flags.of({"accelerator": "cpu"}).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "mps"])
+def test_the_gpu_that_lightning_takes_on_macos_is_refused(
+    accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UserError, match=f"{accelerator}', which is Apple's GPU on this machine"):
+        Flags.of({"accelerator": accelerator})
+    assert Flags.of({"accelerator": "cpu"}).device == torch.device("cpu")

@@ -5,6 +5,7 @@ seed record every value (`record.pt`); those of further seeds, if any, are used 
 recording would affect.
 """
 
+import math
 import os
 import re
 import shutil
@@ -108,12 +109,11 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
     shutil.rmtree(run.folder)
     with subprocess.Popen(command) as process:
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            megabytes = wait(process)
         except StoppedAtOnce as stopped:
             process.terminate()  # it has received Ctrl-C, but not SIGTERM
             process.wait()
             raise StoppedAtOnce(stopped.by, "resume with --resume") from None
-        process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         done = sorted(path.parent.name for path in folder.glob("*/memory.txt"))
         raise UserError(
@@ -126,7 +126,17 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
             "(--trainer.max_steps 1 is as short)"
         )
     with atomic_write(run.folder / "memory.txt") as part:
-        part.write_text(f"{usage.ru_maxrss / 1024:.1f}\n")
+        part.write_text(f"{megabytes:.1f}\n")
+
+
+def wait(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process to end; its peak memory in MiB, or NaN on Windows, which has no wait4."""
+    if sys.platform == "win32":
+        process.wait()
+        return math.nan
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _lines(loop: Loop, config: Path, options: Sequence[str]) -> float:

@@ -107,15 +107,15 @@ def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
     settings = EXPERIMENT.format(name=name) if like is None else _copied(like, name)
     goal = GOAL if like is None else f"{GOAL} (so far a copy of {like.stem})"
     test.parent.mkdir(exist_ok=True)
-    experiment.write_text(HEADER.format(goal=goal, name=name) + settings)
-    test.write_text(TEST.format(name=name))
+    experiment.write_text(HEADER.format(goal=goal, name=name) + settings, encoding="utf-8")
+    test.write_text(TEST.format(name=name), encoding="utf-8")
     return experiment, test
 
 
 def _copied(like: Path, name: str) -> str:
     """The settings of the experiment `like` without its header, and with another name."""
     try:
-        lines = like.read_text().splitlines(keepends=True)
+        lines = like.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"--like: cannot read {like}: {reason}") from error
