@@ -347,5 +347,7 @@ def test_a_hook_of_a_task_itself_and_optimising_by_hand_are_refused() -> None:
 
     with pytest.raises(UserError, match="OnItself overrides on_train_batch_start, which the"):
         trained("homemade", OnItself)
-    with pytest.raises(UserError, match=r"ByHand optimises by hand \(automatic_optimization is"):
+    with pytest.raises(
+        UserError, match=r"ByHand uses manual optimisation \(automatic_optimization is"
+    ):
         trained("homemade", ByHand)

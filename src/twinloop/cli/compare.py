@@ -34,7 +34,9 @@ def main(args: list[str]) -> int:
     """
     parser = Parser("python -m twinloop compare", allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="a file of experiments/")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from the file's seed on")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="number of seeds, counting up from that of the file"
+    )
     parser.add_argument("--resume", action="store_true", help="resume the last comparison")
     parser.add_argument("--against", type=Path, help="a checkpoint to compare the latest run with")
     parser.add_argument("--trainer.default_root_dir", dest="root", type=Path)
@@ -104,7 +106,7 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
     command += ["--seed_everything", str(run.seed)]
     print(f"\n{run.loop} loop, seed {run.seed}", flush=True)
     run.folder.mkdir(exist_ok=True)
-    # A run outlives its comparison if that was killed.
+    # If a comparison was killed, the run that it had started continues.
     lock_run(run.folder, wait=True).release()
     shutil.rmtree(run.folder)
     with subprocess.Popen(command) as process:

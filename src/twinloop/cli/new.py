@@ -35,11 +35,11 @@ model:
       class_path: twinloop.models.SequentialClassifier
       init_args:
         widths: [8, 16, 32] # channels at each size; all but the first halve height and width
-        dropout: 0.1 # share of the last features
+        dropout: 0.1 # probability of zeroing a feature of the last layer
     optimizer:
       class_path: torch.optim.AdamW
       init_args:
-        lr: 0.01 # peak; per batch
+        lr: 0.01 # the peak of the schedule, which changes it after every batch
     schedule: # or Cosine, Plateau; without these two lines the learning rate is constant
       class_path: twinloop.tasks.OneCycle
 """
