@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,24 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(
     hurt(whole, Moment(phase, call, SIGNALS[name]), tmp_path / "run", loop)
 
 
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Whole]]:
+    """Uninterrupted runs of two processes, by when they validate.
+
+    Whoever starts them and whichever loop trains, they end with the same bits.
+    """
+    folder = tmp_path_factory.mktemp("two")
+
+    @cache
+    def whole(validation: str) -> Whole:
+        root = folder / validation
+        return uninterrupted(root, folder / "cache", TORCHRUN, "homemade", validation)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield whole
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("start", "loop", "name", "rank", "validation"), TWO)
 def test_two_interrupted_processes_are_resumed_to_the_same_end(
@@ -89,11 +110,10 @@ def test_two_interrupted_processes_are_resumed_to_the_same_end(
     name: str,
     rank: int,
     validation: str,
+    two_processes: Callable[[str], Whole],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    two = uninterrupted(tmp_path / "whole", tmp_path / "cache", start, loop, validation)
+    two = replace(two_processes(validation), start=start, loop=loop)
     hurt(two, Moment("training", 9, SIGNALS[name], rank), tmp_path / "run")
 
 
@@ -186,21 +206,20 @@ def test_two_processes_never_train_in_one_folder(whole: Whole, tmp_path: Path) -
 def test_eight_runs_at_once_decode_once_and_have_folders_of_their_own(
     whole: Whole, tmp_path: Path
 ) -> None:
-    commands = [
-        [sys.executable, "-m", "twinloop", *fit(LOOPS[n % 2], tmp_path, tmp_path / "cache")]
-        for n in range(8)
-    ]
-    children = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    commands = [fit(LOOPS[n % 2], tmp_path, tmp_path / "cache") for n in range(8)]
     decoded: set[Path] = set()  # into a new folder each time, which is renamed at the end
-    while any(child.poll() is None for child in children):
-        decoded |= set((tmp_path / "cache").glob("*.part-*"))
-        time.sleep(0.002)
-    assert [child.wait() for child in children] == [0] * 8
+    with ThreadPoolExecutor(8) as pool:
+        outputs = [tmp_path / f"printed {n}" for n in range(8)]
+        runs = [pool.submit(run, *pair) for pair in zip(commands, outputs, strict=True)]
+        while not all(one.done() for one in runs):
+            decoded |= set((tmp_path / "cache").glob("*.part-*"))
+            time.sleep(0.002)
+    assert [one.result().status for one in runs] == [0] * 8
     assert len(decoded) == 1
-    runs = sorted((tmp_path / "lightning_logs" / EXPERIMENT).iterdir())
-    assert [path.name for path in runs] == [f"version_{n}-digits" for n in range(8)]
+    folders = sorted((tmp_path / "lightning_logs" / EXPERIMENT).iterdir())
+    assert [path.name for path in folders] == [f"version_{n}-digits" for n in range(8)]
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
-    for path in runs:
+    for path in folders:
         assert differences(path, whole.run) == []
 
 

@@ -233,7 +233,7 @@ def fit_compiled(experiment: str, run: Path, *options: str, **variables: str) ->
     command = [sys.executable, "-m", "twinloop", "fit", "--compile", "default", "--run", str(run)]
     command += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--data.source", "digits"]
     command += ["--trainer.max_epochs", "2", *options]
-    cache = {"TORCHINDUCTOR_CACHE_DIR": str(run / "kernels"), "OMP_NUM_THREADS": "1"}
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(run.parent / "kernels"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, env=os.environ | cache | variables, capture_output=True, text=True, check=False
     ).stderr
@@ -252,6 +252,6 @@ def test_either_loop_trains_a_compiled_network_to_the_same_weights(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_missing_compiler_is_reported_in_one_line(tmp_path: Path) -> None:
-    (line,) = fit_compiled("mlp", tmp_path, CXX="no-such-compiler").splitlines()
+    (line,) = fit_compiled("mlp", tmp_path / "run", CXX="no-such-compiler").splitlines()
     assert line.startswith("error: --compile: ")
     assert "No working C++ compiler" in line
