@@ -1,4 +1,7 @@
-"""What every test shares: one cache of decoded digits, and no trace left behind."""
+"""What every test shares: one cache of decoded digits, and no trace left behind.
+
+PyTorch is imported inside the fixtures: the process that starts the workers has no need of it.
+"""
 
 import gc
 import os
@@ -9,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
-
-from twinloop.data.datamodule import ImageDataModule
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from twinloop.data.datamodule import ImageDataModule
 
 # Folders of the tests' own, and never the Hub: `datasets` reads these when a test first imports it.
 # Workers share those of the process that has started them, so that data is decoded once.
@@ -42,6 +44,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tests that run side by side would each wait for the threads of all others."""
+    import torch
+
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 
@@ -49,6 +53,8 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _isolated() -> Iterator[None]:
     """Fix the seed; fail a test that leaves a thread, a variable or a changed default behind."""
+    import torch
+
     torch.manual_seed(0)
     variables = dict(os.environ)
     threads = set(threading.enumerate())
@@ -78,8 +84,10 @@ def quick() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def digits() -> ImageDataModule:
+def digits() -> "ImageDataModule":
     """scikit-learn's digits: 8x8, grey, ten classes."""
+    from twinloop.data.datamodule import ImageDataModule
+
     return ImageDataModule("digits", batch_size=64)
 
 
