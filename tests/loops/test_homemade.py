@@ -40,7 +40,7 @@ def read_tags(run: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "experiment", ["autoencoder", pytest.param("classifier", marks=pytest.mark.slow)]
+    "experiment", ["classifier", pytest.param("autoencoder", marks=pytest.mark.slow)]
 )
 def test_both_loops_leave_the_same_folder(experiment: str, tmp_path: Path) -> None:
     for loop in ("lightning", "homemade"):
