@@ -1,5 +1,6 @@
 """What tests of several folders share: whole commands on digits, quiet Trainers, checkpoints."""
 
+import io
 import os
 import re
 import signal
@@ -30,6 +31,11 @@ def make_quick(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(board, name, lambda *_: None)
     patch.setattr(results, "write_figures", lambda *_: None)
     patch.setattr(results, "evaluate_codes", lambda *_: {})
+
+
+def encode_as_windows(patch: pytest.MonkeyPatch) -> None:
+    """Give text files that name no encoding the one that they have on Windows."""
+    patch.setattr(io, "text_encoding", lambda encoding, *_: encoding or "cp1252")
 
 
 def fit(folder: Path, *options: str, experiment: str = "mlp") -> int:

@@ -1,5 +1,9 @@
-"""What every test shares: one cache of decoded digits, and no trace left behind."""
+"""What every test shares: one cache of decoded digits, and no trace left behind.
 
+PyTorch is imported inside the fixtures: the process that starts the workers has no need of it.
+"""
+
+import gc
 import os
 import tempfile
 import threading
@@ -8,16 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
-
-from twinloop.data.datamodule import ImageDataModule
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from twinloop.data.datamodule import ImageDataModule
+
 # Folders of the tests' own, and never the Hub: `datasets` reads these when a test first imports it.
-CACHES = tempfile.TemporaryDirectory(prefix="twinloop-tests-")
-os.environ |= {"TWINLOOP_CACHE": f"{CACHES.name}/cache", "HF_HOME": f"{CACHES.name}/huggingface"}
+# Workers share those of the process that has started them, so that data is decoded once.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CACHES = tempfile.TemporaryDirectory(prefix="twinloop-tests-")
+    os.environ["TWINLOOP_CACHE"] = f"{CACHES.name}/cache"
+    os.environ["HF_HOME"] = f"{CACHES.name}/huggingface"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -30,9 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
+def pytest_collection_finish() -> None:
+    """Exempt all modules and tests, a million objects, from every later garbage collection."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tests that run side by side would each wait for the threads of all others."""
+    import torch
+
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 
@@ -40,6 +53,8 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _isolated() -> Iterator[None]:
     """Fix the seed; fail a test that leaves a thread, a variable or a changed default behind."""
+    import torch
+
     torch.manual_seed(0)
     variables = dict(os.environ)
     threads = set(threading.enumerate())
@@ -69,8 +84,10 @@ def quick() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def digits() -> ImageDataModule:
+def digits() -> "ImageDataModule":
     """scikit-learn's digits: 8x8, grey, ten classes."""
+    from twinloop.data.datamodule import ImageDataModule
+
     return ImageDataModule("digits", batch_size=64)
 
 

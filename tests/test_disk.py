@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults.commands import LOOPS, fit, run
-from tests.faults.hurt import Whole, resume, uninterrupted
+from tests.faults.inject import Whole, resume, uninterrupted
 from tests.faults.left import broken_files, parts
 from tests.faults.moments import Moment
 
@@ -30,7 +30,7 @@ def error_of(command: list[str], *start: str, **options: Any) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    """A run of the homemade loop that nobody hurts, and the cache of decoded digits."""
+    """An uninterrupted run of the homemade loop, and the cache of decoded digits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         folder = tmp_path_factory.mktemp("faults")

@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,13 @@ import pytest
 from tests.faults import __main__ as command
 from tests.faults import commands
 from tests.faults.commands import EXPERIMENT, LAUNCHED, LOOPS, ONE, TORCHRUN, Ended, fit, run
-from tests.faults.hurt import (
+from tests.faults.inject import (
     STOP_SECONDS,
     NotReachedError,
     Whole,
     came_in_time,
     first_call,
-    hurt,
+    inject,
     last_call,
     uninterrupted,
 )
@@ -41,7 +44,7 @@ from tests.faults.moments import (
 from twinloop.runs.folder import lock_run
 from twinloop.runs.stop import StopSignals
 
-HURT = [
+INTERRUPTED = [
     (phase, name)
     for n, phase in enumerate([*PHASES, ANY_TIME])
     for name in list(SIGNALS)[n % 4 :: 4]
@@ -63,22 +66,40 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    """A run of the homemade loop that nobody hurts, and the cache of decoded digits."""
+    """An uninterrupted run of the homemade loop, and the cache of decoded digits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         folder = tmp_path_factory.mktemp("faults")
         yield uninterrupted(folder / "whole", folder / "cache")
 
 
-@pytest.mark.parametrize("number", range(len(HURT)))
+@pytest.mark.parametrize("number", range(len(INTERRUPTED)))
 def test_an_interrupted_run_is_resumed_to_the_same_end(
     number: int, whole: Whole, tmp_path: Path
 ) -> None:
-    phase, name = HURT[number]
+    phase, name = INTERRUPTED[number]
     call = (first_call(phase) + last_call(whole, phase, 0)) // 2
     # Each signal interrupts both loops.
     loop = LOOPS[(number + number // 4) % 2]
-    hurt(whole, Moment(phase, call, SIGNALS[name]), tmp_path / "run", loop)
+    inject(whole, Moment(phase, call, SIGNALS[name]), tmp_path / "run", loop)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Whole]]:
+    """Uninterrupted runs of two processes, by when they validate.
+
+    Whoever starts them and whichever loop trains, they end with the same bits.
+    """
+    folder = tmp_path_factory.mktemp("two")
+
+    @cache
+    def whole(validation: str) -> Whole:
+        root = folder / validation
+        return uninterrupted(root, folder / "cache", TORCHRUN, "homemade", validation)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield whole
 
 
 @pytest.mark.timeout(600)
@@ -89,28 +110,27 @@ def test_two_interrupted_processes_are_resumed_to_the_same_end(
     name: str,
     rank: int,
     validation: str,
+    two_processes: Callable[[str], Whole],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    two = uninterrupted(tmp_path / "whole", tmp_path / "cache", start, loop, validation)
-    hurt(two, Moment("training", 9, SIGNALS[name], rank), tmp_path / "run")
+    two = replace(two_processes(validation), start=start, loop=loop)
+    inject(two, Moment("training", 9, SIGNALS[name], rank), tmp_path / "run")
 
 
 def test_a_run_that_was_not_interrupted_is_no_success(whole: Whole, tmp_path: Path) -> None:
     moment = Moment("training", 10_000, SIGNALS["SIGTERM"])
     with pytest.raises(NotReachedError):
-        hurt(whole, moment, tmp_path / "run")
+        inject(whole, moment, tmp_path / "run")
 
 
 def test_an_ignored_signal_is_no_success() -> None:
     moment = Moment(ANY_TIME, 100, SIGNALS["SIGTERM"])
-    late = Ended(status=0, printed="", seconds=0.1, hurt=True)
+    late = Ended(status=0, printed="", seconds=0.1, reached=True)
     assert not came_in_time(late, moment)
     assert not came_in_time(Ended(status=0, printed="", seconds=9.0), moment)
-    assert came_in_time(Ended(status=143, printed="", seconds=0.1, hurt=True), moment)
+    assert came_in_time(Ended(status=143, printed="", seconds=0.1, reached=True), moment)
     with pytest.raises(AssertionError, match="ignores the signal"):
-        came_in_time(Ended(status=0, printed="", seconds=3.0, hurt=True), moment)
+        came_in_time(Ended(status=0, printed="", seconds=3.0, reached=True), moment)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +143,15 @@ def test_a_campaign_succeeds_if_runs_were_interrupted_and_none_failed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def hurt(_: Whole, __: Moment, root: Path) -> Ended:
+    def inject(_: Whole, __: Moment, root: Path) -> Ended:
         root.mkdir()
         if error:
             raise error
-        return Ended(143, "", 0.5, hurt=True)
+        return Ended(143, "", 0.5, reached=True)
 
     calls = [dict.fromkeys(PHASES, 5)]
     monkeypatch.setattr(command, "uninterrupted", lambda *_: Whole(tmp_path, calls, tmp_path))
-    monkeypatch.setattr(command, "hurt", hurt)
+    monkeypatch.setattr(command, "inject", inject)
     path = tmp_path / "faults.json"
     assert command.campaign(path, 0, 2, 60, [ONE]) == passed
     assert json.loads(path.read_text())["passed"] == 2 * passed
@@ -186,21 +206,20 @@ def test_two_processes_never_train_in_one_folder(whole: Whole, tmp_path: Path) -
 def test_eight_runs_at_once_decode_once_and_have_folders_of_their_own(
     whole: Whole, tmp_path: Path
 ) -> None:
-    commands = [
-        [sys.executable, "-m", "twinloop", *fit(LOOPS[n % 2], tmp_path, tmp_path / "cache")]
-        for n in range(8)
-    ]
-    children = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    commands = [fit(LOOPS[n % 2], tmp_path, tmp_path / "cache") for n in range(8)]
     decoded: set[Path] = set()  # into a new folder each time, which is renamed at the end
-    while any(child.poll() is None for child in children):
-        decoded |= set((tmp_path / "cache").glob("*.part-*"))
-        time.sleep(0.002)
-    assert [child.wait() for child in children] == [0] * 8
+    with ThreadPoolExecutor(8) as pool:
+        outputs = [tmp_path / f"printed {n}" for n in range(8)]
+        runs = [pool.submit(run, *pair) for pair in zip(commands, outputs, strict=True)]
+        while not all(one.done() for one in runs):
+            decoded |= set((tmp_path / "cache").glob("*.part-*"))
+            time.sleep(0.002)
+    assert [one.result().status for one in runs] == [0] * 8
     assert len(decoded) == 1
-    runs = sorted((tmp_path / "lightning_logs" / EXPERIMENT).iterdir())
-    assert [path.name for path in runs] == [f"version_{n}-digits" for n in range(8)]
+    folders = sorted((tmp_path / "lightning_logs" / EXPERIMENT).iterdir())
+    assert [path.name for path in folders] == [f"version_{n}-digits" for n in range(8)]
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
-    for path in runs:
+    for path in folders:
         assert differences(path, whole.run) == []
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,18 +61,25 @@ STAYING = "make tensorboard"
 PARITY = ".venv/bin/python -m twinloop parity"
 LONG = ("make faults", "make fuzz", "make bench", PARITY)
 """Too long for this test; test_faults.py, fuzzing/, benchmarks/ and test_parity.py run them."""
+PYTHON = ".venv/bin/python -m twinloop "
+STARTED = ("--model.network.hidden", "--compile", "--trainer.devices")
+"""Options of the commands of `PYTHON` that a shell starts: the first one, and those that start
+processes of their own. The others are called in the process of the test, which saves imports."""
 NOT_RUN = (*CALLING_THESE_TESTS, *ELSEWHERE, STAYING, *LONG)
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this checkout that shares its installed .venv."""
+    """A copy of this checkout that shares its installed .venv; its experiments take two epochs."""
     copy = tmp_path_factory.mktemp("checkout")
     (copy / "tests").mkdir()
     for name in ("Makefile", "requirements.txt", "pyproject.toml", "tests/conftest.py"):
         shutil.copy(ROOT / name, copy / name)
         os.utime(copy / name, (0, 0))  # older than the stamp: nothing is installed again
-    shutil.copytree(ROOT / "experiments", copy / "experiments")
+    (copy / "experiments").mkdir()
+    for path in (ROOT / "experiments").glob("*.yaml"):
+        short = re.sub(r"max_epochs: \d+", "max_epochs: 2", path.read_text())
+        (copy / "experiments" / path.name).write_text(short)
     (copy / ".venv").symlink_to(sys.prefix)
     for name, text in MODULES.items():
         (copy / f"{name}.py").write_text(text)
@@ -159,26 +167,48 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found["learn"].metrics["val/accuracy"] > 0.5
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_every_command_runs_in_the_order_of_the_pages(checkout: Path) -> None:
+def called(command: str, capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Status, output and errors of a command of `PYTHON`, called in this process."""
+    capfd.readouterr()
+    try:
+        status = main(shlex.split(command.removeprefix(PYTHON)))
+    except SystemExit as ended:  # after --help
+        status = int(ended.code or 0)
+    return status, *capfd.readouterr()
+
+
+def started(command: str, folder: Path) -> tuple[int, str, str]:
+    """The same of any command, started in `folder` by a shell."""
     # Other tests run beside these commands: threads would wait for each other.
     environment = os.environ | {"DATA": "digits", "OMP_NUM_THREADS": "1"}
     # What the make that runs these tests was called with is not for those of the pages.
     for name in ("RESUME", "LOOP", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
         environment.pop(name, None)
+    bash = ["bash", "-c", command]
+    done = subprocess.run(
+        bash, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_every_command_runs_in_the_order_of_the_pages(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.syspath_prepend(checkout)
     for command in COMMANDS:
-        if command not in NOT_RUN:
-            done = subprocess.run(
-                ["bash", "-c", command],
-                cwd=checkout,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-            assert not done.stderr, f"{command}\n{done.stderr}"
+        if command in NOT_RUN:
+            continue
+        if command.startswith(PYTHON) and not any(option in command for option in STARTED):
+            status, printed, errors = called(command, capfd)
+        else:
+            status, printed, errors = started(command, checkout)
+        assert status == 0, f"{command}\n{printed}\n{errors}"
+        assert not errors, f"{command}\n{errors}"
+    for name in MODULES:
+        sys.modules.pop(name, None)
     logs = checkout / "lightning_logs"
     assert (logs / "autoencoder" / "version_0-digits" / "results.json").is_file()
     predictions = sorted(logs.glob("mlp/*/predictions/my-images/predictions.csv"))

@@ -26,6 +26,7 @@ def end_with_launcher(line: str) -> None:
     """Print `line` and end with status 2 if the launching process ends before they have joined.
 
     Otherwise this process would wait for it until torch's rendezvous times out, after half an hour.
+    So it does on Windows, where the parent of a process keeps its number after its end.
     """
     from torch import distributed
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,39 @@ from tests.commands import (
     run_in,
     saved,
 )
-from twinloop.cli import main
+from twinloop import cli
+from twinloop.cli import COMMANDS, main
 from twinloop.progress import Bars
+
+AT_ONCE = """
+import runpy, sys
+sys.modules |= dict.fromkeys(("torch", "lightning", "numpy", "yaml"))  # an import of them raises
+sys.argv[1:] = {args}
+runpy.run_module("twinloop", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "printed"),
+    [
+        ([], 0, cli.usage()),
+        (["--help"], 0, cli.usage()),
+        (["-h", "--debug"], 0, cli.usage()),
+        (["--version"], 0, f"twinloop {version('twinloop')}"),
+        (["fti"], 2, f"error: there is no command 'fti'; the commands are {', '.join(COMMANDS)}"),
+    ],
+)
+def test_help_is_printed_without_importing_torch(
+    args: list[str], status: int, printed: str
+) -> None:
+    command = [sys.executable, "-c", AT_ONCE.format(args=args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (status, f"{printed}\n")
+
+
+def test_the_help_has_a_line_for_each_command() -> None:
+    lines = {line for line in cli.usage().splitlines() if line.startswith("  ")}
+    assert lines == {f"  {name:14}{command.help}" for name, command in COMMANDS.items()}
 
 
 @pytest.fixture
@@ -201,7 +233,7 @@ def fit_compiled(experiment: str, run: Path, *options: str, **variables: str) ->
     command = [sys.executable, "-m", "twinloop", "fit", "--compile", "default", "--run", str(run)]
     command += ["--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--data.source", "digits"]
     command += ["--trainer.max_epochs", "2", *options]
-    cache = {"TORCHINDUCTOR_CACHE_DIR": str(run / "kernels"), "OMP_NUM_THREADS": "1"}
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(run.parent / "kernels"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, env=os.environ | cache | variables, capture_output=True, text=True, check=False
     ).stderr
@@ -220,6 +252,6 @@ def test_either_loop_trains_a_compiled_network_to_the_same_weights(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_missing_compiler_is_reported_in_one_line(tmp_path: Path) -> None:
-    (line,) = fit_compiled("mlp", tmp_path, CXX="no-such-compiler").splitlines()
+    (line,) = fit_compiled("mlp", tmp_path / "run", CXX="no-such-compiler").splitlines()
     assert line.startswith("error: --compile: ")
     assert "No working C++ compiler" in line

@@ -1,7 +1,10 @@
 """`python -m twinloop compare`, from the command to the page."""
 
 import json
+import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from tests.commands import EXPERIMENT as CONFIG
 from tests.commands import error_line, make_quick
 from twinloop.cli import main
+from twinloop.cli.compare import wait
 from twinloop.comparison.parity import LOOPS
 
 
@@ -72,6 +76,21 @@ def test_a_comparison_is_made_resumed_and_fails_where_a_bit_differs(
     assert "seed 43: DIFFERENT in 1 places, first state_dict: /network.layers.1.bias" in printed
     assert "1 units in the last place" in printed
     assert json.loads((folder / "comparison.json").read_text())["identical"] is False
+
+
+@pytest.mark.parametrize(
+    ("platform", "units"), [("linux", 1), ("darwin", 1024), ("win32", math.nan)]
+)
+def test_the_peak_memory_of_a_run_is_in_mebibytes(
+    platform: str, units: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux counts in KiB, macOS in bytes; Windows does not count."""
+    monkeypatch.setattr(sys, "platform", platform)
+    command = [sys.executable, "-S", "-c", "b'x' * 2**28; raise SystemExit(3)"]
+    with subprocess.Popen(command) as process:
+        found = wait(process) * units
+    assert process.returncode == 3
+    assert math.isnan(units) or 256 < found < 4096
 
 
 @pytest.mark.slow

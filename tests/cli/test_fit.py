@@ -261,7 +261,7 @@ def test_a_new_run_begins_with_the_best_weights_of_another(
     assert f"weights: 4 of 4 tensors from {best}\n" in capsys.readouterr().out
     assert_equal_weights(saved(run_in(tmp_path)), saved(run, "best"))
     assert fit(tmp_path, "--weights", str(run), "--ckpt_path", str(best)) == 2
-    assert "--weights begins a new run and --ckpt_path resumes one" in error_line(capsys)
+    assert "--weights starts a new run and --ckpt_path resumes one" in error_line(capsys)
 
 
 def write_pets(folder: Path, seed: int) -> Path:

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(60)  # a loop that does not stop is what a cell
 
 COMBINATIONS = 100
 FAST = {
-    "model": ["the same with noise"],
+    "model": ["batch norm, dropout, label smoothing"],
     "schedule": ["OneCycle, by step", "plateau on val/loss"],
     "precision": ["bf16-mixed"],
     "accumulation": ["4"],

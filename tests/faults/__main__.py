@@ -1,9 +1,9 @@
-"""Real commands that are hurt while they run, and what must be true of them afterwards.
+"""Fault injection into real commands, and what must hold afterwards.
 
-`python -m tests.faults --count 160` hurts so many runs of `python -m twinloop fit`: each gets
-signals at a moment that its number and the seed decide, what it left is looked at, it goes on by
-`--ckpt_path last`, and must end with the bits of a run that nobody hurt. What was found is kept in
-`tests/faults.json`; a run of the same commit and seed goes on with it.
+`python -m tests.faults --count 160` interrupts 160 runs of `python -m twinloop fit`: each receives
+signals at a moment that its number and the seed decide. What it has left is checked, it is resumed
+by `--ckpt_path last`, and must end with the bits of an uninterrupted run. The results are kept in
+`tests/faults.json`; a campaign of the same commit and seed is continued.
 
 Half of the runs and more are of two processes, which torchrun or Lightning's launcher starts.
 SIGTERM goes to the launcher, Ctrl-C to all processes of its group, and SIGKILL to one of the two.
@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.commands import EXPERIMENTS, KINDS, VALIDATIONS
-from tests.faults.hurt import (
+from tests.faults.inject import (
     NotReachedError,
     Whole,
     first_call,
-    hurt,
+    inject,
     last_call,
     uninterrupted,
 )
@@ -46,7 +46,7 @@ def commit() -> str:
 
 
 class Campaign:
-    """Runs that are hurt in a folder, each by its number and the seed, and what was found."""
+    """Runs in a folder, each interrupted as its number and the seed decide, and the results."""
 
     def __init__(self, folder: Path, seed: int, starts: list[str], found: dict[str, Any]) -> None:
         self.folder, self.seed, self.found = folder, seed, found
@@ -70,7 +70,7 @@ class Campaign:
                 self.wholes[settings] = str(error)
         whole = self.wholes[settings]
         if isinstance(whole, str):
-            raise AssertionError(f"not hurt, and does not end well: {whole}")
+            raise AssertionError(f"uninterrupted, and does not end well: {whole}")
         return whole
 
     def draw(self, number: int) -> tuple[str, str, str, str, str]:
@@ -80,7 +80,7 @@ class Campaign:
         return start, loop, validation, phase, signals
 
     def moment(self, number: int, whole: Whole, phase: str, signals: str) -> Moment:
-        """When the run is hurt: any call that an uninterrupted run has is as likely."""
+        """When the run is interrupted: every call of the uninterrupted run is equally likely."""
         drawn = random.Random(f"{self.seed} {number}")
         rank: int | None = None  # whichever decodes
         if phase == ANY_TIME:
@@ -90,8 +90,8 @@ class Campaign:
         call = drawn.randint(first_call(phase), last_call(whole, phase, rank))
         return Moment(phase, call, SIGNALS[signals], rank)
 
-    def hurt(self, number: int) -> None:
-        """Hurt the run of that number, and count it as passed, failed or never reached."""
+    def inject(self, number: int) -> None:
+        """Interrupt the run of that number, and count it as passed, failed or not reached."""
         start, loop, validation, phase, signals = self.draw(number)
         cell = self.found["cells"].setdefault(
             f"{phase}, {signals}, {loop}, {start}",
@@ -104,7 +104,7 @@ class Campaign:
             whole = self.whole(start, loop, validation)
             moment = self.moment(number, whole, phase, signals)
             about += f", call {moment.call} of process {moment.rank}"
-            ended = hurt(whole, moment, self.folder / str(number))
+            ended = inject(whole, moment, self.folder / str(number))
             cell["seconds to stop"] = max(cell["seconds to stop"], round(ended.seconds, 2))
         except NotReachedError:
             came = "not reached"
@@ -120,10 +120,10 @@ class Campaign:
 
 
 def campaign(path: Path, seed: int, count: int, seconds: float, starts: list[str]) -> bool:
-    """Hurt runs until there are `count`, or no time is left, and keep what was found in `path`.
+    """Interrupt runs until there are `count`, or no time is left; keep the results in `path`.
 
     Returns:
-        Whether some were hurt, and all that were came out as they should.
+        Whether some were interrupted, and all of them passed.
     """
     started = time.monotonic()
     about = {
@@ -140,11 +140,11 @@ def campaign(path: Path, seed: int, count: int, seconds: float, starts: list[str
     with tempfile.TemporaryDirectory() as name:
         runs = Campaign(Path(name), seed, starts, found)
         while found["tried"] < count and time.monotonic() - started < seconds:
-            runs.hurt(found["tried"])
+            runs.inject(found["tried"])
             path.write_text(json.dumps(found, indent=1) + "\n")
     print(
-        f"{found['tried']} runs: {found['passed']} were hurt and passed, {found['failed']} failed, "
-        f"{found['not reached']} had ended before their moment; see {path}"
+        f"{found['tried']} runs: {found['passed']} were interrupted and passed, "
+        f"{found['failed']} failed, {found['not reached']} had ended before their moment: {path}"
     )
     return bool(found["passed"] > 0 and not found["failed"])
 
@@ -153,7 +153,7 @@ def main() -> int:
     """Run the campaign that the command line asks for."""
     starts = list(dict.fromkeys(start for start, _ in KINDS))
     parser = argparse.ArgumentParser("python -m tests.faults", description=__doc__)
-    parser.add_argument("--count", type=int, default=160, help="how many runs to hurt")
+    parser.add_argument("--count", type=int, default=160, help="how many runs to interrupt")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--starts", nargs="+", choices=starts, default=starts)

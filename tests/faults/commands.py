@@ -53,7 +53,13 @@ HANGING = 60.0
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["twinloop.cli", "datasets", "sklearn.datasets", "sklearn.linear_model", "matplotlib.figure"]
+    [
+        "twinloop.cli.fit",
+        "datasets",
+        "sklearn.datasets",
+        "sklearn.linear_model",
+        "matplotlib.figure",
+    ]
 )
 
 
@@ -65,7 +71,7 @@ class Ended:
         status: Its exit status.
         printed: All that it has printed, of all processes.
         seconds: From the signal until the last of its processes had ended, or from its start.
-        hurt: Whether the moment has come.
+        reached: Whether the moment was reached.
         others: How many more of its processes trained at that moment.
         hung: Whether it had to be killed.
     """
@@ -73,7 +79,7 @@ class Ended:
     status: int
     printed: str
     seconds: float
-    hurt: bool = False
+    reached: bool = False
     others: int = 0
     hung: bool = False
 
@@ -100,12 +106,12 @@ def run(
     start: str = ONE,
     counting: bool = False,
 ) -> Ended:
-    """Run `python -m twinloop ARGS`, print to the file `output`, and hurt it at `moment`.
+    """Run `python -m twinloop ARGS`, print to the file `output`, and interrupt it at `moment`.
 
     Args:
         args: The command.
         output: Where its processes print to.
-        moment: When to hurt it.
+        moment: When to interrupt it, and how.
         start: Who starts its processes.
         counting: Keep how many calls of each phase there are, for `calls`.
     """
@@ -190,14 +196,14 @@ def _wait(child: subprocess.Popen[Any], token: str, orders: Orders) -> bool:
     moment, sent = orders.moment, Path(f"{orders.output}.sent")
     until = time.time() + PATIENCE
     trained: float | None = None  # when the first process said what it trains on
-    hurt = moment is None
+    reached = moment is None
     while child.poll() is None or processes(token):
-        if not hurt and moment and moment.phase == ANY_TIME:
+        if not reached and moment and moment.phase == ANY_TIME:
             if trained is None and Path(orders.output).read_text().startswith(EXPERIMENT):
                 trained = time.time()
             if trained and time.time() - trained >= moment.call / 1000:
-                hurt = True
-                _hurt_from_outside(child, token, orders)
+                reached = True
+                _interrupt_from_outside(child, token, orders)
         if sent.exists():
             until = min(until, sent.stat().st_mtime + HANGING)
         if time.time() > until:
@@ -206,7 +212,7 @@ def _wait(child: subprocess.Popen[Any], token: str, orders: Orders) -> bool:
     return False
 
 
-def _hurt_from_outside(child: subprocess.Popen[Any], token: str, orders: Orders) -> None:
+def _interrupt_from_outside(child: subprocess.Popen[Any], token: str, orders: Orders) -> None:
     assert orders.moment
     training = workers(token)
     killed = [process for process, rank in training.items() if rank == orders.moment.rank]

@@ -1,4 +1,4 @@
-"""When a run is hurt and how: the calls at which its processes notice that the moment has come.
+"""When a fault is injected, and which: the calls at which a process notices its moment.
 
 Imported by processes that have not begun yet, so it loads nothing that they would not.
 """

@@ -105,14 +105,13 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"callbacks": [StochasticWeightAveraging(0.1)]},
-        "trainer.callbacks: StochasticWeightAveraging makes its average after the last checkpoint "
-        "and validation; use EMAWeightAveraging, whose average is validated and saved",
+        "trainer.callbacks: StochasticWeightAveraging computes its average after the last "
+        "checkpoint and validation; use EMAWeightAveraging, whose average is validated and saved",
     ),
     (
         {"callbacks": LearningRateFinder()},
-        "trainer.callbacks: LearningRateFinder sets an attribute lr of the task, and a task's rate "
-        "is its optimizer's; search with twinloop.learner.callbacks.lr_find, and set "
-        "model.optimizer.lr",
+        "trainer.callbacks: LearningRateFinder writes to task.lr, which no task reads; "
+        "search with twinloop.learner.callbacks.lr_find, and set model.optimizer.lr",
     ),
 ]
 
@@ -149,10 +148,12 @@ def early(monitor: str = "val/loss", **options: Any) -> dict[str, Any]:
 
 
 LATE = (
-    "model.schedule monitors val/loss from the first epoch on, which is not validated; see "
-    "trainer.check_val_every_n_epoch, trainer.limit_val_batches and data.val_size"
+    "model.schedule reads val/loss after every epoch, and the first is not validated; change "
+    "trainer.check_val_every_n_epoch, trainer.limit_val_batches or data.val_size"
 )
-UNKNOWN = "trainer.callbacks: EarlyStopping monitors 'val/acc', which is not measured; there are: "
+UNKNOWN = (
+    "trainer.callbacks: EarlyStopping monitors 'val/acc', which is not measured; the metrics are: "
+)
 NEVER: list[tuple[Schedule | None, dict[str, Any], str]] = [
     (
         None,
@@ -235,9 +236,9 @@ def test_a_task_with_its_own_logging_may_be_watched_by_any_metric(digits: ImageD
 
 def test_without_a_val_split_only_train_metrics_exist() -> None:
     data = ImageDataModule("digits", val_size=0)
-    with pytest.raises(UserError, match=r"there are: train/loss, train/accuracy$"):
+    with pytest.raises(UserError, match=r"the metrics are: train/loss, train/accuracy$"):
         run_with(data, **early("val/loss"))
-    with pytest.raises(UserError, match="which is not validated"):
+    with pytest.raises(UserError, match="the first is not validated"):
         run_with(data, Plateau())
     run_with(data, None, limit_val_batches=0.001)
 
@@ -294,4 +295,15 @@ def test_flags_have_the_trainers_defaults_and_meanings() -> None:
     more = ("val_check_interval", "check_val_every_n_epoch", "overfit_batches")
     given = {"val_check_interval": 7, "check_val_every_n_epoch": 3, "overfit_batches": 4}
     assert found(*more, fast_dev_run=True, **given) == [1.0, 1, 0.0]
+    assert Flags.of({"accelerator": "cpu"}).device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "mps"])
+def test_the_gpu_that_lightning_takes_on_macos_is_refused(
+    accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(UserError, match=f"{accelerator}', which is Apple's GPU on this machine"):
+        Flags.of({"accelerator": accelerator})
     assert Flags.of({"accelerator": "cpu"}).device == torch.device("cpu")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.optim import SGD
 
+from tests.commands import encode_as_windows
 from twinloop.data.spec import DataSpec
 from twinloop.models import MLP, BottleneckAutoencoder
 from twinloop.runs.predictions import predictions_folder, write_predictions
@@ -19,7 +20,7 @@ PATHS = [ROOT / "a.jpg", ROOT / "a.png", ROOT / "inside" / "b.png"]
 
 
 def table(folder: Path) -> list[list[str]]:
-    with (folder / "predictions.csv").open(newline="") as file:
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
 
 
@@ -106,8 +107,11 @@ def test_outputs_of_two_images_never_share_a_file(tmp_path: Path) -> None:
     assert found == {"a.jpg.png.png": 0, "a.jpg.png": 1, "a.png": 2}
 
 
-def test_a_second_folder_of_the_same_name_has_predictions_of_its_own(tmp_path: Path) -> None:
-    spec = DataSpec("pets", "", (1, 8, 8), ("cat", "dog"))
+def test_a_second_folder_of_the_same_name_has_predictions_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_as_windows(monkeypatch)
+    spec = DataSpec("pets", "", (1, 8, 8), ("Ω", "µ"))
     task = Classification(MLP, lambda weights: SGD(weights, 0.1), spec)
     run = tmp_path / "run"
 
@@ -118,11 +122,12 @@ def test_a_second_folder_of_the_same_name_has_predictions_of_its_own(tmp_path: P
         )
         return folder
 
-    one, other = tmp_path / "one" / "mine", tmp_path / "other" / "mine"
-    assert predict(one) == run / "predictions" / "mine"
-    (run / "predictions" / "mine" / "old.png").touch()
-    assert predict(other) == run / "predictions" / "mine-1"
-    assert predict(one) == run / "predictions" / "mine"
+    one, other = tmp_path / "one" / "Ω", tmp_path / "other" / "Ω"
+    assert predict(one) == run / "predictions" / "Ω"
+    assert table(predict(one))[0] == ["file", "class", "Ω", "µ"]
+    (run / "predictions" / "Ω" / "old.png").touch()
+    assert predict(other) == run / "predictions" / "Ω-1"
+    assert predict(one) == run / "predictions" / "Ω"
     # The folder is replaced as a whole, and nothing else is left.
-    assert not (run / "predictions" / "mine" / "old.png").exists()
-    assert sorted(path.name for path in (run / "predictions").iterdir()) == ["mine", "mine-1"]
+    assert not (run / "predictions" / "Ω" / "old.png").exists()
+    assert sorted(path.name for path in (run / "predictions").iterdir()) == ["Ω", "Ω-1"]

@@ -39,7 +39,7 @@ def main(args: list[str]) -> int:
 
 
 def _row(path: Path) -> tuple[str, str, str, str]:
-    """Name, shape, size and age of a data set; of one that is being decoded, or was left."""
+    """Name, shape, size and age of a data set, which may be incomplete."""
     files = [file for file in path.iterdir() if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     days = (time.time() - path.stat().st_mtime) / 86_400

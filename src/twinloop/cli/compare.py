@@ -5,6 +5,7 @@ seed record every value (`record.pt`); those of further seeds, if any, are used 
 recording would affect.
 """
 
+import math
 import os
 import re
 import shutil
@@ -33,7 +34,9 @@ def main(args: list[str]) -> int:
     """
     parser = Parser("python -m twinloop compare", allow_abbrev=False)
     parser.add_argument("--config", type=Path, required=True, help="a file of experiments/")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from the file's seed on")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="number of seeds, counting up from that of the file"
+    )
     parser.add_argument("--resume", action="store_true", help="resume the last comparison")
     parser.add_argument("--against", type=Path, help="a checkpoint to compare the latest run with")
     parser.add_argument("--trainer.default_root_dir", dest="root", type=Path)
@@ -103,17 +106,16 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
     command += ["--seed_everything", str(run.seed)]
     print(f"\n{run.loop} loop, seed {run.seed}", flush=True)
     run.folder.mkdir(exist_ok=True)
-    # A run outlives its comparison if that was killed.
+    # If a comparison was killed, the run that it had started continues.
     lock_run(run.folder, wait=True).release()
     shutil.rmtree(run.folder)
     with subprocess.Popen(command) as process:
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            megabytes = wait(process)
         except StoppedAtOnce as stopped:
             process.terminate()  # it has received Ctrl-C, but not SIGTERM
             process.wait()
             raise StoppedAtOnce(stopped.by, "resume with --resume") from None
-        process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         done = sorted(path.parent.name for path in folder.glob("*/memory.txt"))
         raise UserError(
@@ -126,7 +128,17 @@ def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path)
             "(--trainer.max_steps 1 is as short)"
         )
     with atomic_write(run.folder / "memory.txt") as part:
-        part.write_text(f"{usage.ru_maxrss / 1024:.1f}\n")
+        part.write_text(f"{megabytes:.1f}\n")
+
+
+def wait(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process to end; its peak memory in MiB, or NaN on Windows, which has no wait4."""
+    if sys.platform == "win32":
+        process.wait()
+        return math.nan
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _lines(loop: Loop, config: Path, options: Sequence[str]) -> float:

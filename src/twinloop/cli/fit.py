@@ -60,7 +60,7 @@ def main(args: list[str]) -> int:
 
 
 def check(experiment: Experiment, resume: Path | None) -> Trainer:
-    """Refuse an invalid experiment before anything is written, in either loop by the same errors.
+    """Refuse an invalid experiment before anything is written, by the same errors for both loops.
 
     Returns:
         A Trainer that trains nothing, for the number of processes and the precision of both loops.
@@ -102,7 +102,7 @@ def _load_weights(experiment: Experiment, resume: Path | None) -> None:
     """Load the checkpoint of `--weights`, as far as it fits."""
     weights = experiment.config.weights
     if weights and resume:
-        raise UserError("--weights begins a new run and --ckpt_path resumes one; pass one")
+        raise UserError("--weights starts a new run and --ckpt_path resumes one; pass only one")
     if weights:
         path = best_of(weights) if weights.is_dir() else weights
         line = load_weights(experiment.task, read_checkpoint(path), path)

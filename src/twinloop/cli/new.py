@@ -35,11 +35,11 @@ model:
       class_path: twinloop.models.SequentialClassifier
       init_args:
         widths: [8, 16, 32] # channels at each size; all but the first halve height and width
-        dropout: 0.1 # share of the last features
+        dropout: 0.1 # probability of zeroing a feature of the last layer
     optimizer:
       class_path: torch.optim.AdamW
       init_args:
-        lr: 0.01 # peak; per batch
+        lr: 0.01 # the peak of the schedule, which changes it after every batch
     schedule: # or Cosine, Plateau; without these two lines the learning rate is constant
       class_path: twinloop.tasks.OneCycle
 """
@@ -107,15 +107,15 @@ def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
     settings = EXPERIMENT.format(name=name) if like is None else _copied(like, name)
     goal = GOAL if like is None else f"{GOAL} (so far a copy of {like.stem})"
     test.parent.mkdir(exist_ok=True)
-    experiment.write_text(HEADER.format(goal=goal, name=name) + settings)
-    test.write_text(TEST.format(name=name))
+    experiment.write_text(HEADER.format(goal=goal, name=name) + settings, encoding="utf-8")
+    test.write_text(TEST.format(name=name), encoding="utf-8")
     return experiment, test
 
 
 def _copied(like: Path, name: str) -> str:
     """The settings of the experiment `like` without its header, and with another name."""
     try:
-        lines = like.read_text().splitlines(keepends=True)
+        lines = like.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"--like: cannot read {like}: {reason}") from error

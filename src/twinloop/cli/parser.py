@@ -56,8 +56,8 @@ OPTIONS: dict[str, tuple[Any, str | None, str]] = {
     "--weights": (
         Path | None,
         None,
-        "Begin a new run with the weights of this checkpoint, or of this run's best one, as far "
-        "as they fit.",
+        "Start a new run from the weights of this checkpoint, or of the best one in this run "
+        "folder. Tensors of other names or shapes keep their initial values.",
     ),
     "--record": (
         Literal["no", "times", "all"],
@@ -65,7 +65,7 @@ OPTIONS: dict[str, tuple[Any, str | None, str]] = {
         "Record the time of every event, or the times and every value, for a comparison.",
     ),
 }
-"""Options of every command, since they are in the config.yaml of a run: type, default, help."""
+"""Type, default and help of our own options; every command takes those in a run's config.yaml."""
 
 
 class Experiment(LightningCLI):
@@ -73,7 +73,7 @@ class Experiment(LightningCLI):
 
     Args:
         args: The options of the command line.
-        spec_of: Gives the DataSpec of the task, in place of that of the data.
+        spec_of: Returns the DataSpec of the task; by default it is that of the data.
 
     Raises:
         UserError: an invalid file or option.
@@ -143,7 +143,7 @@ class Experiment(LightningCLI):
         self.flags: dict[str, Any] = vars(self.config_init.trainer)
 
     def user_errors(self) -> Any:
-        """A context that re-raises any error as one of the experiment, with its files' names."""
+        """A context in which any exception becomes a UserError that names the files."""
         return as_user_error(f"{files_of(self.config)}: cannot be built")
 
     @property

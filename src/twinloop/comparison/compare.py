@@ -1,6 +1,7 @@
 """Compare the finished runs of both loops: their differences, and the cost of each."""
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class ComparedRun:
 
     @property
     def megabytes(self) -> float:
-        """The peak memory of its process."""
+        """The peak memory of its process in MiB; NaN where the system does not tell."""
         return float((self.folder / "memory.txt").read_text())
 
 
@@ -97,7 +98,7 @@ def _write(comparison: dict[str, Any], recorded: Sequence[Path], folder: Path) -
     with atomic_write(folder / "comparison.json") as part:
         part.write_text(as_json(comparison))
     with atomic_write(page) as part:
-        part.write_text(report.page(comparison, *recorded))
+        part.write_text(report.page(comparison, *recorded), encoding="utf-8")
     print(f"page, and comparison.json in the same folder: {page}")
     print(f"in TensorBoard: tensorboard --logdir {folder}")
 
@@ -159,7 +160,8 @@ def _costs(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[float]]]:
             loop: [measure(run) for run in runs] for loop, runs in by_loop.items()
         }
         # A metric that is NaN or infinite is null in results.json.
-        if not any(None in numbers for numbers in found.values()):
+        numbers = (number for numbers in found.values() for number in numbers)
+        if all(number is not None and math.isfinite(number) for number in numbers):
             costs[name] = found
 
     for stage in ("val", "test"):
@@ -168,5 +170,5 @@ def _costs(runs: Sequence[ComparedRun]) -> dict[str, dict[str, list[float]]]:
                 add(f"{stage}/{name}", lambda run, s=stage, n=name: run.results[s][n])
     add("seconds an epoch", lambda run: mean(run.results["seconds"]["per_epoch"]))
     add("µs a step outside the model", lambda run: run.timings.outside() * 1e6)
-    add("MB of memory", lambda run: run.megabytes)
+    add("MiB of memory", lambda run: run.megabytes)
     return costs

@@ -51,7 +51,7 @@ class CheckpointCodec(Callback):
 
     Args:
         task: The LightningModule that the Learner trains.
-        accumulate: Batches to a step.
+        accumulate: Batches per optimiser step.
     """
 
     order = Order.PREPARE

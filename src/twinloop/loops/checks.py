@@ -28,7 +28,7 @@ OURS: dict[str, tuple[tuple[bool | None, ...], str]] = {
     ),
     "enable_checkpointing": ((None, True), "every run keeps its last and its best checkpoint"),
 }
-"""Flags of abilities that every run has: the allowed values, and why there are no others."""
+"""Flags that a run cannot change: the allowed values, and the reason."""
 NOT_ZERO = {
     "max_epochs": "train",
     "max_steps": "train",
@@ -72,15 +72,14 @@ def check_flags(given: Mapping[str, Any]) -> None:
     for callback in callbacks_of(given):
         if isinstance(callback, StochasticWeightAveraging):
             raise UserError(
-                "trainer.callbacks: StochasticWeightAveraging makes its average after the last "
+                "trainer.callbacks: StochasticWeightAveraging computes its average after the last "
                 "checkpoint and validation; use EMAWeightAveraging, whose average is validated "
                 "and saved"
             )
         if isinstance(callback, LearningRateFinder):
             raise UserError(
-                "trainer.callbacks: LearningRateFinder sets an attribute lr of the task, and a "
-                "task's rate is its optimizer's; search with twinloop.learner.callbacks.lr_find, "
-                "and set model.optimizer.lr"
+                "trainer.callbacks: LearningRateFinder writes to task.lr, which no task reads; "
+                "search with twinloop.learner.callbacks.lr_find, and set model.optimizer.lr"
             )
 
 
@@ -122,8 +121,8 @@ def _check_monitors(
     watched = getattr(task.schedule, "monitor", None)
     if watched and watched.startswith("val/") and first > 0:
         raise UserError(
-            f"model.schedule monitors {watched} from the first epoch on, which is not validated; "
-            "see trainer.check_val_every_n_epoch, trainer.limit_val_batches and data.val_size"
+            f"model.schedule reads {watched} after every epoch, and the first is not validated; "
+            "change trainer.check_val_every_n_epoch, trainer.limit_val_batches or data.val_size"
         )
     known = task.metric_names("train") + (task.metric_names("val") if validates else [])
     for callback in callbacks_of(trainer):
@@ -165,7 +164,7 @@ def _check_monitor(
     """Refuse a metric that is not measured before the first check."""
     name = f"trainer.callbacks: EarlyStopping monitors {callback.monitor!r}, which is not"
     if callback.monitor not in known:
-        raise UserError(f"{name} measured; there are: {', '.join(known)}")
+        raise UserError(f"{name} measured; the metrics are: {', '.join(known)}")
     of_val = callback.monitor.startswith("val/")
     if (of_val and at_epoch_end and first > 0) or not (of_val or at_epoch_end or first > 0):
         when = "the end of the first epoch" if at_epoch_end else "the first validation"

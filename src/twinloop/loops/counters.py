@@ -53,7 +53,7 @@ def loop_counters(
     Args:
         learn: The Learner, in an epoch or after its last batch.
         validated: The batches of validation so far.
-        accumulate: Batches to a step.
+        accumulate: Batches per optimiser step.
         completed: Whether the last batch counts as completed: see above.
         interrupted: Whether a validation is interrupted.
     """

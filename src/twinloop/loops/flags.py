@@ -102,16 +102,27 @@ class Flags:
                 f"trainer.strategy is {self['strategy']!r}; the homemade loop has only ddp"
             )
         check_callbacks(self.values)
+        device = self.device
         for callback in callbacks_of(self.values):
-            _check_options(callback, self.device)
+            _check_options(callback, device)
 
     @property
     def device(self) -> torch.device:
-        """The device to train on: a GPU if there is one and the flags allow it."""
-        if self["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        """The device to train on: an NVIDIA GPU if there is one and the flags allow it.
+
+        Raises:
+            UserError: the flags allow no such GPU and no CPU, or Lightning trains on Apple's GPU.
+        """
+        accelerator = self["accelerator"]
+        if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
             return torch.device("cuda", local_rank())
-        if self["accelerator"] not in ("auto", "cpu"):
-            raise UserError(f"trainer.accelerator is {self['accelerator']!r}; none was found")
+        if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+            raise UserError(
+                f"trainer.accelerator is {accelerator!r}, which is Apple's GPU on this machine; "
+                "the homemade loop has no counterpart; set it to cpu"
+            )
+        if accelerator not in ("auto", "cpu"):
+            raise UserError(f"trainer.accelerator is {accelerator!r}; none was found")
         return torch.device("cpu")
 
 

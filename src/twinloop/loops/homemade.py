@@ -49,7 +49,10 @@ def train(
     run: Run | None,
     resume: Path | None,
 ) -> None:
-    """Train by a Learner what `check_task` and `check_run` accept; arguments as in `lightning`."""
+    """Train by a Learner; the arguments are those of `lightning.train`.
+
+    The caller has called `check_task` and `check_run`.
+    """
     filled = Flags.of(flags)
     join(filled.device)
     if world_size() > 1 or filled["strategy"] == "ddp":
@@ -75,8 +78,8 @@ def check_task(task: Task) -> None:
     """Refuse a task with hooks that the homemade loop does not call."""
     if not task.automatic_optimization:
         raise UserError(
-            f"{type(task).__name__} optimises by hand (automatic_optimization is False), which the "
-            "homemade loop has no counterpart for; pass --loop lightning"
+            f"{type(task).__name__} uses manual optimisation (automatic_optimization is False), "
+            "which the homemade loop has no counterpart for; pass --loop lightning"
         )
     if hooks := overridden_hooks(task):
         raise UserError(

@@ -23,7 +23,7 @@ class TaskOptimizers:
         task: Its `configure_optimizers` gives both.
 
     Raises:
-        UserError: several optimisers or schedulers, or what the Learner does not do with one.
+        UserError: several optimisers or schedulers, or one that the Learner cannot step.
     """
 
     def __init__(self, task: Task) -> None:
@@ -67,7 +67,7 @@ class TaskOptimizers:
 
 
 def _peak(optimizer: Optimizer) -> float:
-    """The rate that a schedule was planned for."""
+    """The peak learning rate of the schedule, or the constant rate if there is none."""
     group = optimizer.param_groups[0]
     peak: float = group.get("max_lr", group.get("initial_lr", group["lr"]))
     return peak

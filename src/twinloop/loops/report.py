@@ -129,7 +129,7 @@ class EpochProgressCB(cbs.ProgressCB):
 
 
 class Board(Checkpoint):
-    """Logs to TensorBoard what is no scalar: see `twinloop.runs.board`."""
+    """Logs everything but scalars to TensorBoard: see `twinloop.runs.board`."""
 
     def __init__(
         self, writer: SummaryWriter, data: ImageDataModule, config: dict[str, Any]
@@ -148,7 +148,7 @@ class Board(Checkpoint):
 
 
 class BoardCB(Callback):
-    """Logs to TensorBoard what is no scalar: see `twinloop.runs.board`."""
+    """Logs everything but scalars to TensorBoard: see `twinloop.runs.board`."""
 
     order = Order.RESUME + 1
 

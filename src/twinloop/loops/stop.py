@@ -93,7 +93,7 @@ class SaveAndStopCB(Callback):
         self.full = True  # whether the latest batch of train ends a window of accumulated batches
 
     def before_epoch(self, learn: Learner) -> None:
-        """Stop where a validation is interrupted again that a resumed run has repeated."""
+        """Stop if the validation that a resumed run has repeated was interrupted again."""
         if learn.training and self.codec.validating_from:
             learn.num -= 1  # the batch before the validation
             self.stop(learn, f"in the validation of epoch {learn.epoch + 1}")

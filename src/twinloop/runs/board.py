@@ -1,4 +1,4 @@
-"""Log to TensorBoard what is no scalar: graph, hyperparameters, histograms, images, codes."""
+"""Log everything but scalars to TensorBoard: graph, hyperparameters, histograms, images, codes."""
 
 import warnings
 from pathlib import Path

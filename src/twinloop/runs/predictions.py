@@ -41,7 +41,9 @@ def predictions_folder(run: Path, source: Path) -> Path:
         suffix = f"-{number}" if number else ""
         folder = run / "predictions" / f"{source.resolve().name}{suffix}"
         note = folder / SOURCE
-        if not folder.exists() or (note.exists() and note.read_text() == str(source.resolve())):
+        if not folder.exists() or (
+            note.exists() and note.read_text(encoding="utf-8") == str(source.resolve())
+        ):
             return folder
     raise AssertionError("unreachable")
 
@@ -63,7 +65,7 @@ def write_predictions(
         folder: The folder to write to.
     """
     root = source.parent if paths == [source] else source
-    names = [escape_unprintable(str(path.relative_to(root))) for path in paths]
+    names = [escape_unprintable(path.relative_to(root).as_posix()) for path in paths]
     title = f"{task.spec.name}: {len(names)} images of {escape_unprintable(source.name)}"
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -74,7 +76,7 @@ def write_predictions(
             _save_image(image, part / "reconstructions" / name)
     else:
         found = _classified(task, images, outputs, title)
-    with (part / "predictions.csv").open("w", newline="") as file:
+    with (part / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(map(_cell, ["file", *found.header]))
         for name, row in zip(names, found.rows, strict=True):
@@ -82,7 +84,7 @@ def write_predictions(
     contents = {name: array.numpy() for name, array in found.arrays.items()}
     np.savez(part / "predictions.npz", allow_pickle=False, files=np.array(names), **contents)
     figures.save(found.figure, part / "overview.png")
-    (part / SOURCE).write_text(str(source.resolve()))
+    (part / SOURCE).write_text(str(source.resolve()), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 

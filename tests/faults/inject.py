@@ -1,4 +1,4 @@
-"""Hurt a run, look at what it left and said, and go on with it."""
+"""Inject a fault into a run, check what it has left and printed, and resume it."""
 
 import re
 import signal
@@ -21,7 +21,7 @@ class NotReachedError(Exception):
 
 @dataclass(frozen=True)
 class Whole:
-    """A run that nobody has hurt, and how many calls of each phase it had, by rank."""
+    """An uninterrupted run, and how many calls of each phase it had, by rank."""
 
     run: Path
     calls: list[dict[str, int]]
@@ -42,7 +42,7 @@ def uninterrupted(
     loop: str = "homemade",
     validation: str = "after each epoch",
 ) -> Whole:
-    """Have a run whose calls are counted, below `root`, and that decodes into `cache` at first.
+    """Make a run below `root` whose calls are counted; it decodes into `cache` if that is empty.
 
     Raises:
         AssertionError: it does not end well.
@@ -57,25 +57,25 @@ def uninterrupted(
     return Whole(newest(root), counted, cache, start, loop, validation)
 
 
-def hurt(whole: Whole, moment: Moment, root: Path, loop: str | None = None) -> Ended:
-    """Hurt a run below `root` at `moment`, look at what it left, and go on with it.
+def inject(whole: Whole, moment: Moment, root: Path, loop: str | None = None) -> Ended:
+    """Inject a fault into a run below `root` at `moment`, check what it has left, and resume it.
 
     Args:
-        whole: A run of the same settings, which the run must be equal to in the end.
+        whole: An uninterrupted run of the same settings, with which the resumed run must agree.
         moment: When, and by which signals.
         root: A folder of the run's own.
-        loop: Whose run; None takes that of the whole one.
+        loop: The loop that trains; None takes that of `whole`.
 
     Raises:
-        AssertionError: something is lost, or not as it was said.
+        AssertionError: something is lost, or not as it was printed.
         NotReachedError: the moment has not come.
     """
-    # Where decoding itself is hurt the run has a cache of its own.
+    # A run that is interrupted while it decodes has a cache of its own.
     cache = root / "cache" if moment.phase == "decoding" else whole.cache
     loop = loop or whole.loop
     root.mkdir()
     command = fit(loop, root, cache, validation=whole.validation)
-    ended = run(command, root / "hurt", moment, start=whole.start)
+    ended = run(command, root / "interrupted", moment, start=whole.start)
     broken = broken_files(root)
     assert not broken, broken
     assert not ended.hung, f"does not end: {HANGING:.0f} s after the signal\n{ended.printed}"
@@ -91,7 +91,7 @@ def hurt(whole: Whole, moment: Moment, root: Path, loop: str | None = None) -> E
 
 
 def resume(whole: Whole, root: Path, cache: Path, loop: str) -> None:
-    """Go on with an interrupted run below `root`, which must end as the `whole` one has.
+    """Resume an interrupted run below `root`, which must end with the bits of `whole`.
 
     Raises:
         AssertionError: it does not.
@@ -105,12 +105,12 @@ def resume(whole: Whole, root: Path, cache: Path, loop: str) -> None:
 
 
 def came_in_time(ended: Ended, moment: Moment) -> bool:
-    """Whether a run was hurt, and not just as it had done everything.
+    """Whether the fault came before the run had done everything.
 
     Raises:
         AssertionError: the signal came in time, and was ignored.
     """
-    if not ended.hurt:
+    if not ended.reached:
         return False
     at_its_end = moment.phase == ANY_TIME and (ended.status == 0 or _is_complete(ended))
     assert not at_its_end or ended.seconds < 1, f"ignores the signal for {ended.seconds:.1f} s"
@@ -123,7 +123,7 @@ def _is_complete(ended: Ended) -> bool:
 
 
 def _check_kill(ended: Ended, start: str, moment: Moment) -> None:
-    """A process was killed: it has said nothing, and all others have ended and said why."""
+    """A process was killed: it has printed nothing, and all others have ended with the reason."""
     killed = start == ONE or (start == LAUNCHED and moment.rank == 0)
     assert ended.status == -signal.SIGKILL if killed else ended.status, str(ended.status)
     assert ended.seconds < HANGING, f"{ended.seconds:.0f} s to end"
@@ -133,7 +133,7 @@ def _check_kill(ended: Ended, start: str, moment: Moment) -> None:
 
 
 def _check_stop(ended: Ended, start: str, moment: Moment) -> None:
-    """All processes were asked to stop: the first has said where, and how to go on."""
+    """All processes were asked to stop: the first has printed where, and how to resume."""
     number = signal.Signals(moment.signals[0])
     # torchrun has a status of its own, and says so itself.
     as_told = ended.status == 128 + number or (start not in (ONE, LAUNCHED) and ended.status)
@@ -166,7 +166,7 @@ def _check_lines(ended: Ended, counts: range) -> list[str]:
 
 
 def first_call(phase: str) -> int:
-    """The first call of a phase: training goes on from the first batch."""
+    """The first call of a phase: the first batch has a phase of its own."""
     return 2 if phase == "training" else 1
 
 
