@@ -8,6 +8,7 @@ from torch import Tensor
 
 from twinloop.errors import UserError
 from twinloop.files import atomic_write
+from twinloop.learner.callbacks.checkpoint import is_best
 from twinloop.processes import is_first, largest
 
 
@@ -72,7 +73,7 @@ class Saver:
             there = ", ".join(sorted(metrics))
             raise UserError(f"the task's monitor is {self.monitor!r}; its metrics are: {there}")
         value = metrics[self.monitor].detach().cpu()
-        if self._is_best(value):
+        if is_best(value, self.best, self.mode):
             self.best = value
             self.waiting = ends_epoch
             if not ends_epoch:
@@ -84,11 +85,6 @@ class Saver:
             self.waiting = False
             save(self.best_path)
         save(self.last_path)
-
-    def _is_best(self, value: Tensor) -> bool:
-        if self.best is None or value.isnan():
-            return not value.isnan()
-        return bool(value < self.best if self.mode == "min" else value > self.best)
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.best is None else {"best": self.best}

@@ -61,7 +61,7 @@ class CheckpointCB(Callback):
         if not learn.ends_epoch or True not in learn.passes:
             return
         value = monitored(learn, self, self.monitor).detach().cpu() if self.monitor else None
-        if self.is_best(value):
+        if value is not None and is_best(value, self.best, self.mode):
             self.best = value
             self.save(learn, self.best_path)
         self.save(learn, self.last_path)
@@ -70,20 +70,19 @@ class CheckpointCB(Callback):
         """Write a checkpoint of the Learner's present state atomically."""
         save_whole(self.pack(learn), path)
 
-    def is_best(self, value: Tensor | None) -> bool:
-        """Whether a value of the metric is better than all before it; NaN never is."""
-        if value is None or value.isnan():
-            return False
-        if self.best is None:
-            return True
-        return bool(value < self.best if self.mode == "min" else value > self.best)
-
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
         return {} if self.best is None else {"best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best = state.get("best")
+
+
+def is_best(value: Tensor, best: Tensor | None, mode: str) -> bool:
+    """Whether a value of a metric is better than the `best` before it; NaN never is."""
+    if best is None or value.isnan():
+        return not value.isnan()
+    return bool(value < best if mode == "min" else value > best)
 
 
 class ResumeCB(Callback):
