@@ -122,6 +122,11 @@ def _is_complete(ended: Ended) -> bool:
     return "figures and results.json: " in ended.printed
 
 
+def _began(ended: Ended) -> bool:
+    """Whether the run had a folder and had printed what it trains."""
+    return re.search(r"\bloop: ", ended.printed) is not None
+
+
 def _check_kill(ended: Ended, start: str, moment: Moment) -> None:
     """A process was killed: it has printed nothing, and all others have ended with the reason."""
     killed = start == ONE or (start == LAUNCHED and moment.rank == 0)
@@ -129,7 +134,12 @@ def _check_kill(ended: Ended, start: str, moment: Moment) -> None:
     assert ended.seconds < HANGING, f"{ended.seconds:.0f} s to end"
     # A process that has nothing more to train ends as if nothing were.
     trained = f"epoch {EPOCHS}/{EPOCHS}" in ended.printed
-    _check_lines(ended, range(bool(ended.others and not trained), 2 if ended.others else 1))
+    # While the first process decodes, torchrun ends the rest, which have not joined it, and names
+    # the killed process itself.
+    silent = start not in (ONE, LAUNCHED) and not _began(ended)
+    assert not silent or "Signal 9 (SIGKILL) received by PID" in ended.printed, ended.printed
+    least = bool(ended.others and not trained and not silent)
+    _check_lines(ended, range(least, 2 if ended.others else 1))
 
 
 def _check_stop(ended: Ended, start: str, moment: Moment) -> None:
@@ -141,8 +151,7 @@ def _check_stop(ended: Ended, start: str, moment: Moment) -> None:
     most = STOP_SECONDS[1 if start == ONE else 2]
     assert ended.seconds < most, f"{ended.seconds:.1f} s to stop\n{ended.printed}"
     # Before the command begins a signal ends it in silence; nothing is at stake yet.
-    began = re.search(r"\bloop: ", ended.printed) is not None
-    lines = _check_lines(ended, range(began, 2))
+    lines = _check_lines(ended, range(_began(ended), 2))
     if not lines:
         return
     (line,) = lines
