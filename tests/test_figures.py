@@ -103,3 +103,8 @@ def test_a_figure_is_saved_as_png_and_nothing_beside_it(tmp_path: Path) -> None:
     with Image.open(path) as image:
         assert image.format == "PNG"
     assert [file.name for file in path.parent.iterdir()] == ["curves.png"]
+
+
+def test_a_figure_is_saved_where_a_string_says(tmp_path: Path) -> None:
+    figures.save(figures.curves(HISTORY, ""), f"{tmp_path}/curves.png")
+    assert (tmp_path / "curves.png").exists()

@@ -103,9 +103,9 @@ def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure"
     return figure
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path | str) -> None:
     """Write a figure as PNG, atomically."""
-    with atomic_write(path) as part:
+    with atomic_write(Path(path)) as part:
         figure.savefig(part, dpi=150, format="png")
 
 

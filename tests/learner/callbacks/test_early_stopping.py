@@ -147,10 +147,11 @@ def test_when_it_checks(when: When, monitor: str, checks: int) -> None:
     ("monitor", "mode", "message"),
     [
         ("val/loss", "less", "mode is 'less'; it must be 'min' or 'max'"),
+        (None, "min", "monitor is None; it must begin with 'train/' or 'val/'"),
         ("loss", "min", "monitor is 'loss'; it must begin with 'train/' or 'val/'"),
     ],
 )
-def test_what_would_never_stop_is_refused(monitor: str, mode: str, message: str) -> None:
+def test_what_would_never_stop_is_refused(monitor: Any, mode: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EarlyStoppingCB(monitor, mode)
     assert EarlyStoppingCB("f1", when="epoch").monitor == "f1"  # any name at the end of an epoch

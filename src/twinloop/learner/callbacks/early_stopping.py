@@ -60,7 +60,7 @@ class EarlyStoppingCB(Callback):
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
-        if when == "pass" and not monitor.startswith(("train/", "val/")):
+        if when == "pass" and not str(monitor).startswith(("train/", "val/")):
             raise ValueError(f"monitor is {monitor!r}; it must begin with 'train/' or 'val/'")
         self.monitor, self.mode, self.patience, self.min_delta = monitor, mode, patience, min_delta
         self.strict, self.check_finite, self.when = strict, check_finite, when

@@ -44,6 +44,7 @@ class LRFinderCB(Callback):
     """
 
     order = Order.RESUME + 1
+    opt_needs = ("param_groups", "state_dict", "load_state_dict")
 
     def __init__(
         self,
