@@ -8,6 +8,8 @@ from twinloop.learner.callback import CancelEpochException as CancelEpochExcepti
 from twinloop.learner.callback import CancelFitException as CancelFitException
 from twinloop.learner.callback import CancelStepException as CancelStepException
 from twinloop.learner.callback import Order as Order
+from twinloop.learner.hooks import Hook as Hook
+from twinloop.learner.hooks import Hooks as Hooks
 from twinloop.learner.learner import Learner as Learner
 from twinloop.learner.learner import MomentumLearner as MomentumLearner
 from twinloop.learner.learner import TrainLearner as TrainLearner

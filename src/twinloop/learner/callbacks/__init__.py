@@ -22,6 +22,7 @@ from twinloop.learner.callbacks.metrics import MetricsCB as MetricsCB
 from twinloop.learner.callbacks.precision import MixedPrecisionCB as MixedPrecisionCB
 from twinloop.learner.callbacks.precision import TruePrecisionCB as TruePrecisionCB
 from twinloop.learner.callbacks.progress import ProgressCB as ProgressCB
+from twinloop.learner.callbacks.recorder import RecorderCB as RecorderCB
 from twinloop.learner.callbacks.schedule import BatchSchedCB as BatchSchedCB
 from twinloop.learner.callbacks.schedule import EpochSchedCB as EpochSchedCB
 from twinloop.learner.callbacks.schedule import PlateauSchedCB as PlateauSchedCB
