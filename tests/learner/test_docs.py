@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from twinloop import learner, models
+from twinloop import figures, learner, models
 from twinloop.learner import callbacks
 
 ROOT = Path(__file__).parents[2]
@@ -82,5 +82,5 @@ def test_every_name_that_the_page_has_for_one_of_the_lesson_is_there() -> None:
     rows = re.findall(r"^\| `[^|]+ \| `(\w+)", PAGE, re.MULTILINE)
     assert len(rows) > 10
     attributes = vars(learner.Learner(nn.Identity(), learner.DataLoaders([], [])))
-    known = {*dir(learner), *dir(callbacks), *dir(models), *attributes}
+    known = {*dir(learner), *dir(callbacks), *dir(models), *dir(figures), *attributes}
     assert not set(rows) - known - set(dir(learner.DataLoaders)) - {"conv"}

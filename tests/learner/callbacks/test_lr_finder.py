@@ -224,6 +224,8 @@ def test_the_figure_has_rates_losses_and_the_suggestion() -> None:
     assert lines.pop("smoothed") == [finder.lrs, finder.smoothed]
     ((label, line),) = lines.items()
     assert label == f"suggestion {finder.suggestion:.2g}"
+    assert repr(finder) == f"LRFinderCB: 5 rates, {label}"
+    assert repr(LRFinderCB()) == "LRFinderCB: 0 rates, no suggestion"
     assert line[0] == [finder.suggestion] * 2
     assert axis.get_xscale() == "log"
 

@@ -126,11 +126,18 @@ class LRFinderCB(Callback):
 
     def plot(self) -> "Figure":
         """The losses over the rates, and the suggestion if there is one."""
+        return figures.rates(self.lrs, self.losses, self.smoothed, self._suggestion_or_none())
+
+    def __repr__(self) -> str:
+        rate = self._suggestion_or_none()
+        suggestion = "no suggestion" if rate is None else f"suggestion {rate:.2g}"
+        return f"{type(self).__name__}: {len(self.lrs)} rates, {suggestion}"
+
+    def _suggestion_or_none(self) -> float | None:
         try:
-            rate = self.suggestion
+            return self.suggestion
         except ValueError:
-            rate = None
-        return figures.rates(self.lrs, self.losses, self.smoothed, rate)
+            return None
 
     def _repr_png_(self) -> bytes | None:
         """The figure, where the finder is the last line of a notebook's cell."""
