@@ -61,6 +61,7 @@ def test_the_lesson_ends_with_the_bits_of_plain_pytorch(capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 @pytest.mark.data
+@pytest.mark.timeout(1200)
 def test_the_lesson_on_real_data(fashion_mnist: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = lesson(str(fashion_mnist), capsys)
     (right,) = (int(line.split()[1]) for line in steps if "classified right" in line)

@@ -73,7 +73,7 @@ class ProgressCB(Callback):
 
     def cleanup_fit(self, learn: Learner) -> None:
         self.bars.stop()
-        if self.plot and self.output and self.losses:
+        if self.output and self.output.handle:
             self.draw()
             self.output.end()
 
