@@ -133,6 +133,6 @@ def test_the_curve_has_each_loss_of_train_and_each_validation() -> None:
 def test_a_terminal_is_told_where_the_curve_is(capsys: pytest.CaptureFixture[str]) -> None:
     learner(ProgressCB(plot=True)).fit(1)
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("plot=True: the curve is drawn in a notebook; here twinloop.figures.")
+    assert first.startswith("ProgressCB(plot=True) draws its curve in notebooks only; its curve()")
     learner(ProgressCB()).fit(1)
     assert "plot" not in capsys.readouterr().out

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_CURVE = (
-    "plot=True: the curve is drawn in a notebook; here twinloop.figures.save writes it, as "
-    "ProgressCB.curve() gives it"
+    "ProgressCB(plot=True) draws its curve in notebooks only; its curve() is the figure, which "
+    "twinloop.figures.save writes to a file"
 )
 
 
