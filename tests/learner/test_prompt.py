@@ -2,14 +2,20 @@
 
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from tests.learner.learners import ONES, scalar
-from twinloop.learner import DataLoaders, MomentumLearner, TrainLearner
-from twinloop.learner.callbacks import LRFinderCB, MetricsCB, ProgressCB, SingleBatchCB
+from twinloop.learner import Callback, DataLoaders, Learner, MomentumLearner
+from twinloop.learner.callbacks import (
+    LRFinderCB,
+    MetricsCB,
+    ProgressCB,
+    SingleBatchCB,
+)
 
 # --- callbacks in and out -----------------------------------------------------------------------
 
@@ -46,6 +52,18 @@ def test_what_is_not_there_cannot_be_removed_nor_what_is_there_be_added() -> Non
     with pytest.raises(ValueError, match="one and the same MetricsCB is given twice"):
         learn.fit(1, cbs=metrics)
     learn.fit(1)
+
+
+@pytest.mark.parametrize("change", [Learner.add_cb, Learner.rm_cb])
+def test_inside_a_fit_callbacks_stay_as_they_are(change: Any) -> None:
+    class Changes(Callback):
+        def before_epoch(self, learn: Learner) -> None:
+            change(learn, single)
+
+    learn = scalar(single := SingleBatchCB(), changes := Changes())
+    with pytest.raises(RuntimeError, match="cannot be added or removed inside a fit; do so before"):
+        learn.fit(1)
+    assert learn.cbs == [changes, single]
 
 
 # --- two learners -------------------------------------------------------------------------------
@@ -94,13 +112,12 @@ def test_it_is_a_few_lines_of_text() -> None:
 
 
 def test_the_text_names_what_is_made_by_parts() -> None:
-    dls = DataLoaders([ONES] * 1200, [])
+    dls = DataLoaders([ONES], [])
     learn = MomentumLearner(
         nn.Linear(1, 1), dls, nn.MSELoss(), opt_func=partial(torch.optim.AdamW, weight_decay=0.1)
     )
     text = repr(learn)
     assert text.startswith("MomentumLearner\n")
     assert "loss       MSELoss\n  optimiser  AdamW, lr 0.1\n  callbacks  none\n" in text
-    learn.fit(1)
+    learn.steps = 1200
     assert "steps      1,200" in repr(learn)
-    assert isinstance(learn, TrainLearner)

@@ -186,13 +186,13 @@ def check_event(owner: object, name: str) -> None:
 
 @contextmanager
 def with_also(learn: "Learner", cbs: Callback | Iterable[Callback]) -> Iterator[None]:
-    """Add `cbs` to those of a Learner until the fit has ended.
+    """Add `cbs` to those of a Learner until the fit has ended, as a tuple: nothing is added inside.
 
     Raises:
         TypeError: a verb that nobody implements, or that two would.
         ValueError: a callback that is given twice, or that another Learner was given since.
     """
-    own, learn.cbs = learn.cbs, sort_callbacks(learn.cbs, cbs)
+    own, learn.cbs = learn.cbs, tuple(sort_callbacks(learn.cbs, cbs))
     try:
         check_verbs(learn)
         check_owner(learn, own)

@@ -57,7 +57,7 @@ class Learner:
     opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
 
     def __post_init__(self) -> None:
-        given, self.cbs, self.dls = self.cbs, (), DataLoaders.of(self.dls)
+        given, self.cbs, self.dls = self.cbs, [], DataLoaders.of(self.dls)
         self.number = next(NUMBERS)  # which Learner of this process it is
         self.add_cb(given)
         self.opt: Any = None  # without it the next fit forgets the momentum of the last one

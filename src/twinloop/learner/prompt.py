@@ -17,7 +17,9 @@ def add_cb(learn: "Learner", *cbs: Callback | Iterable[Callback]) -> None:
     Raises:
         TypeError: no callback, or a method that is named like an event and is none.
         ValueError: one that is there already.
+        RuntimeError: inside a fit.
     """
+    check_outside(learn)
     learn.cbs = sort_callbacks(learn.cbs, *cbs)
     for cb in learn.cbs:
         cb.given_to = learn.number
@@ -28,7 +30,9 @@ def rm_cb(learn: "Learner", *which: Callback | type[Callback]) -> None:
 
     Raises:
         ValueError: there is none.
+        RuntimeError: inside a fit.
     """
+    check_outside(learn)
     for one in which:
         rest = [
             cb
@@ -40,6 +44,15 @@ def rm_cb(learn: "Learner", *which: Callback | type[Callback]) -> None:
             there = ", ".join(type(cb).__name__ for cb in rest) or "none"
             raise ValueError(f"there is no {name} among the callbacks; there are: {there}")
         learn.cbs = rest
+
+
+def check_outside(learn: "Learner") -> None:
+    """Make sure that no fit is running: one callback would miss its beginning, or its cleanup."""
+    if isinstance(learn.cbs, tuple):
+        raise RuntimeError(
+            "callbacks cannot be added or removed inside a fit; do so before it, or give them to "
+            "fit(cbs=...)"
+        )
 
 
 def lr_find(learn: "Learner", **options: Any) -> "LRFinderCB":
