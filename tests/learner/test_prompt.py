@@ -74,6 +74,9 @@ def test_two_learners_cannot_take_turns_with_one_set_of_callbacks() -> None:
     first, second = scalar(*cbs), scalar(*cbs)
     with pytest.raises(ValueError, match="another Learner was given this MetricsCB since"):
         first.fit(1)
+    first.add_cb(ProgressCB())  # takes none of the others back
+    with pytest.raises(ValueError, match="another Learner was given this MetricsCB since"):
+        first.fit(1)
     second.fit(1)  # as the lesson has it: a new Learner gets the callbacks of the one before
     assert (first.steps, second.steps) == (0, 1)
     first.cbs = [MetricsCB()]

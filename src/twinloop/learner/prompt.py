@@ -20,8 +20,9 @@ def add_cb(learn: "Learner", *cbs: Callback | Iterable[Callback]) -> None:
         RuntimeError: inside a fit.
     """
     check_outside(learn)
-    learn.cbs = sort_callbacks(learn.cbs, *cbs)
-    for cb in learn.cbs:
+    new = sort_callbacks(*cbs)
+    learn.cbs = sort_callbacks(learn.cbs, new)
+    for cb in new:
         cb.given_to = learn.number
 
 
