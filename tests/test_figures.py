@@ -1,10 +1,14 @@
 """Figures show the numbers they are given, under their names."""
 
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from twinloop import figures
@@ -103,3 +107,54 @@ def test_a_figure_is_saved_as_png_and_nothing_beside_it(tmp_path: Path) -> None:
     with Image.open(path) as image:
         assert image.format == "PNG"
     assert [file.name for file in path.parent.iterdir()] == ["curves.png"]
+
+
+def test_a_figure_is_saved_where_a_string_says(tmp_path: Path) -> None:
+    figures.save(figures.curves(HISTORY, ""), f"{tmp_path}/curves.png")
+    assert (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("image", "pixels"),
+    [
+        (torch.tensor([[0, 51], [255, 102]], dtype=torch.uint8), [[0, 0.2], [1, 0.4]]),
+        (torch.tensor([[[0.5, 0.25]]]), [[0.5, 0.25]]),
+        (np.array([[-1.0, 0.0, 3.0]]), [[0, 0.25, 1]]),
+        (torch.tensor([[2.0, 2.0]]), [[0, 0]]),
+        (torch.tensor([[[0.0]], [[0.5]], [[1.0]]]), [[[0, 0.5, 1]]]),
+    ],
+)
+def test_an_image_is_shown_over_its_range(image: Any, pixels: Any) -> None:
+    (axis,) = figures.show_image(image, "$5").axes
+    np.testing.assert_allclose(np.asarray(axis.images[0].get_array()), pixels, atol=1e-7)
+    assert axis.images[0].get_clim() == (0, 1)
+    assert axis.get_title() == "$5"
+
+
+@pytest.mark.parametrize("titles", [[], ["a", "b", "c", "d", "e"], ["a", "b"]])
+def test_images_are_side_by_side_each_under_its_title(titles: list[str]) -> None:
+    figure = figures.show_images(torch.rand(3, 4, 5), titles, columns=2)
+    assert len(figure.axes) == 4
+    assert [axis.get_title() for axis in figure.axes] == [*(titles + [""] * 3)[:3], ""]
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0]
+
+
+def drawn(title: str) -> NDArray[np.uint8]:
+    figure = figures.confusion(torch.eye(2).long(), [title, title], title)
+    with Image.open(BytesIO(figures.as_png(figure))) as image:
+        return np.asarray(image)
+
+
+def test_a_dollar_is_no_mathematics_and_matplotlib_keeps_its_settings() -> None:
+    before = dict(matplotlib.rcParams)
+    plain = drawn("a$b$")
+    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"text.parse_math": False}):
+        np.testing.assert_array_equal(plain, drawn("a$b$"))
+        assert (plain != drawn("ab")).any()
+
+
+def test_a_notebook_shows_a_figure() -> None:
+    figure: Any = figures.curves(HISTORY, "")
+    assert figure._repr_png_() == figures.as_png(figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")

@@ -1,10 +1,12 @@
 """Figures of a run: curves, reconstructions, confusion matrices and predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -32,6 +34,103 @@ def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
         axis.grid(alpha=0.3)
         axis.legend()
     figure.suptitle(title)
+    return figure
+
+
+def losses(train: Sequence[float], validated: Mapping[int, float]) -> "Figure":
+    """The loss of each batch of train, and of each validation by the batches before it."""
+    figure, axes = _subplots(1, 1, 5.0, 3.0)
+    axis = axes[0, 0]
+    axis.plot(range(1, len(train) + 1), train, linewidth=1, label="train")
+    if validated:
+        axis.plot(list(validated), list(validated.values()), marker="o", markersize=3, label="val")
+    axis.set(xlabel="batch", ylabel="loss")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def batches(values: Mapping[str, Sequence[float]]) -> "Figure":
+    """Each value over the batches, on axes of its own."""
+    figure, axes = _subplots(1, len(values), 3.6, 2.8)
+    for axis, (name, numbers) in zip(axes.flat, values.items(), strict=True):
+        axis.plot(numbers, linewidth=1)
+        axis.set(title=name, xlabel="batch")
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def rates(
+    lrs: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    suggestion: float | None,
+) -> "Figure":
+    """The losses of a search over its learning rates, and what it suggests if anything."""
+    figure, axes = _subplots(1, 1, 5.0, 3.0)
+    axis = axes[0, 0]
+    axis.plot(lrs, losses, linewidth=1, alpha=0.4, label="loss")
+    axis.plot(lrs, smoothed, label="smoothed")
+    if suggestion is not None:
+        axis.axvline(suggestion, color="black", linestyle=":", label=f"suggestion {suggestion:.2g}")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")  # what stands there by default is mathematics
+    axis.xaxis.set_minor_formatter("")
+    axis.set(xlabel="learning rate", ylabel="loss")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def activations(stats: Mapping[str, Tensor], histograms: Mapping[str, Tensor]) -> "Figure":
+    """Mean, deviation and share near 0 by module over the batches, then each one's histograms.
+
+    Args:
+        stats: Mean and standard deviation, `[batches, 2]`.
+        histograms: Counts of absolute values, `[batches, bins]`, of which the first is that near 0.
+            Drawn as logarithms, from 0 below to the last bin with a count.
+    """
+    columns = 3
+    figure, axes = _subplots(1 + -(-len(histograms) // columns), columns, 3.6, 2.4)
+    for axis in axes.flat[columns + len(histograms) :]:
+        axis.axis("off")
+    for name, counts in histograms.items():
+        share = counts[:, 0] / counts.sum(1).clamp(min=1)
+        for axis, line in zip(axes[0], (*stats[name].T, share), strict=True):
+            axis.plot(line.numpy(), linewidth=1, label=name)
+    for axis, title in zip(axes[0], ("mean", "standard deviation", "share near 0"), strict=True):
+        axis.set(title=title, xlabel="batch")
+    axes[0, 0].legend(fontsize=7)
+    for axis, (name, counts) in zip(axes.flat[columns:], histograms.items(), strict=False):
+        used = counts[:, : int(counts.sum(0).nonzero().max()) + 1] if counts.any() else counts
+        axis.imshow(used.log1p().T.numpy(), origin="lower", aspect="auto")
+        axis.set(title=name, xlabel="batch", yticks=[])
+    return figure
+
+
+def show_image(image: Any, title: str = "") -> "Figure":
+    """An image: see `show_images`."""
+    return show_images([image], [title])
+
+
+def show_images(images: Iterable[Any], titles: Iterable[str] = (), columns: int = 8) -> "Figure":
+    """Images, `columns` in a row, each under its title if it has one.
+
+    Args:
+        images: Tensors or arrays `[H, W]` or `[C, H, W]`. Bytes are shown from 0 to 255 and floats
+            from 0 to 1, or over the range of the image where that is exceeded.
+        titles: One for each image, or fewer.
+        columns: The most images in a row.
+    """
+    shown = [_in_range(torch.as_tensor(image)) for image in images]
+    columns = min(columns, len(shown))
+    figure, axes = _subplots(-(-len(shown) // columns), columns, 1.5, 1.7)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image in zip(axes.flat, shown, strict=False):
+        _show(axis, image)
+    for axis, title in zip(axes.flat[: len(shown)], titles, strict=False):
+        axis.set_title(title, fontsize=7)
     return figure
 
 
@@ -92,33 +191,32 @@ def confusion_image(matrix: Tensor, class_names: Sequence[str], title: str) -> N
 
 def predictions(images: Tensor, captions: Sequence[str], title: str) -> "Figure":
     """Images `[N, C, H, W]`, each under its caption, eight in a row."""
-    columns = min(8, len(images))
-    figure, axes = _subplots(-(-len(images) // columns), columns, 1.5, 1.7)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
-        _show(axis, image)
-        axis.set_title(caption, fontsize=7)
+    figure = show_images(images, captions)
     figure.suptitle(title)
     return figure
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path | str) -> None:
     """Write a figure as PNG, atomically."""
-    with atomic_write(path) as part:
+    with atomic_write(Path(path)) as part:
         figure.savefig(part, dpi=150, format="png")
+
+
+def as_png(figure: "Figure") -> bytes:
+    """A figure as the bytes of a PNG file."""
+    png = BytesIO()
+    figure.savefig(png, format="png")
+    return png.getvalue()
 
 
 def subplots(
     rows: int, columns: int, size: tuple[float, float], widths: Sequence[float] | None = None
 ) -> tuple["Figure", Any]:
     """A figure of `size` inches with axes `[rows, columns]`, whose columns share it by `widths`."""
-    import matplotlib
-    from matplotlib.figure import Figure
+    from twinloop.canvas import PlainFigure  # matplotlib takes long to import
 
-    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is not mathematics
     # Not by pyplot, which would keep a reference to every figure.
-    figure = Figure(figsize=size, layout="constrained")
+    figure = PlainFigure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
 
 
@@ -137,3 +235,12 @@ def _show(axis: Any, image: Tensor) -> None:
     pixels = image.detach().float().cpu().clamp(0, 1)
     axis.imshow(pixels.permute(1, 2, 0).squeeze(2).numpy(), cmap="gray", vmin=0, vmax=1)
     axis.axis("off")
+
+
+def _in_range(image: Tensor) -> Tensor:
+    """An image `[H, W]` or `[C, H, W]` as floats `[C, H, W]` from 0 to 1."""
+    pixels = image.detach().float() / (255 if image.dtype == torch.uint8 else 1)
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > 1:
+        pixels = (pixels - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    return pixels if pixels.ndim == 3 else pixels[None]

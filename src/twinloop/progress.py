@@ -1,8 +1,10 @@
-"""Progress in the terminal, for both loops: a bar per pass, and a line of metrics per epoch."""
+"""Progress in a terminal or a notebook, for both loops: bars, and a line for each epoch."""
 
 import sys
 from collections.abc import Mapping
+from html import escape
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,21 +14,28 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from twinloop.notebook import Output, in_notebook
+
 
 class Bars(Progress):
-    """A bar for each pass that is running; `start` and `stop` are inherited.
+    """A bar for each pass that is running, between `start` and `stop`.
 
     Args:
-        draw: Whether to draw the bars; only in a terminal if unset. Lines are always printed.
+        draw: Whether to draw the bars; only in a terminal or a notebook if unset. Lines are always
+            printed.
     """
 
     def __init__(self, draw: bool | None = None) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # In a notebook rich would need ipywidgets, and draw the second fit into the first one's.
+        self.output = Output(0.25) if in_notebook() and draw is not False else None
+        terminal = sys.stdout.isatty() if draw is None else draw
         super().__init__(
             TextColumn("{task.description}"),
             *columns,
+            console=Console(force_jupyter=False),
             transient=True,
-            disable=not (sys.stdout.isatty() if draw is None else draw),
+            disable=self.output is not None or not terminal,
             refresh_per_second=4,  # each refresh delays training by milliseconds
         )
         self.of_stage: dict[str, TaskID] = {}
@@ -36,11 +45,27 @@ class Bars(Progress):
         if stage not in self.of_stage:
             self.of_stage[stage] = self.add_task(f"{epoch} {stage}", total=total)
         self.update(self.of_stage[stage], completed=done)
+        if self.output and self.output.is_due:
+            self.output.show(self.as_html())
+
+    def stop(self) -> None:
+        """Remove the bars that are drawn; those of the next start are drawn anew."""
+        super().stop()
+        if self.output and self.output.handle:
+            self.output.show({"text/html": "", "text/plain": ""})
+            self.output.end()
 
     def take_away(self, stage: str) -> None:
         """Remove the bar of `stage`, if there is one."""
         if stage in self.of_stage:
             self.remove_task(self.of_stage.pop(stage))
+
+    def as_html(self) -> dict[str, str]:
+        """The bars as they are in a notebook."""
+        lines = [f"{t.description} {t.completed:.0f}/{t.total or 0:.0f}" for t in self.tasks]
+        bars = [f'<progress value="{t.completed}" max="{t.total}"></progress>' for t in self.tasks]
+        rows = (f"<div>{bar} {escape(line)}</div>" for bar, line in zip(bars, lines, strict=True))
+        return {"text/html": "".join(rows), "text/plain": "\n".join(lines)}
 
     def say(self, epoch: str, seconds: float, metrics: Mapping[str, float]) -> None:
         """Print the line of an epoch above the bars."""

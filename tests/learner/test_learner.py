@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import StepLR
 
 import twinloop.learner
 from tests.learner.learners import Batch, Raises, assert_equal, classes, weights
@@ -29,7 +30,15 @@ from twinloop.learner import (
     TrainLearner,
 )
 from twinloop.learner.callback import with_cbs
-from twinloop.learner.callbacks import MetricsCB, SingleBatchCB, TrainCB
+from twinloop.learner.callbacks import (
+    BatchSchedCB,
+    CheckpointCB,
+    GradientClipCB,
+    LRFinderCB,
+    MetricsCB,
+    SingleBatchCB,
+    TrainCB,
+)
 
 PACKAGE = Path(twinloop.learner.__file__).parent
 MODULES = [
@@ -178,6 +187,36 @@ def test_an_optimiser_needs_no_more_than_step_and_zero_grad() -> None:
         assert torch.allclose(a, b)
 
 
+@pytest.mark.parametrize(
+    ("cb", "missing"),
+    [
+        (BatchSchedCB(partial(StepLR, step_size=1)), "BatchSchedCB uses param_groups"),
+        (GradientClipCB(1.0), "GradientClipCB uses param_groups"),
+        (CheckpointCB("folder", None), "CheckpointCB uses state_dict"),
+        (LRFinderCB(), "LRFinderCB uses param_groups"),
+    ],
+)
+def test_what_a_callback_uses_of_the_optimiser_must_be_there(cb: Callback, missing: str) -> None:
+    class Own:
+        step = zero_grad = print
+
+    opt_func: Callable[..., Any] = lambda parameters, lr: Own()  # noqa: ARG005, E731
+    learn = TrainLearner(network(), dls(), opt_func=opt_func)
+    learn.fit(1)
+    with pytest.raises(TypeError, match=f"^{missing} of the optimiser, which opt_func's Own"):
+        learn.fit(1, cbs=[cb])
+
+
+def test_what_makes_no_optimiser_is_an_error() -> None:
+    model = network()
+    opt_func: Any = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(TypeError, match="opt_func is a SGD, not what makes one; give the class"):
+        TrainLearner(model, dls(), opt_func=opt_func).fit(1)
+    opt_func = lambda parameters, lr: None  # noqa: ARG005, E731
+    with pytest.raises(TypeError, match="a fit uses step of the optimiser"):
+        TrainLearner(model, dls(), opt_func=opt_func).fit(1)
+
+
 # --- where it is --------------------------------------------------------------------------------
 
 
@@ -295,8 +334,10 @@ def test_the_gradients_of_a_batch_that_was_left_are_not_added_to_the_next(
 
 
 def test_it_imports_no_lightning_and_nothing_above_it() -> None:
-    below = [f"twinloop.{name}" for name in ("errors", "files", "finite", "progress")]
-    allowed = {"twinloop.learner", *below, "torch", "torchmetrics", "rich"}
+    loose = ("canvas", "errors", "figures", "files", "finite", "notebook", "progress")
+    below = [f"twinloop.{name}" for name in loose]
+    drawing = {"IPython", "PIL", "matplotlib", "numpy", "rich"}
+    allowed = {"twinloop", "twinloop.learner", *below, "torch", "torchmetrics", *drawing}
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) >= 25
     for file in [*files, *(Path(str(sys.modules[name].__file__)) for name in below)]:

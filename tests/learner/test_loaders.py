@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from twinloop.data.augment import Augmentation
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.learner import DataLoaders, SimpleLearner, TrainLearner, collate_dict
+from twinloop.learner import DataLoaders, Learner, SimpleLearner, TrainLearner, collate_dict
+from twinloop.learner.callbacks import TrainCB
 
 
 def orders(dls: DataLoaders, passes: int) -> list[Tensor]:
@@ -87,3 +88,38 @@ def test_a_pair_of_loaders_is_enough_and_anything_else_is_an_error() -> None:
         assert learn.steps == 1
     with pytest.raises(TypeError, match=r"dls is list; it must be DataLoaders\(train, valid\), or"):
         TrainLearner(nn.Linear(1, 1), batches, F.mse_loss)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [TrainLearner, SimpleLearner])
+@pytest.mark.parametrize("layer", [nn.Linear(8, 10), nn.Conv2d(1, 10, 8)])
+def test_bytes_are_an_error_that_says_how_to_make_floats(kind: Any, layer: nn.Module) -> None:
+    data = ImageDataModule("digits", batch_size=100)
+    dls = DataLoaders(data.train_dataloader(), data.val_dataloader())
+    message = r"^the batch is bytes \(uint8\), .* DataLoaders\.from_data gives floats in \[0, 1\]"
+    with pytest.raises(TypeError, match=message):
+        kind(layer, dls).fit(1)
+    if kind is TrainLearner:
+        with pytest.raises(TypeError, match=message):
+            Learner(layer, dls, cbs=TrainCB()).fit(1)
+
+
+def test_a_model_that_takes_bytes_gets_them_and_its_own_errors_stay() -> None:
+    class Takes(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            """`[B, 2] -> [B, 3]`, bytes to logits."""
+            return super().forward(x.float())
+
+    batches = [(torch.ones(4, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))]
+    learn = TrainLearner(Takes(2, 3), DataLoaders(batches, []))
+    learn.fit(1)
+    assert learn.steps == 1
+    learn.model = Takes(5, 3)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        learn.fit(1)
+
+
+def test_a_data_module_is_set_up_without_a_trainer() -> None:
+    data = ImageDataModule("digits")
+    data.prepare_data()
+    data.setup("fit")
+    assert data.device == torch.device("cpu")

@@ -66,3 +66,25 @@ def test_a_loss_in_float64_keeps_its_bits() -> None:
     metric = Loss()
     metric.add(torch.tensor(1 + 2**-40, dtype=torch.float64), n=4)
     assert metric.value == torch.tensor(1 + 2**-40, dtype=torch.float64)
+
+
+def test_a_value_may_be_a_plain_number() -> None:
+    class Ten(Metric):
+        def calc(self, inps: Tensor, targs: Tensor | None) -> float:
+            """Ten percent of the batch's size."""
+            return len(inps) / 10
+
+    metric = Ten()
+    for size in (2, 4):
+        metric.update(torch.ones(size), torch.ones(size))
+    assert metric.compute() == torch.tensor((0.2 * 2 + 0.4 * 4) / 6)
+    mean = Metric()
+    mean.add(3.0, n=2)
+    mean.add(1, n=2)
+    assert mean.value == 2
+
+
+def test_accuracy_takes_predicted_classes_too() -> None:
+    metric = Accuracy()
+    metric.add(LOGITS.argmax(1), LABELS)
+    assert metric.value == 0.5

@@ -25,6 +25,9 @@ from twinloop.processes import is_first
 class ImageDataModule(LightningDataModule):
     """Batches `(images, labels)`: float32 `[B, C, H, W]` in [0, 1] and int64 `[B]`.
 
+    The Trainer makes these of what the loaders give, bytes, by `on_after_batch_transfer`; without a
+    Trainer `DataLoaders.from_data` does.
+
     Args:
         source: A Hub id, a folder in Hub layout, a folder with one folder of images per class, or
             'digits' (needs no network). 'auto' is make's default: Fashion-MNIST from the Hub or
@@ -111,8 +114,9 @@ class ImageDataModule(LightningDataModule):
         return f"{type(self).__name__}({self.source!r})"
 
     def setup(self, stage: str) -> None:
-        """Take over the device of the Trainer; `build_learner` sets that of the Learner."""
-        self.device = self.trainer.strategy.root_device  # type: ignore[union-attr]
+        """Take over the device of the Trainer, if there is one; it is the CPU unless set."""
+        if self.trainer is not None:
+            self.device = self.trainer.strategy.root_device
 
     def split(self, name: str) -> cache.Split:
         """'train' or 'test', in GPU memory if it fits there."""

@@ -22,22 +22,21 @@ UNGUARDED = (
 
 
 def decode_all(tasks: Iterable[Rows], images: int) -> Decoded:
-    """Run `decode_rows` on tasks of together so many images, with a progress bar in a terminal.
+    """Run `decode_rows` on tasks of together so many images, with a progress bar.
 
     Raises:
         ColourError: see `decode_rows`.
         UserError: see `decode_rows`; also a process that ended while it decoded.
     """
-    from rich.progress import Progress
+    from twinloop.progress import Bars
 
-    found = Decoded()
-    # Where the output is no terminal, all that a bar leaves is an empty line.
-    bars = Progress(transient=True, disable=not sys.stdout.isatty())
-    with bars as progress, closing(_decoded(tasks, images)) as parts:
-        bar = progress.add_task(f"decoding {images:,} images", total=images)
+    found, done = Decoded(), 0
+    with Bars() as bars, closing(_decoded(tasks, images)) as parts:
+        bars.move("images", f"decoding {images:,}", done, images)
         for part in parts:
             found.add(part)
-            progress.advance(bar, part.rows)
+            done += part.rows
+            bars.move("images", f"decoding {images:,}", done, images)
     return found
 
 

@@ -14,7 +14,8 @@ an open file) is undone there and nowhere else.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import wraps
 from operator import attrgetter
@@ -126,6 +127,8 @@ class Callback:
     """
 
     order: int = Order.DEFAULT
+    given_to: int | None = None  # the number of the Learner that has it, or had it last
+    opt_needs: tuple[str, ...] = ()  # what it uses of an optimiser beside step and zero_grad
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must keep of this callback, in tensors and plain types."""
@@ -142,15 +145,18 @@ def sort_callbacks(*groups: Callback | Iterable[Callback]) -> list[Callback]:
 
     Raises:
         TypeError: no callback, or a method that is named like an event and is none.
+        ValueError: one that is given twice, and would act twice at each event.
     """
     given = [cb for cbs in groups for cb in ([cbs] if isinstance(cbs, Callback) else cbs)]
-    for cb in given:
+    for number, cb in enumerate(given):
         if not isinstance(cb, Callback):
             made = f"; make one of it: {cb.__name__}(...)" if isinstance(cb, type) else ""
             raise TypeError(f"{cb!r} is no callback{made}")
         for name in dir(cb):
             if name.startswith(("before_", "after_", "cleanup_")):
                 check_method(cb, name)
+        if any(cb is other for other in given[:number]):
+            raise ValueError(f"one and the same {type(cb).__name__} is given twice")
     return sorted(given, key=attrgetter("order"))
 
 
@@ -176,6 +182,37 @@ def check_event(owner: object, name: str) -> None:
     if name not in EVENTS:
         near = difflib.get_close_matches(name, EVENTS, n=1, cutoff=0)[0]
         raise TypeError(f"{type(owner).__name__}.{name} is no event; did you mean {near!r}?")
+
+
+@contextmanager
+def with_also(learn: "Learner", cbs: Callback | Iterable[Callback]) -> Iterator[None]:
+    """Add `cbs` to those of a Learner until the fit has ended, as a tuple: nothing is added inside.
+
+    Raises:
+        TypeError: a verb that nobody implements, or that two would.
+        ValueError: a callback that is given twice, or that another Learner was given since.
+    """
+    own, learn.cbs = learn.cbs, tuple(sort_callbacks(learn.cbs, cbs))
+    try:
+        check_verbs(learn)
+        check_owner(learn, own)
+        yield
+    finally:
+        learn.cbs = own
+
+
+def check_owner(learn: "Learner", cbs: Iterable[Callback]) -> None:
+    """Make sure that what callbacks remember is of this Learner.
+
+    Raises:
+        ValueError: another Learner was given one since.
+    """
+    for cb in cbs:
+        if cb.given_to not in (None, learn.number):
+            raise ValueError(
+                f"another Learner was given this {type(cb).__name__} since, and it would mix up "
+                "what it remembers of both; make new callbacks for each Learner"
+            )
 
 
 def check_verbs(learn: "Learner") -> None:
@@ -225,11 +262,3 @@ def call(cb: Callback, name: str, learn: "Learner") -> None:
         if not isinstance(error, tuple(CANCELS.values())):
             error.add_note(f"in {type(cb).__name__}.{name}, epoch {learn.epoch}, batch {learn.num}")
         raise
-
-
-def summary_of(learn: "Learner") -> str:
-    """One line per callback in the order of calls: its class, and what it implements."""
-    names = [type(cb).__name__ for cb in learn.cbs]
-    has = [", ".join(n for n in (*EVENTS, *VERBS) if hasattr(cb, n)) for cb in learn.cbs]
-    width = max(map(len, names), default=0)
-    return "\n".join(f"{name:{width}}  {what}" for name, what in zip(names, has, strict=True))

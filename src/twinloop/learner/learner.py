@@ -17,28 +17,23 @@ step and zero_grad. `TrainCB` implements all five, `MixedPrecisionCB` replaces s
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any
+from itertools import count, islice
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinloop.learner.callback import (
-    VERBS,
-    call,
-    check_verbs,
-    run_cbs,
-    sort_callbacks,
-    summary_of,
-    with_cbs,
-)
-from twinloop.learner.loaders import DataLoaders
+from twinloop.learner import prompt
+from twinloop.learner.callback import VERBS, call, run_cbs, with_also, with_cbs
+from twinloop.learner.lesson import hint, refuse
+from twinloop.learner.loaders import DataLoaders, forward
 from twinloop.learner.optimizer import begin_optimizer, whole_step
 from twinloop.learner.simple import set_epoch
 
 Cb = Any  # a Callback, or several; in `learn.cbs` a list of them
 Lr = float | None
+NUMBERS = count()
 
 
 @dataclass(eq=False)
@@ -62,7 +57,9 @@ class Learner:
     opt_func: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
 
     def __post_init__(self) -> None:
-        self.cbs, self.dls = sort_callbacks(self.cbs), DataLoaders.of(self.dls)
+        given, self.cbs, self.dls = self.cbs, [], DataLoaders.of(self.dls)
+        self.number = next(NUMBERS)  # which Learner of this process it is
+        self.add_cb(given)
         self.opt: Any = None  # without it the next fit forgets the momentum of the last one
         self.metrics: dict[str, Tensor] = {}  # of this fit, the latest of each name
         self.passes: tuple[bool, ...] = (True, False)  # the values of `training` in an epoch
@@ -95,16 +92,12 @@ class Learner:
         Raises:
             TypeError: a verb that nobody implements or two do, or a method named like an event.
         """
-        own, self.cbs = self.cbs, sort_callbacks(self.cbs, cbs)
-        try:
-            check_verbs(self)
+        with with_also(self, cbs):
             begin_optimizer(self, lr)
             self.past, self.began = self.past + self.epoch, self.steps
             self.epoch, self.n_epochs, self.stopping, self.metrics = 0, n_epochs, False, {}
             self.passes = (True,) * train + (False,) * valid
             self._fit()
-        finally:
-            self.cbs = own
 
     @with_cbs("fit")
     def _fit(self) -> None:
@@ -158,16 +151,17 @@ class Learner:
         for cb in self.cbs if name in VERBS else ():
             if hasattr(cb, name):
                 return partial(call, cb, name, self)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint(name)}")
 
-    summary = summary_of
+    add_cb, rm_cb, lr_find = prompt.add_cb, prompt.rm_cb, prompt.lr_find
+    summary, __repr__ = prompt.summary_of, prompt.text_of
 
 
 class TrainLearner(Learner):
     """A Learner that implements the five verbs itself, as `TrainCB` does."""
 
     def predict(self) -> None:
-        self.preds = self.model(self.batch[0])
+        self.preds = forward(self.model, self.batch[0])
 
     def get_loss(self) -> None:
         self.loss = self.loss_func(self.preds, self.batch[1])
@@ -182,7 +176,7 @@ class TrainLearner(Learner):
         self.opt.zero_grad()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class MomentumLearner(TrainLearner):
     """Keeps a share `momentum` of each gradient for the next step instead of resetting it.
 
@@ -190,6 +184,11 @@ class MomentumLearner(TrainLearner):
     """
 
     momentum: float = 0.85
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Refuse the lesson's name for `momentum`."""
+        refuse(options, mom="momentum")
+        return super().__new__(cls)
 
     def zero_grad(self) -> None:
         """Scale the gradients down; the next backward adds to them."""

@@ -5,6 +5,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Self
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 
@@ -60,6 +61,23 @@ class DataLoaders(NamedTuple):
             DataLoader(train, batch_size, shuffle=True, **options),
             DataLoader(valid, 2 * batch_size, **options),  # without gradients twice as many fit
         )
+
+
+def forward(model: nn.Module, *inputs: Any) -> Any:
+    """Give `model(*inputs)`.
+
+    Raises:
+        TypeError: an input is bytes, which its layers do not take.
+    """
+    try:
+        return model(*inputs)
+    except RuntimeError as error:
+        if any(name in str(error) for name in ("Byte", "unsigned char")):  # as torch calls them
+            raise TypeError(
+                "the batch is bytes (uint8), which the model does not take; DataLoaders.from_data "
+                "gives floats in [0, 1], as xb.float() / 255 would"
+            ) from error
+        raise
 
 
 def collate_dict(ds: Any) -> Callable[[list[dict[str, Any]]], tuple[Any, ...]]:

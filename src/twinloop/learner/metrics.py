@@ -1,5 +1,7 @@
 """Metrics with the lesson's interface; any torchmetrics metric works in their place."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,18 +26,19 @@ class Metric:
         self.total: Tensor = torch.tensor(0.0)
         self.n = 0
 
-    def add(self, inps: Tensor, targs: Tensor | None = None, n: int | None = None) -> None:
+    def add(self, inps: Tensor | float, targs: Tensor | None = None, n: int | None = None) -> None:
         """Add a batch of `n` samples: as many as `targs` has, or 1 without, unless given."""
         n = n if n is not None else 1 if targs is None else len(targs)
         # Summed on its device: reading a value would make the CPU wait for a GPU at every batch.
         # Multiplied in the same operation, or a loss in bfloat16 would be rounded in between.
-        value = self.calc(inps, targs).detach()
+        value = torch.as_tensor(self.calc(inps, targs)).detach()
         self.total = torch.add(self.total.to(value.device), value, alpha=n)
         self.n += n
 
-    def calc(self, inps: Tensor, targs: Tensor | None) -> Tensor:
+    def calc(self, inps: Any, targs: Tensor | None) -> Tensor | float:
         """The value of one batch, a mean over it."""
-        return inps
+        value: Tensor | float = inps
+        return value
 
     @property
     def value(self) -> Tensor:
@@ -52,12 +55,13 @@ class Metric:
 
 
 class Accuracy(Metric):
-    """The share of rows whose largest logit is the label's."""
+    """The share of rows whose largest logit, or predicted class, is the label's."""
 
     def calc(self, inps: Tensor, targs: Tensor | None) -> Tensor:
-        """The accuracy of one batch: logits `[B, classes]`, labels `[B]` -> scalar."""
+        """The accuracy of one batch: logits `[B, classes]` or classes `[B]`, labels `[B]`."""
         assert targs is not None
-        return inps.argmax(dim=1).eq(targs).float().mean()
+        classes = inps if inps.ndim == targs.ndim else inps.argmax(dim=1)
+        return classes.eq(targs).float().mean()
 
 
 class Loss(Metric):

@@ -17,6 +17,7 @@ def begin_optimizer(learn: "Learner", lr: float | None) -> None:
     the same `opt_func` made it. Its rates are not: a schedule has used them up.
 
     Raises:
+        TypeError: `opt_func` makes no optimiser, or one without what a callback uses.
         ValueError: an optimiser that was put into `learn.opt`, that was in a fit before, or that
             has none of the model's parameters.
     """
@@ -26,7 +27,11 @@ def begin_optimizer(learn: "Learner", lr: float | None) -> None:
             "learn.opt was set, but a fit makes its own optimiser; set learn.opt_func to what "
             "makes yours: learn.opt_func = lambda parameters, lr: ..."
         )
+    if not callable(learn.opt_func):
+        name = type(learn.opt_func).__name__
+        raise TypeError(f"opt_func is a {name}, not what makes one; give the class, or a function")
     opt: Any = learn.opt_func(learn.model.parameters(), learn.lr if lr is None else lr)
+    check_methods(learn, opt)
     if opt is last:
         raise ValueError(
             "opt_func gave the optimiser of the last fit, whose rates a schedule has changed; it "
@@ -52,6 +57,18 @@ def whole_step(learn: "Learner") -> Iterator[None]:
     except BaseException:
         learn.opt.zero_grad()
         raise
+
+
+def check_methods(learn: "Learner", opt: Any) -> None:
+    """Make sure that the optimiser has what the loop and the callbacks use of it."""
+    needs = [("a fit", name) for name in ("step", "zero_grad")]
+    needs += [(type(cb).__name__, name) for cb in learn.cbs for name in cb.opt_needs]
+    for who, name in needs:
+        if not hasattr(opt, name):
+            raise TypeError(
+                f"{who} uses {name} of the optimiser, which opt_func's {type(opt).__name__} has "
+                "not; derive it from torch.optim.Optimizer"
+            )
 
 
 def check_parameters(learn: "Learner", opt: Any) -> None:

@@ -14,14 +14,14 @@ epoch 0 train loss 0.172 accuracy 0.975
 epoch 0 valid loss 0.051 accuracy 1.000
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinloop.learner.loaders import DataLoaders
+from twinloop.learner.loaders import DataLoaders, forward
 
 
 def set_epoch(dl: Any, epoch: int) -> None:
@@ -70,7 +70,7 @@ class SimpleLearner:
         """Go once through all batches of train or of valid."""
         self.model.train(training)
         self.losses, self.hits, self.ns = [], [], []  # type: ignore[var-annotated]
-        dl: Iterable[tuple[Tensor, Tensor]] = self.dls.train if training else self.dls.valid
+        dl: Iterable[Sequence[Tensor]] = self.dls.train if training else self.dls.valid
         for self.batch in dl:
             self.one_batch()
         n = sum(self.ns)
@@ -80,8 +80,8 @@ class SimpleLearner:
 
     def one_batch(self) -> None:
         """Predict, compute loss and accuracy, and in training take a step."""
-        xb, yb = self.batch
-        preds = self.model(xb)
+        xb, yb, *_ = self.batch
+        preds = forward(self.model, xb)
         loss = self.loss_func(preds, yb)
         if self.model.training:
             loss.backward()  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ def test_means_deviations_and_histograms_by_hand() -> None:
     histogram = stats.histograms["1"]
     assert histogram.shape == (2, 50)  # bins of a fifth
     assert histogram.nonzero().tolist() == [[0, 0], [0, 5], [0, 10], [0, 20], [1, 0], [1, 49]]
-    assert histogram[1, 49] == 2  # 9.9 and 10; 12 is outside
+    assert histogram[1, 49] == 3  # 9.9, 10 and 12
 
 
 def test_only_train_counts_and_a_fit_begins_anew() -> None:
@@ -62,3 +63,25 @@ def test_no_hook_is_left_however_a_fit_ends(event: str, error: BaseException, or
     with contextlib.suppress(KeyboardInterrupt, ValueError):
         learn.fit(1)
     assert not any(module._forward_hooks for module in learn.model.modules())
+
+
+def test_the_figure_has_the_numbers_of_each_module() -> None:
+    learner(stats := ActivationStatsCB((nn.ReLU, nn.Tanh))).fit(1)
+    axes = stats.plot().axes
+    titles = ["mean", "standard deviation", "share near 0", "1", "3"]
+    assert [axis.get_title() for axis in axes if axis.axison] == titles
+    lines = (*stats.stats["1"].T, torch.tensor([1 / 4, 1 / 4]))
+    for axis, expected in zip(axes, lines, strict=False):
+        assert axis.lines[0].get_label() == "1"
+        np.testing.assert_array_equal(np.asarray(axis.lines[0].get_ydata()), expected)
+    shown = np.asarray(axes[3].images[0].get_array())
+    np.testing.assert_array_equal(shown, stats.histograms["1"].log1p().T)
+    # Those of Tanh are at most 1, in the first five bins or the sixth.
+    assert np.asarray(axes[4].images[0].get_array()).shape[0] <= 6
+
+
+def test_a_search_leaves_the_statistics_of_the_fit() -> None:
+    learn = learner(stats := ActivationStatsCB())
+    learn.fit(1)
+    learn.lr_find(n_epochs=3)
+    assert stats.stats["1"].shape == (2, 2)

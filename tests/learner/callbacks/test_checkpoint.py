@@ -227,3 +227,21 @@ def test_a_fit_that_only_validates_saves_nothing(tmp_path: Path) -> None:
 def test_without_metrics_it_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no metric 'val/loss'; there are: none; add a MetricsCB"):
         learner(CheckpointCB(tmp_path)).fit(1)
+
+
+def test_its_folder_is_created_before_the_first_step(tmp_path: Path) -> None:
+    learn = learner(CheckpointCB(str(tmp_path / "a" / "b"), None))
+    learn.fit(1, train=False)
+    assert list(tmp_path.iterdir()) == []
+    learn.fit(1)
+    assert (tmp_path / "a" / "b" / "last.ckpt").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        learner(CheckpointCB(tmp_path / "file", None), first := MetricsCB()).fit(1)
+    assert first.history == []
+
+
+def test_a_path_is_not_the_contents_of_a_checkpoint() -> None:
+    path: Any = Path("last.ckpt")
+    with pytest.raises(TypeError, match=r"checkpoint is 'last.ckpt'; .* torch.load\('last.ckpt'\)"):
+        ResumeCB(path)

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from tests.learner.learners import Values, scalar
 from twinloop.errors import UserError
 from twinloop.learner import Learner
-from twinloop.learner.callbacks import EarlyStoppingCB, ResumeCB, ValidateCB
+from twinloop.learner.callbacks import EarlyStoppingCB, MetricsCB, ResumeCB, ValidateCB
 from twinloop.learner.callbacks.early_stopping import Reason, When
 
 
@@ -147,10 +147,11 @@ def test_when_it_checks(when: When, monitor: str, checks: int) -> None:
     ("monitor", "mode", "message"),
     [
         ("val/loss", "less", "mode is 'less'; it must be 'min' or 'max'"),
+        (None, "min", "monitor is None; it must begin with 'train/' or 'val/'"),
         ("loss", "min", "monitor is 'loss'; it must begin with 'train/' or 'val/'"),
     ],
 )
-def test_what_would_never_stop_is_refused(monitor: str, mode: str, message: str) -> None:
+def test_what_would_never_stop_is_refused(monitor: Any, mode: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EarlyStoppingCB(monitor, mode)
     assert EarlyStoppingCB("f1", when="epoch").monitor == "f1"  # any name at the end of an epoch
@@ -169,3 +170,15 @@ def test_a_second_fit_has_its_own_patience_and_best() -> None:
     learn.fit(5)
     assert learn.epoch == 4
     assert stop.best == 6
+
+
+def test_a_fit_in_which_it_would_never_be_checked_is_refused() -> None:
+    learn = scalar(MetricsCB(), EarlyStoppingCB("val/loss"))
+    with pytest.raises(UserError, match="a fit without val never measures 'val/loss'; monitor an"):
+        learn.fit(1, valid=False)
+    assert learn.steps == 0
+    learn.fit(1, valid=False, cbs=[ValidateCB()])
+    learn.rm_cb(EarlyStoppingCB)
+    learn.fit(1, valid=False, cbs=[EarlyStoppingCB("val/loss", strict=False)])
+    with pytest.raises(UserError, match="a fit without train never measures 'train/loss'"):
+        learn.fit(1, train=False, cbs=[EarlyStoppingCB("train/loss")])

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -209,3 +210,31 @@ def test_the_next_fit_takes_the_suggestion() -> None:
 def test_a_search_ends_at_the_last_rate_where_the_loss_is_bounded() -> None:
     learn = scalar(Losses(1.0), train=10)
     assert lr_find(learn, start=1.0, gamma=2.0, end=8.0).lrs == [1, 2, 4, 8]
+
+
+# --- the figure ---------------------------------------------------------------------------------
+
+
+def test_the_figure_has_rates_losses_and_the_suggestion() -> None:
+    learn = scalar(Losses(8, 7, 3, 2, 13), train=10)
+    finder = learn.lr_find(start=1.0, gamma=2.0, end=1e9)
+    (axis,) = finder.plot().axes
+    lines = {line.get_label(): np.asarray(line.get_xydata()).T.tolist() for line in axis.lines}
+    assert lines.pop("loss") == [finder.lrs, finder.losses]
+    assert lines.pop("smoothed") == [finder.lrs, finder.smoothed]
+    ((label, line),) = lines.items()
+    assert label == f"suggestion {finder.suggestion:.2g}"
+    assert repr(finder) == f"LRFinderCB: 5 rates, {label}"
+    assert repr(LRFinderCB()) == "LRFinderCB: 0 rates, no suggestion"
+    assert line[0] == [finder.suggestion] * 2
+    assert axis.get_xscale() == "log"
+
+
+def test_the_figure_is_what_a_notebook_shows_of_a_search() -> None:
+    finder = LRFinderCB()
+    assert finder._repr_png_() is None
+    finder.lrs, finder.losses = [0.1, 1.0], [1.0, 1.0]  # no suggestion
+    assert [line.get_label() for line in finder.plot().axes[0].lines] == ["loss", "smoothed"]
+    png = finder._repr_png_()
+    assert png is not None
+    assert png.startswith(b"\x89PNG")

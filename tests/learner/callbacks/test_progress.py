@@ -5,6 +5,7 @@ import itertools
 import re
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -112,3 +113,26 @@ def test_a_validation_that_is_cancelled_leaves_the_bar_of_train() -> None:
     learn = learner(cancel, ValidateCB(every_n_batches=1), ProgressCB(bar=False))
     learn.fit(2, valid=False)
     assert learn.steps == 8
+
+
+# --- the curve ----------------------------------------------------------------------------------
+
+
+def test_the_curve_has_each_loss_of_train_and_each_validation() -> None:
+    learn = learner(progress := ProgressCB(plot=True), MetricsCB())
+    for n_epochs in (3, 2):  # a fit begins anew
+        learn.fit(n_epochs)
+        train, val = progress.curve().axes[0].lines
+        batches, losses = np.asarray(train.get_xydata()).T.tolist()
+        assert batches == [*range(1, 4 * n_epochs + 1)]
+        assert losses == [1, 4, 9, 16] * n_epochs
+        points = [[4.0 * n, 25.0] for n in range(1, n_epochs + 1)]
+        assert np.asarray(val.get_xydata()).tolist() == points
+
+
+def test_a_terminal_is_told_where_the_curve_is(capsys: pytest.CaptureFixture[str]) -> None:
+    learner(ProgressCB(plot=True)).fit(1)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("ProgressCB(plot=True) draws its curve in notebooks only; its curve()")
+    learner(ProgressCB()).fit(1)
+    assert "plot" not in capsys.readouterr().out

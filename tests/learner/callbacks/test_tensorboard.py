@@ -115,3 +115,9 @@ def test_what_was_written_is_there_after_an_error(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert len(events.Scalars("train/loss_step")) >= 2
+
+
+def test_a_path_is_no_writer() -> None:
+    folder: Any = "runs"
+    with pytest.raises(TypeError, match=r"writer is 'runs'; it must be a SummaryWriter\(folder\)"):
+        TensorBoardCB(folder)

@@ -1,5 +1,7 @@
 """The callbacks, one concern per file; `Order` has their places."""
 
+from typing import TYPE_CHECKING
+
 from twinloop.learner.callbacks.accumulate import AccumulateCB as AccumulateCB
 from twinloop.learner.callbacks.activations import ActivationStatsCB as ActivationStatsCB
 from twinloop.learner.callbacks.anomaly import AnomalyCB as AnomalyCB
@@ -20,6 +22,7 @@ from twinloop.learner.callbacks.metrics import MetricsCB as MetricsCB
 from twinloop.learner.callbacks.precision import MixedPrecisionCB as MixedPrecisionCB
 from twinloop.learner.callbacks.precision import TruePrecisionCB as TruePrecisionCB
 from twinloop.learner.callbacks.progress import ProgressCB as ProgressCB
+from twinloop.learner.callbacks.recorder import RecorderCB as RecorderCB
 from twinloop.learner.callbacks.schedule import BatchSchedCB as BatchSchedCB
 from twinloop.learner.callbacks.schedule import EpochSchedCB as EpochSchedCB
 from twinloop.learner.callbacks.schedule import PlateauSchedCB as PlateauSchedCB
@@ -28,3 +31,9 @@ from twinloop.learner.callbacks.trace import BreakpointCB as BreakpointCB
 from twinloop.learner.callbacks.trace import TraceCB as TraceCB
 from twinloop.learner.callbacks.train import TrainCB as TrainCB
 from twinloop.learner.callbacks.validate import ValidateCB as ValidateCB
+from twinloop.learner.lesson import missing as _missing
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise _missing(__name__, name)

@@ -1,13 +1,18 @@
 """Statistics of activations, to see whether the layers are alive."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from twinloop import figures
 from twinloop.learner.callback import Callback
+from twinloop.learner.hooks import Hook
 from twinloop.learner.learner import Learner
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINS = 50
 
@@ -21,7 +26,7 @@ class ActivationStatsCB(Callback):
 
     def __init__(self, select: type[nn.Module] | tuple[type[nn.Module], ...] = nn.ReLU) -> None:
         self.select = select
-        self.handles: list[RemovableHandle] = []
+        self.hooks: list[Hook] = []
         self._stats: dict[str, list[Tensor]] = {}
         self._histograms: dict[str, list[Tensor]] = {}
 
@@ -31,12 +36,12 @@ class ActivationStatsCB(Callback):
         for name, module in learn.model.named_modules():
             if isinstance(module, self.select):
                 self._stats[name], self._histograms[name] = [], []
-                self.handles.append(module.register_forward_hook(partial(self._watch, name)))
+                self.hooks.append(Hook(module, partial(self._watch, name)))
 
     def cleanup_fit(self, learn: Learner) -> None:
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks.clear()
 
     @property
     def stats(self) -> dict[str, Tensor]:
@@ -45,11 +50,18 @@ class ActivationStatsCB(Callback):
 
     @property
     def histograms(self) -> dict[str, Tensor]:
-        """Counts of absolute values from 0 to 10 by module, `[batches, 50]`."""
+        """Counts of absolute values by module, `[batches, 50]`: from 0 to 10 or above."""
         return {name: torch.stack(rows) for name, rows in self._histograms.items()}
 
-    def _watch(self, name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def plot(self) -> "Figure":
+        """Means, deviations, shares near 0 (below 0.2) and histograms over the batches."""
+        return figures.activations(self.stats, self.histograms)
+
+    def _watch(
+        self, name: str, hook: Hook, module: nn.Module, inputs: tuple[Tensor], output: Tensor
+    ) -> None:
         if module.training:
             values = output.detach().float()
             self._stats[name].append(torch.stack([values.mean(), values.std()]).cpu())
-            self._histograms[name].append(torch.histc(values.abs(), BINS, 0, 10).cpu())
+            magnitudes = values.abs().clamp(max=10)
+            self._histograms[name].append(torch.histc(magnitudes, BINS, 0, 10).cpu())

@@ -45,6 +45,7 @@ class CheckpointCB(Callback):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
         self.folder, self.monitor, self.mode = Path(folder), monitor, mode
         self.pack = pack or pack_state
+        self.opt_needs = () if pack else ("state_dict",)
         self.best: Tensor | None = None
 
     @property
@@ -56,6 +57,11 @@ class CheckpointCB(Callback):
     def last_path(self) -> Path:
         """The file of the last epoch."""
         return self.folder / "last.ckpt"
+
+    def before_fit(self, learn: Learner) -> None:
+        """Create the folder, and so find out before the first step that it cannot be."""
+        if True in learn.passes:
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def after_epoch(self, learn: Learner) -> None:
         if not learn.ends_epoch or True not in learn.passes:
@@ -91,6 +97,9 @@ class ResumeCB(Callback):
     Args:
         checkpoint: What `CheckpointCB` has saved.
         unpack: Restores it in a Learner, and returns the batch of the epoch to begin with.
+
+    Raises:
+        TypeError: a path in place of its contents.
     """
 
     order = Order.RESUME
@@ -100,6 +109,11 @@ class ResumeCB(Callback):
         checkpoint: dict[str, Any],
         unpack: Callable[[Learner, dict[str, Any]], int] | None = None,
     ) -> None:
+        if not isinstance(checkpoint, dict):
+            raise TypeError(
+                f"checkpoint is {str(checkpoint)!r}; it must be the contents of such a file: "
+                f"torch.load({str(checkpoint)!r})"
+            )
         self.checkpoint: dict[str, Any] | None = checkpoint
         self.unpack = unpack or unpack_state
         self.first_batch = 0

@@ -18,6 +18,7 @@ class GradientClipCB(Callback):
     """
 
     order = Order.CLIP
+    opt_needs = ("param_groups",)
 
     def __init__(self, limit: float, algorithm: str = "norm") -> None:
         if algorithm not in ("norm", "value"):

@@ -6,9 +6,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from twinloop.errors import UserError
 from twinloop.learner.callback import Callback
 from twinloop.learner.callbacks.distributed import added_up
 from twinloop.learner.callbacks.metrics import MetricsCB, monitored
+from twinloop.learner.callbacks.validate import ValidateCB
 from twinloop.learner.learner import Learner
 
 When = Literal["pass", "validation", "epoch"]
@@ -40,7 +42,7 @@ class EarlyStoppingCB(Callback):
 
     Raises:
         ValueError: another mode, or a metric of neither 'train/' nor 'val/', which is never there.
-        UserError: no such metric at a check that is strict.
+        UserError: no such metric at a check that is strict, or a fit without such a check.
     """
 
     order = MetricsCB.order + 1
@@ -60,7 +62,7 @@ class EarlyStoppingCB(Callback):
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode is {mode!r}; it must be 'min' or 'max'")
-        if when == "pass" and not monitor.startswith(("train/", "val/")):
+        if when == "pass" and not str(monitor).startswith(("train/", "val/")):
             raise ValueError(f"monitor is {monitor!r}; it must begin with 'train/' or 'val/'")
         self.monitor, self.mode, self.patience, self.min_delta = monitor, mode, patience, min_delta
         self.strict, self.check_finite, self.when = strict, check_finite, when
@@ -76,8 +78,16 @@ class EarlyStoppingCB(Callback):
         self.reason = Reason.NONE
 
     def before_fit(self, learn: Learner) -> None:
-        """Forget the last fit, whose patience has run out."""
+        """Forget the last fit, whose patience has run out; refuse one that is never checked."""
         self.forget()
+        inside = any(isinstance(cb, ValidateCB) for cb in learn.cbs)
+        passes = {"train/": True in learn.passes, "val/": inside or False in learn.passes}
+        missing = [stage for stage, is_there in passes.items() if not is_there]
+        if self.strict and self.when == "pass" and self.monitor.startswith(tuple(missing)):
+            raise UserError(
+                f"EarlyStoppingCB: a fit without {self.monitor.partition('/')[0]} never measures "
+                f"{self.monitor!r}; monitor another metric, or remove this callback"
+            )
 
     def after_epoch(self, learn: Learner) -> None:
         due = {

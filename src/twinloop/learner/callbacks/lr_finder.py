@@ -2,9 +2,11 @@
 
 import math
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from twinloop import figures
 from twinloop.learner.callback import Callback, CancelFitException, Order
+from twinloop.learner.callbacks.activations import ActivationStatsCB
 from twinloop.learner.callbacks.average import AverageCB
 from twinloop.learner.callbacks.checkpoint import (
     CheckpointCB,
@@ -17,16 +19,21 @@ from twinloop.learner.callbacks.finite import FiniteLossCB
 from twinloop.learner.callbacks.limits import LimitStepsCB
 from twinloop.learner.callbacks.metrics import MetricsCB
 from twinloop.learner.callbacks.progress import ProgressCB
+from twinloop.learner.callbacks.recorder import RecorderCB
 from twinloop.learner.callbacks.schedule import SchedCB
 from twinloop.learner.callbacks.tensorboard import TensorBoardCB
 from twinloop.learner.callbacks.validate import ValidateCB
 from twinloop.learner.learner import Learner
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ABOUT_A_RUN = (
     *(SchedCB, EarlyStoppingCB, LimitStepsCB, ValidateCB, AverageCB),
     *(MetricsCB, ProgressCB, TensorBoardCB, CheckpointCB, ResumeCB, FiniteLossCB),
+    *(ActivationStatsCB, RecorderCB),
 )
-"""Callbacks that a search goes without: it has no schedule, no metrics, and nothing to save."""
+"""Callbacks that a search goes without: it has no schedule, and nothing to measure or to save."""
 
 
 class LRFinderCB(Callback):
@@ -44,6 +51,7 @@ class LRFinderCB(Callback):
     """
 
     order = Order.RESUME + 1
+    opt_needs = ("param_groups", "state_dict", "load_state_dict")
 
     def __init__(
         self,
@@ -115,6 +123,25 @@ class LRFinderCB(Callback):
         first = 10 if lowest > 10 else 1
         steepest = min(range(first, lowest + 1), key=lambda n: losses[n] - losses[n - 1])
         return math.sqrt(self.lrs[steepest] * self.lrs[lowest] / 10)
+
+    def plot(self) -> "Figure":
+        """The losses over the rates, and the suggestion if there is one."""
+        return figures.rates(self.lrs, self.losses, self.smoothed, self._suggestion_or_none())
+
+    def __repr__(self) -> str:
+        rate = self._suggestion_or_none()
+        suggestion = "no suggestion" if rate is None else f"suggestion {rate:.2g}"
+        return f"{type(self).__name__}: {len(self.lrs)} rates, {suggestion}"
+
+    def _suggestion_or_none(self) -> float | None:
+        try:
+            return self.suggestion
+        except ValueError:
+            return None
+
+    def _repr_png_(self) -> bytes | None:
+        """The figure, where the finder is the last line of a notebook's cell."""
+        return figures.as_png(self.plot()) if self.lrs else None
 
 
 def lr_find(

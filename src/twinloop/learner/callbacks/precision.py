@@ -32,6 +32,7 @@ class MixedPrecisionCB(TrainCB):
         self.dtype = dtype
         self.device = device
         self.scaler = torch.amp.GradScaler(device) if dtype == torch.float16 else None
+        self.opt_needs = ("param_groups",) if self.scaler else ()
         self.context = ExitStack()
 
     def before_fit(self, learn: Learner) -> None:

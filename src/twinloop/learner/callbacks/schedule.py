@@ -19,6 +19,7 @@ class SchedCB(Callback):
     """
 
     order: int = Order.PREPARE
+    opt_needs = ("param_groups", "state_dict")
 
     def __init__(self, sched_func: Callable[[Optimizer], Any]) -> None:
         self.sched_func = sched_func

@@ -14,11 +14,17 @@ class TensorBoardCB(Callback):
     Args:
         writer: Writes to the folder of the run.
         every: Steps from one point of a curve to the next; with 0 there are none.
+
+    Raises:
+        TypeError: no writer.
     """
 
     order = Order.REPORT
+    opt_needs = ("param_groups",)
 
     def __init__(self, writer: SummaryWriter, every: int = 10) -> None:
+        if not hasattr(writer, "add_scalar"):
+            raise TypeError(f"writer is {writer!r}; it must be a SummaryWriter(folder)")
         self.writer = writer
         self.every = every
         self.at = 0

@@ -2,6 +2,7 @@
 
 from twinloop.learner.callback import Callback
 from twinloop.learner.learner import Learner
+from twinloop.learner.loaders import forward
 
 
 class TrainCB(Callback):
@@ -16,7 +17,7 @@ class TrainCB(Callback):
 
     def predict(self, learn: Learner) -> None:
         """Set `preds` from the first parts of the batch."""
-        learn.preds = learn.model(*learn.batch[: self.n_inp])
+        learn.preds = forward(learn.model, *learn.batch[: self.n_inp])
 
     def get_loss(self, learn: Learner) -> None:
         """Set `loss` from `preds` and the target."""
