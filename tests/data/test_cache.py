@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from twinloop.data import cache, pool
+from twinloop.data import cache, decode_splits, pool
+from twinloop.data.decode import Decoded, Rows, decode_rows
 from twinloop.data.decode_splits import Reading
 from twinloop.data.source import Source
 from twinloop.errors import UserError
@@ -124,7 +125,7 @@ def test_an_official_validation_split_is_used_as_test_split(name: str, tmp_path:
     data = cache.load(
         source(train=split(GREY[:6], LABELS), **{name: split(GREY[6:8], [1, 1])}), tmp_path
     )
-    assert data.test_split == name
+    assert data.test_split == "validation"
     np.testing.assert_array_equal(data.test.images, PIXELS[6:8, None])
 
 
@@ -378,7 +379,7 @@ def test_an_incomplete_cache_of_a_killed_process_is_replaced(name: str, tmp_path
     whole = cache.load(source(name, train=WHOLE), tmp_path)
     folder = next(path for path in tmp_path.iterdir() if path.is_dir())
     (folder / "spec.json").unlink()  # what is written last
-    folder.rename(f"{folder}.part-left")
+    folder.rename(f"{folder}.part-unfinished")
     again = cache.load(source(name, train=WHOLE), tmp_path)
     assert again.spec == whole.spec
     assert torch.equal(again.train.images, whole.train.images)
@@ -441,7 +442,7 @@ def test_the_fingerprint_tells_the_data_and_not_where_it_was(tmp_path: Path) -> 
 @pytest.fixture
 def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode as large data sets are decoded."""
-    monkeypatch.setattr(pool, "ROWS_PER_TASK", 2)
+    monkeypatch.setattr(decode_splits, "ROWS_PER_TASK", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
@@ -467,12 +468,137 @@ def test_a_failure_in_a_decoding_process_names_the_row_and_ends_no_other(tmp_pat
         other.join()
 
 
+def test_a_split_that_is_not_used_is_named(tmp_path: Path) -> None:
+    splits = {"train": WHOLE, "test": WHOLE, "extra": split(GREY, [0] * 9), "val": WHOLE}
+    data = cache.load(source(**splits, dev=WHOLE), tmp_path)
+    assert data.notes == (
+        "the split 'extra' of 9 images is not used",
+        "the split 'dev' of 6 images is not used",
+    )
+
+
+def part_of(place: Path) -> Path:
+    """The folder of what was decoded before it was killed."""
+    (part,) = place.glob("*.part-unfinished")
+    return part
+
+
+class Killed(BaseException):
+    """As abrupt as a signal, in a test's own process."""
+
+
+def kill_after(tasks: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have decoding end after so many tasks, once; return a list of the rows of each task."""
+    done: list[int] = []
+
+    def until_killed(rows: Rows) -> Decoded:
+        if len(done) == tasks:
+            done.append(0)
+            raise Killed
+        done.append(len(rows.images))
+        return decode_rows(rows)
+
+    monkeypatch.setattr(pool, "decode_rows", until_killed)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(decode_splits, "ROWS_PER_TASK", 2)
+    return done
+
+
+MOVING = io.BytesIO()
+Image.fromarray(PIXELS[0]).save(
+    MOVING, "GIF", save_all=True, append_images=[Image.fromarray(PIXELS[1])]
+)
+MIXED = split([{"bytes": MOVING.getvalue(), "path": None}, BROKEN, *GREY[2:9]], [0, 1] * 4 + [0])
+"""Nine images: an animation, one that cannot be read, and seven."""
+RESUMED = {
+    "held out": ({"train": MIXED}, Reading(skip_unreadable=True)),
+    "splits": (
+        {"train": WHOLE, "test": replaced(1, BROKEN), "val": MIXED},
+        Reading(skip_unreadable=True),
+    ),
+    "colour": (
+        {"train": replaced(5, encoded(Image.new("RGB", (4, 5), "red"))), "test": WHOLE},
+        Reading(),
+    ),
+}
+
+
+@pytest.mark.parametrize("tasks", range(1, 5))
+@pytest.mark.parametrize(("splits", "reading"), RESUMED.values(), ids=RESUMED.keys())
+def test_a_decoding_that_was_killed_is_resumed_to_the_same(
+    splits: dict[str, Any],
+    reading: Reading,
+    tasks: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = cache.load(source(**splits), tmp_path / "whole", reading)
+    done = kill_after(tasks, monkeypatch)
+    with pytest.raises(Killed):
+        cache.load(source(**splits), tmp_path / "killed", reading)
+    assert not list((tmp_path / "killed").glob("*[0-9a-f]/spec.json"))
+    before = len(done) - 1
+    again = cache.load(source(**splits), tmp_path / "killed", reading)
+    assert (again.spec, again.notes, again.val_rows) == (whole.spec, whole.notes, whole.val_rows)
+    for one, other in ((again.train, whole.train), (again.test, whole.test)):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+    names = {path.name for path in (tmp_path / "whole").rglob("*")}
+    assert {path.name for path in (tmp_path / "killed").rglob("*")} == names
+    if not (whole.spec.image_shape[0] == 3 and tasks < 4):  # the tasks in grey were in vain
+        images = sum(map(len, splits.values()))
+        assert sum(done[before:]) < images
+        assert f" of {images} images are decoded already\n" in capsys.readouterr().out
+
+
+def test_a_decoding_of_another_plan_or_a_damaged_journal_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "whole")
+    for number, damage in enumerate((b'{"shape": [1, 5, 4]}\n', b"\0\0\n", b"[1]\n")):
+        with monkeypatch.context() as patch:
+            done = kill_after(4, patch)
+            with pytest.raises(Killed):
+                cache.load(source(train=WHOLE, test=WHOLE), tmp_path / str(number))
+            journal = part_of(tmp_path / str(number)) / "decoded.jsonl"
+            journal.write_bytes(damage + journal.read_bytes().partition(b"\n")[2])
+        with monkeypatch.context() as patch:
+            done = kill_after(9, patch)
+            again = cache.load(source(train=WHOLE, test=WHOLE), tmp_path / str(number))
+            assert sum(done) == 12
+        assert again.spec == whole.spec
+
+
+def test_a_line_that_was_cut_off_is_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "whole")
+    done = kill_after(3, monkeypatch)
+    with pytest.raises(Killed):
+        cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "killed")
+    journal = part_of(tmp_path / "killed") / "decoded.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    before = len(done)
+    assert cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "killed").spec == whole.spec
+    assert done[before:] == [2, 2, 2, 2]
+
+
+def test_a_failure_leaves_nothing_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_splits, "ROWS_PER_TASK", 2)
+    with pytest.raises(UserError, match="train row 5"):
+        cache.load(source(train=replaced(5, BROKEN), test=WHOLE), tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
 SLOW = """
 import io, os, sys
 from pathlib import Path
 import datasets
 from PIL import Image
-from twinloop.data import cache, pool
+from twinloop.data import cache, decode_splits
 from twinloop.data.decode_splits import Reading
 from twinloop.data.source import Source
 from twinloop.runs.stop import StoppedAtOnce, stopping_at_once
@@ -485,7 +611,7 @@ def read():
     features = datasets.Features(image=datasets.Image(), label=names)
     return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)), []
 
-pool.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
+decode_splits.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
 try:
     with stopping_at_once():
         cache.load(Source("slow", "1", read), Path(sys.argv[1]), Reading(image_size=(8, 8)))
@@ -535,10 +661,10 @@ UNGUARDED = """
 import os
 import sys
 from pathlib import Path
-from twinloop.data import cache, pool
+from twinloop.data import cache, decode_splits
 from twinloop.data.datamodule import ImageDataModule
 
-pool.ROWS_PER_TASK = 500
+decode_splits.ROWS_PER_TASK = 500
 os.cpu_count = lambda: 2
 print(ImageDataModule("digits", cache_dir=Path(sys.argv[1])).sizes)
 """

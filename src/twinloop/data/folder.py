@@ -1,10 +1,11 @@
 """A folder of image files: which are train, val and test, and what class each image is of."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twinloop.data.parts import SPLITS
 from twinloop.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,12 +15,6 @@ _COMMON = ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .avi
 _RARE = ".heic .heif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
 SUFFIXES = frozenset(_COMMON.split() + _RARE.split())
 """What Pillow reads, in small letters, and HEIF, which is then listed as unreadable."""
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""Names of folders, in small letters, that are splits of a data set."""
 TABLES = (".csv", ".tsv", ".jsonl", ".json")
 SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
@@ -47,9 +42,9 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
             yield Path(entry.path)
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Every image file below `folder`, by its suffix, in the order of names."""
-    return [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
+def images_of(files: Iterable[Path]) -> list[Path]:
+    """The image files among `files`, by their suffixes."""
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -81,8 +76,8 @@ def _is_left_over(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
-def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":
-    """Read folders of image files as a data set with the columns `image` and, if any, `label`.
+def read_image_folder(root: Path, files: list[Path]) -> "tuple[DatasetDict, list[str]]":
+    """Read `files` below `root` as a data set with the columns `image` and, if any, `label`.
 
     The class of an image is the folder that it is in, below that of its split; where all images
     of train lie in one folder they have no label. A test image without a folder has label -1.
@@ -97,7 +92,8 @@ def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":
     import datasets
 
     places = split_folders(root)
-    images = {split: images_below(place) for split, place in places.items()}
+    every = images_of(files)
+    images = {split: _inside(place, every) for split, place in places.items()}
     classes = {split: _classes(images[split], places[split]) for split in images}
     names = sorted({name for name in classes["train"] if name})
     if len(names) == 1 and len(places) == 1:
@@ -112,14 +108,19 @@ def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":
     result = datasets.DatasetDict()
     for split, paths in images.items():
         result[split] = _data_set(paths, classes[split], names)
-    notes = left_out(root, {path for paths in images.values() for path in paths})
-    tables = [path.name for path in files_below(root) if path.suffix.lower() in TABLES]
+    notes = left_out(root, files, {str(path) for paths in images.values() for path in paths})
+    tables = [path.name for path in files if path.suffix.lower() in TABLES]
     if tables:
         notes.append(
             f"{tables[0]} is not read; a table of labels has to be called metadata.csv and to "
             "have a column file_name"
         )
     return result, notes
+
+
+def _inside(folder: Path, files: list[Path]) -> list[Path]:
+    start = os.path.join(folder, "")  # noqa: PTH118 - a Path has no slash at its end
+    return [path for path in files if str(path).startswith(start)]
 
 
 def _classes(images: list[Path], place: Path) -> list[str]:
@@ -152,10 +153,9 @@ def _data_set(paths: list[Path], classes: list[str], names: list[str]) -> "Datas
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-def left_out(root: Path, read: set[Path]) -> list[str]:
-    """A line on the image files of `root` that are not among those that were `read`, if any."""
-    known = {path.absolute() for path in read}
-    others = [path for path in images_below(root) if path.absolute() not in known]
+def left_out(root: Path, files: list[Path], read: set[str]) -> list[str]:
+    """A line on the images among `files` below `root` that are not among those `read`, if any."""
+    others = [path for path in images_of(files) if str(path) not in read]
     if not others:
         return []
     example = others[0].relative_to(root)
