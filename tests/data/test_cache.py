@@ -597,35 +597,49 @@ SLOW = """
 import io, os, sys
 from pathlib import Path
 import datasets
+import numpy as np
 from PIL import Image
 from twinloop.data import cache, decode_splits
 from twinloop.data.decode_splits import Reading
 from twinloop.data.source import Source
 from twinloop.runs.stop import StoppedAtOnce, stopping_at_once
 
-def read():
+def file_of(number):
     file = io.BytesIO()
-    Image.new("L", (5000, 5000)).save(file, "png")
+    Image.fromarray(np.full((2000, 2000), number, np.uint8)).save(file, "png", compress_level=1)
+    return {"bytes": file.getvalue(), "path": None}
+
+def read():
     names = datasets.ClassLabel(names=["one", "other"])
-    rows = {"image": [{"bytes": file.getvalue(), "path": None}] * 400, "label": [0, 1] * 200}
+    rows = {"image": list(map(file_of, range(120))), "label": [0, 1] * 60}
     features = datasets.Features(image=datasets.Image(), label=names)
     return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)), []
 
-decode_splits.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
+decode_splits.ROWS_PER_TASK, os.cpu_count = 2, lambda: 2
 try:
     with stopping_at_once():
-        cache.load(Source("slow", "1", read), Path(sys.argv[1]), Reading(image_size=(8, 8)))
+        data = cache.load(Source("slow", "1", read), Path(sys.argv[1]), Reading(image_size=(8, 8)))
+        print(data.spec.fingerprint)
 except StoppedAtOnce as stopped:
     print(stopped)
     sys.exit(stopped.status)
 """
-"""Decodes images for about 20 s in two processes of its own."""
+"""Decodes large images in two processes of its own."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `SLOW` prints where nobody stops it."""
+    place = str(tmp_path_factory.mktemp("whole"))
+    return subprocess.run(
+        [sys.executable, "-c", SLOW, place], capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_decoding_ends_at_once_with_every_process_of_it(
-    number: signal.Signals, tmp_path: Path
+def test_decoding_ends_at_once_with_every_process_of_it_and_is_resumed(
+    number: signal.Signals, whole: str, tmp_path: Path
 ) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, str(tmp_path)],
@@ -635,10 +649,9 @@ def test_decoding_ends_at_once_with_every_process_of_it(
         start_new_session=True,
     ) as child:
         patience = time.monotonic() + 60
-        while not list(tmp_path.glob("*/train-images.npy")):
+        while lines_of_journals(tmp_path) < 5:
             assert time.monotonic() < patience
             time.sleep(0.01)
-        time.sleep(0.5)  # the processes begin
         if number == signal.SIGINT:
             os.killpg(child.pid, number)  # as a terminal does
         else:
@@ -654,7 +667,70 @@ def test_decoding_ends_at_once_with_every_process_of_it(
         assert child.returncode == 128 + number
         assert printed.startswith(f"stopped by {number.name}")
         assert errors == ""
-        assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".part-unfinished"]
+    again = subprocess.run(
+        [sys.executable, "-c", SLOW, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    said, fingerprint = again.stdout.splitlines(keepends=True)
+    resumed = re.fullmatch(r"(\d+) of 120 images are decoded already\n", said)
+    assert resumed
+    assert 8 <= int(resumed[1]) < 120
+    assert fingerprint == whole
+
+
+def lines_of_journals(place: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in place.glob("*/decoded.jsonl"))
+
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from twinloop.data import arrays, cache
+from twinloop.data.decode_splits import Reading
+from twinloop.data.source import find_source
+
+def peak():
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children()) // 1024
+
+def children():
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+if __name__ == "__main__":
+    folder, place = Path(sys.argv[1]), Path(sys.argv[2])
+    arrays.PIECE = 1 << 20
+    small = find_source(str(folder / "small"))
+    cache.load(small, place, Reading(image_size=(256, 256), channels=3))
+    before = peak()
+    large = find_source(str(folder / "large"))
+    cache.load(large, place, Reading(image_size=(256, 256), channels=3, skip_unreadable=True))
+    print(before, peak())
+"""
+"""The peak MB of a process and its decoders, after a few images and after many."""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    """Of 1,200 images of 197 kB, one cannot be read, and a sixth is held out."""
+    for name, copies in (("small", 12), ("large", 1200)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name / "0.png")
+        for number in range(1, copies):
+            (tmp_path / name / f"{number}.png").hardlink_to(tmp_path / name / "0.png")
+    (tmp_path / "large" / "broken.png").write_bytes(b"broken")
+    script = tmp_path / "script.py"
+    script.write_text(LARGE)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after = map(int, done.stdout.splitlines()[-1].split())
+    arrays = sum(path.stat().st_size for path in tmp_path.glob("cache/large*/*.npy")) / 1e6
+    assert arrays > 230
+    assert after - before < 60, done.stdout
 
 
 UNGUARDED = """
