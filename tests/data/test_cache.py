@@ -468,6 +468,13 @@ def test_a_failure_in_a_decoding_process_names_the_row_and_ends_no_other(tmp_pat
         other.join()
 
 
+def test_a_few_images_are_decoded_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", None)
+    assert len(cache.load(source(train=WHOLE), tmp_path).train) == 5
+
+
 def test_a_split_that_is_not_used_is_named(tmp_path: Path) -> None:
     splits = {"train": WHOLE, "test": WHOLE, "extra": split(GREY, [0] * 9), "val": WHOLE}
     data = cache.load(source(**splits, dev=WHOLE), tmp_path)

@@ -128,13 +128,12 @@ def _decode(tasks: Tasks, shape: tuple[int, int, int]) -> Decoded:
         for array, rows in tasks.sizes.items():
             allocate(tasks.place / f"{array}-images.npy", (rows, *shape))
         journal.begin()
-    left = [
-        (part, first)
+    left = (
+        tasks.read(part, first)
         for part, first in tasks.all()
         if (part.array, part.first + first) not in journal.tasks
-    ]
-    reads = (tasks.read(*task) for task in left)
-    return pool.decode_all(reads, len(left), journal, sum(tasks.sizes.values()))
+    )
+    return pool.decode_all(left, tasks.most, journal, sum(tasks.sizes.values()))
 
 
 def _list_unreadable(reasons: list[str]) -> str:

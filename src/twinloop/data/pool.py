@@ -24,8 +24,8 @@ UNGUARDED = (
 )
 
 
-def decode_all(tasks: Iterable[Rows], count: int, journal: Journal, images: int) -> Decoded:
-    """Run `decode_rows` on so many tasks, those of `images` that `journal` does not have yet.
+def decode_all(tasks: Iterable[Rows], most: int, journal: Journal, images: int) -> Decoded:
+    """Run `decode_rows` on tasks of up to `most` rows, those of `images` that `journal` has not.
 
     Each task is noted in the journal when it is done. In a terminal there is a progress bar.
 
@@ -44,7 +44,7 @@ def decode_all(tasks: Iterable[Rows], count: int, journal: Journal, images: int)
         print(f"{found.rows:,} of {images:,} images are decoded already", flush=True)
     # Where the output is no terminal, all that a bar leaves is an empty line.
     bars = Progress(transient=True, disable=not sys.stdout.isatty())
-    with bars as progress, closing(_decoded(tasks, count)) as parts:
+    with bars as progress, closing(_decoded(tasks, most, images - found.rows)) as parts:
         bar = progress.add_task(f"decoding {images:,} images", total=images, completed=found.rows)
         for task, part in parts:
             journal.note(task, part)
@@ -53,13 +53,13 @@ def decode_all(tasks: Iterable[Rows], count: int, journal: Journal, images: int)
     return found
 
 
-def _decoded(tasks: Iterable[Rows], count: int) -> Generator[tuple[Task, Decoded]]:
+def _decoded(tasks: Iterable[Rows], most: int, images: int) -> Generator[tuple[Task, Decoded]]:
     """Give the result of each task when it is done.
 
-    A single task is run here, before a process would start; others by as many processes as there
-    are cores. These end at once where this one is stopped or killed.
+    As many images as a task may have are decoded here, before a process would start; more by as
+    many processes as there are cores. These end at once where this one is stopped or killed.
     """
-    processes = min(os.cpu_count() or 1, count)
+    processes = min(os.cpu_count() or 1, -(-images // most))
     # A process that is spawned imports the script again, which it cannot where that was piped in.
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script is not None and not Path(script).exists():
