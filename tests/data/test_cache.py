@@ -663,7 +663,7 @@ def test_decoding_ends_at_once_with_every_process_of_it_and_is_resumed(
             os.killpg(child.pid, number)  # as a terminal does
         else:
             child.send_signal(number)
-        patience = time.monotonic() + 5
+        patience = time.monotonic() + 30
         printed, errors = child.communicate()
         while group_exists(child.pid):
             assert time.monotonic() < patience, "a process is left"

@@ -20,6 +20,7 @@ from twinloop.data.decode import (
     height_and_width,
     is_grey,
     open_image,
+    to_array,
 )
 from twinloop.errors import UserError
 
@@ -61,6 +62,26 @@ def test_resizing_to_height_and_width() -> None:
     # wide: weights 3/7, 3/7 and 1/7.
     left, right = decode_image(encoded(halves), 1, (2, 2))[0, 0].tolist()
     assert (left, right) == (29, 171)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale(orientation: int) -> None:
+    """It is nowhere off by more than 2 of 256 from the whole one that is resized."""
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(coarse.resize((1024, 512), Image.Resampling.BICUBIC), "JPEG", exif=exif)
+    with open_image(file) as image:
+        found = to_array(image, 3, (64, 32) if orientation == 6 else (32, 64))
+        assert image.size == (256, 128)
+    with Image.open(io.BytesIO(file)) as image:
+        resized = np.asarray(image.resize((64, 32), Image.Resampling.BILINEAR)).astype(int)
+    upright = np.rot90(resized, -1) if orientation == 6 else resized
+    assert abs(upright - found.transpose(1, 2, 0)).max() <= 2
+    with open_image(file) as image:
+        to_array(image, 3, (128, 256))
+        assert image.size == (1024, 512)  # only twice as large
 
 
 INK = np.zeros((2, 3, 4), np.uint8)
@@ -136,6 +157,11 @@ def test_a_palette_of_greys_is_grey() -> None:
 
 WRONG = {
     "no image": (b"not an image", "not an image that can be read"),
+    "an empty file": (b"", "an empty file"),
+    "HEIF": (
+        b"\0\0\0\x18ftypheic" + bytes(99),
+        "HEIF is read only with the package pillow-heif; install it, or convert to JPEG",
+    ),
     "no file": ("/nowhere/image.png", r"cannot be read \(No such file or directory\)"),
     "cut off": (encoded(COLOUR)[:-30], r"cannot be decoded \(.+\)"),
     "cut off JPEG": (

@@ -5,8 +5,9 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from twinloop.errors import UserError
 
-with suppress(ImportError):
+HEIF = find_spec("pillow_heif") is not None
+"""Whether the package that reads HEIF is installed."""
+if HEIF:
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
@@ -78,7 +81,7 @@ def _why_not(encoded: Encoded) -> str:
         start = encoded[:12] if isinstance(encoded, bytes) else _first_bytes(encoded)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
+    if not HEIF and start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
         return "HEIF is read only with the package pillow-heif; install it, or convert to JPEG"
     return "not an image that can be read" if start else "an empty file"
 

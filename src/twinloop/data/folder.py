@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from unicodedata import normalize
 
 from twinloop.data.parts import SPLITS
 from twinloop.errors import UserError
@@ -15,7 +16,13 @@ _COMMON = ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .avi
 _RARE = ".heic .heif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
 SUFFIXES = frozenset(_COMMON.split() + _RARE.split())
 """What Pillow reads, in small letters, and HEIF, which is then listed as unreadable."""
+F = TypeVar("F", str, Path)
+MASKS = {"masks", "mask", "labels", "annotations", "ground_truth"}
+"""Folders of what belongs to the images of a folder `images`."""
 TABLES = (".csv", ".tsv", ".jsonl", ".json")
+_TEXTS = ".txt .md .rst .pdf .html .xml .yaml .yml .toml .py .ipynb .db .ini .log"
+BESIDE = frozenset([*TABLES, *_TEXTS.split()])
+"""Suffixes of files that usually stand beside images."""
 SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 
@@ -38,7 +45,7 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
             continue
         if entry.is_dir():
             yield from files_below(Path(entry.path), above | {place})
-        elif entry.is_file():
+        elif entry.is_file() or entry.is_symlink():  # also a link to nothing, to be told of
             yield Path(entry.path)
 
 
@@ -93,7 +100,7 @@ def read_image_folder(root: Path, files: list[Path]) -> "tuple[DatasetDict, list
 
     places = split_folders(root)
     every = images_of(files)
-    images = {split: _inside(place, every) for split, place in places.items()}
+    images = {split: inside(place, every) for split, place in places.items()}
     classes = {split: _classes(images[split], places[split]) for split in images}
     names = sorted({name for name in classes["train"] if name})
     if len(names) == 1 and len(places) == 1:
@@ -118,7 +125,8 @@ def read_image_folder(root: Path, files: list[Path]) -> "tuple[DatasetDict, list
     return result, notes
 
 
-def _inside(folder: Path, files: list[Path]) -> list[Path]:
+def inside(folder: Path, files: Iterable[F]) -> list[F]:
+    """Those of `files` that are below `folder`."""
     start = os.path.join(folder, "")  # noqa: PTH118 - a Path has no slash at its end
     return [path for path in files if str(path).startswith(start)]
 
@@ -138,7 +146,30 @@ def _classes(images: list[Path], place: Path) -> list[str]:
             f"{other.relative_to(place)} in {many} folders below {place}; there has to be one "
             "folder for each class, at the same level"
         )
-    return [folder.as_posix() if folder.parts else "" for folder in folders]
+    # macOS decomposes accents, and so do archives from it.
+    names = [normalize("NFC", folder.as_posix()) if folder.parts else "" for folder in folders]
+    _check_classes(set(names), place)
+    return names
+
+
+def _check_classes(names: set[str], place: Path) -> None:
+    """Refuse folders that are no classes.
+
+    Raises:
+        UserError: splits inside of the classes, or images beside their masks.
+    """
+    words = {name.rpartition("/")[2].lower() for name in names if "/" in name}
+    if words and words <= SPLITS.keys() and {SPLITS[word] for word in words} > {"train"}:
+        raise UserError(
+            f"data.source: {min(names)} and {max(names)} in {place} are splits inside of classes; "
+            "there have to be classes inside of splits"
+        )
+    beside = {name.lower() for name in names} & MASKS
+    if beside and "images" in {name.lower() for name in names}:
+        raise UserError(
+            f"data.source: {place} has the folders images and {min(beside)}, which are no classes; "
+            "pass the folder of images alone"
+        )
 
 
 def _data_set(paths: list[Path], classes: list[str], names: list[str]) -> "Dataset":
@@ -154,9 +185,26 @@ def _data_set(paths: list[Path], classes: list[str], names: list[str]) -> "Datas
 
 
 def left_out(root: Path, files: list[Path], read: set[str]) -> list[str]:
-    """A line on the images among `files` below `root` that are not among those `read`, if any."""
-    others = [path for path in images_of(files) if str(path) not in read]
-    if not others:
-        return []
-    example = others[0].relative_to(root)
-    return [f"{len(others):,} image files of {root} are in no split, {example} for example"]
+    """Lines on the images among `files` below `root` that were not `read`, and on other files."""
+    images = [path for path in images_of(files) if str(path) not in read]
+    others = [path for path in files if _may_be_image(path)]
+    notes = []
+    if images:
+        example = images[0].relative_to(root)
+        notes.append(
+            f"{len(images):,} image files of {root} are in no split, {example} for example"
+        )
+    if others:
+        example = others[0].relative_to(root)
+        notes.append(
+            f"{len(others):,} files of {root} are not read, {example} for example; images are "
+            "known by suffixes such as .png"
+        )
+    return notes
+
+
+def _may_be_image(path: Path) -> bool:
+    """Whether a file is of no kind that is read, and none that usually stands beside images."""
+    if not path.suffix:
+        return not path.name.isupper()  # README, LICENSE
+    return path.suffix.lower() not in SUFFIXES | BESIDE

@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twinloop.data.folder import (
-    files_below,
-    images_of,
-    left_out,
-    read_image_folder,
-    split_folders,
-)
+from twinloop.data.folder import files_below, images_of, left_out, read_image_folder
 from twinloop.data.hub import download
+from twinloop.data.metadata import NAMES, read_listed
 from twinloop.errors import UserError
 from twinloop.files import expanded
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-METADATA = (".csv", ".jsonl", ".parquet")
+ARCHIVES = (".zip", ".7z", ".rar", ".tgz")
 FASHION_MNIST = "zalando-datasets/fashion_mnist"
 
 
@@ -73,10 +68,13 @@ def _folder(folder: Path, name: str, config: str | None) -> Source:
     files = []
     try:
         for path in files_below(folder):
-            stat = path.stat()
+            stat = path.stat() if path.exists() else path.lstat()
             name_and_state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
-            key.update(name_and_state.encode(errors="surrogateescape"))
+            key.update(name_and_state.encode())
             files.append(path)
+    except UnicodeEncodeError as error:
+        raw = os.fsencode(path.relative_to(folder))
+        raise UserError(f"data.source: the name {raw!r} is not in UTF-8; rename it") from error
     except OSError as error:
         raise UserError(f"data.source: cannot read {error.filename}: {error.strerror}") from error
     return Source(name, key.hexdigest(), lambda: _read(folder, files, config))
@@ -86,21 +84,23 @@ def _read(folder: Path, files: list[Path], config: str | None) -> tuple["Dataset
     """Read a folder by ourselves where it has nothing but images, else by `datasets`."""
     images = images_of(files)
     tables = any(path.suffix.lower() in (".parquet", ".arrow") for path in files)
-    listed = any(path.stem == "metadata" and path.suffix in METADATA for path in files)
+    listed = any(path.name in NAMES for path in files)
+    archives = [path.name for path in files if path.suffix.lower() in ARCHIVES]
     readme = folder / "README.md"
     described = readme.is_file() and "\nconfigs:" in readme.read_text(errors="replace")
     if images and not (tables or listed or described or config):
         return read_image_folder(folder, files)
+    if images and listed and not (tables or described or config):
+        splits = read_listed(folder, files)
+        return splits, left_out(folder, files, _paths(splits))
+    if archives and not (images or tables or described):
+        raise UserError(f"data.source: {folder} has {archives[0]} and no images; unpack it")
     if glob.has_magic(str(folder)):
         raise UserError(
             f"data.source: {folder} has one of * ? [ in it, which the library that "
             "reads it takes for a pattern of several names; rename the folder"
         )
-    if images and listed and not (tables or described or config):
-        patterns = {split: f"{place}/**" for split, place in split_folders(folder).items()}
-        splits = _load(folder, "imagefolder", data_files=patterns)
-    else:
-        splits = _load(folder, str(folder), name=config)
+    splits = _load(folder, str(folder), name=config)
     return splits, left_out(folder, files, _paths(splits)) if images else []
 
 
