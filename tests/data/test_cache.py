@@ -1,9 +1,11 @@
 """A data set is decoded once, exactly, whole or not at all; bad data is named by its row."""
 
 import io
+import itertools
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -589,6 +591,29 @@ def test_a_line_that_was_cut_off_is_decoded_again(
     before = len(done)
     assert cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "killed").spec == whole.spec
     assert done[before:] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_a_kill_while_rows_are_left_out_does_no_harm(
+    renamed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = {"train": MIXED, "test": MIXED}
+    reading = Reading(skip_unreadable=True)
+    whole = cache.load(source(**splits), tmp_path / "whole", reading)
+    renames = itertools.count()
+    original = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if next(renames) == renamed:
+            raise Killed
+        return original(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # no time for it
+        with pytest.raises(Killed):
+            cache.load(source(**splits), tmp_path / "killed", reading)
+    assert cache.load(source(**splits), tmp_path / "killed", reading).spec == whole.spec
 
 
 def test_a_failure_leaves_nothing_to_resume(
