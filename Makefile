@@ -37,6 +37,8 @@ $(STAMP): requirements.txt pyproject.toml
 # The frameworks that benchmarks/ compares with, and its slow tests.
 $(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
 	.venv/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	@# In a folder of its own: beside another build of torch, torchmetrics could not be imported.
+	.venv/bin/python -m pip install --quiet --upgrade --no-deps --target .venv/torchvision torchvision==0.28.0
 	@touch $(BENCH_STAMP)
 
 train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, 1 to 4 minutes on 2 cores

@@ -10,6 +10,7 @@ from pathlib import Path
 
 PARTS = (
     "batches",
+    "decoding",
     "loops",
     "contestants",
     "start",

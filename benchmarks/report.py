@@ -22,10 +22,11 @@ HERE = Path(__file__).parent
 MARKERS = "<!-- measured: written by make bench -->", "<!-- end of measured -->"
 PACKAGES = (
     *("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "numpy"),
-    *("skorch", "pytorch-ignite", "accelerate", "keras"),
+    *("skorch", "pytorch-ignite", "accelerate", "keras", "pillow"),
 )
 TITLES = {
     "batches": "Batches alone",
+    "decoding": "From a folder of images to their pixels",
     "loops": "Loops, the same batches and metrics in all",
     "contestants": "A whole fit, beside other frameworks",
     "start": "Start-up",

@@ -1,9 +1,11 @@
 """A data set is decoded once, exactly, whole or not at all; bad data is named by its row."""
 
 import io
+import itertools
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from twinloop.data import cache, pool
+from twinloop.data import cache, decode_splits, pool
+from twinloop.data.decode import Decoded, Rows, decode_rows
 from twinloop.data.decode_splits import Reading
 from twinloop.data.source import Source
 from twinloop.errors import UserError
@@ -124,7 +127,7 @@ def test_an_official_validation_split_is_used_as_test_split(name: str, tmp_path:
     data = cache.load(
         source(train=split(GREY[:6], LABELS), **{name: split(GREY[6:8], [1, 1])}), tmp_path
     )
-    assert data.test_split == name
+    assert data.test_split == "validation"
     np.testing.assert_array_equal(data.test.images, PIXELS[6:8, None])
 
 
@@ -378,7 +381,7 @@ def test_an_incomplete_cache_of_a_killed_process_is_replaced(name: str, tmp_path
     whole = cache.load(source(name, train=WHOLE), tmp_path)
     folder = next(path for path in tmp_path.iterdir() if path.is_dir())
     (folder / "spec.json").unlink()  # what is written last
-    folder.rename(f"{folder}.part-left")
+    folder.rename(f"{folder}.part-unfinished")
     again = cache.load(source(name, train=WHOLE), tmp_path)
     assert again.spec == whole.spec
     assert torch.equal(again.train.images, whole.train.images)
@@ -441,7 +444,7 @@ def test_the_fingerprint_tells_the_data_and_not_where_it_was(tmp_path: Path) -> 
 @pytest.fixture
 def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode as large data sets are decoded."""
-    monkeypatch.setattr(pool, "ROWS_PER_TASK", 2)
+    monkeypatch.setattr(decode_splits, "ROWS_PER_TASK", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
@@ -467,39 +470,208 @@ def test_a_failure_in_a_decoding_process_names_the_row_and_ends_no_other(tmp_pat
         other.join()
 
 
+def test_a_few_images_are_decoded_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", None)
+    assert len(cache.load(source(train=WHOLE), tmp_path).train) == 5
+
+
+def test_a_split_that_is_not_used_is_named(tmp_path: Path) -> None:
+    splits = {"train": WHOLE, "test": WHOLE, "extra": split(GREY, [0] * 9), "val": WHOLE}
+    data = cache.load(source(**splits, dev=WHOLE), tmp_path)
+    assert data.notes == (
+        "the split 'extra' of 9 images is not used",
+        "the split 'dev' of 6 images is not used",
+    )
+
+
+def part_of(place: Path) -> Path:
+    """The folder of what was decoded before it was killed."""
+    (part,) = place.glob("*.part-unfinished")
+    return part
+
+
+class Killed(BaseException):
+    """As abrupt as a signal, in a test's own process."""
+
+
+def kill_after(tasks: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have decoding end after so many tasks, once; return a list of the rows of each task."""
+    done: list[int] = []
+
+    def until_killed(rows: Rows) -> Decoded:
+        if len(done) == tasks:
+            done.append(0)
+            raise Killed
+        done.append(len(rows.images))
+        return decode_rows(rows)
+
+    monkeypatch.setattr(pool, "decode_rows", until_killed)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(decode_splits, "ROWS_PER_TASK", 2)
+    return done
+
+
+MOVING = io.BytesIO()
+Image.fromarray(PIXELS[0]).save(
+    MOVING, "GIF", save_all=True, append_images=[Image.fromarray(PIXELS[1])]
+)
+MIXED = split([{"bytes": MOVING.getvalue(), "path": None}, BROKEN, *GREY[2:9]], [0, 1] * 4 + [0])
+"""Nine images: an animation, one that cannot be read, and seven."""
+RESUMED = {
+    "held out": ({"train": MIXED}, Reading(skip_unreadable=True)),
+    "splits": (
+        {"train": WHOLE, "test": replaced(1, BROKEN), "val": MIXED},
+        Reading(skip_unreadable=True),
+    ),
+    "colour": (
+        {"train": replaced(5, encoded(Image.new("RGB", (4, 5), "red"))), "test": WHOLE},
+        Reading(),
+    ),
+}
+
+
+@pytest.mark.parametrize("tasks", range(1, 5))
+@pytest.mark.parametrize(("splits", "reading"), RESUMED.values(), ids=RESUMED.keys())
+def test_a_decoding_that_was_killed_is_resumed_to_the_same(
+    splits: dict[str, Any],
+    reading: Reading,
+    tasks: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = cache.load(source(**splits), tmp_path / "whole", reading)
+    done = kill_after(tasks, monkeypatch)
+    with pytest.raises(Killed):
+        cache.load(source(**splits), tmp_path / "killed", reading)
+    assert not list((tmp_path / "killed").glob("*[0-9a-f]/spec.json"))
+    before = len(done) - 1
+    again = cache.load(source(**splits), tmp_path / "killed", reading)
+    assert (again.spec, again.notes, again.val_rows) == (whole.spec, whole.notes, whole.val_rows)
+    for one, other in ((again.train, whole.train), (again.test, whole.test)):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+    names = {path.name for path in (tmp_path / "whole").rglob("*")}
+    assert {path.name for path in (tmp_path / "killed").rglob("*")} == names
+    if not (whole.spec.image_shape[0] == 3 and tasks < 4):  # the tasks in grey were in vain
+        images = sum(map(len, splits.values()))
+        assert sum(done[before:]) < images
+        assert f" of {images} images are decoded already\n" in capsys.readouterr().out
+
+
+def test_a_decoding_of_another_plan_or_a_damaged_journal_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "whole")
+    for number, damage in enumerate((b'{"shape": [1, 5, 4]}\n', b"\0\0\n", b"[1]\n")):
+        with monkeypatch.context() as patch:
+            done = kill_after(4, patch)
+            with pytest.raises(Killed):
+                cache.load(source(train=WHOLE, test=WHOLE), tmp_path / str(number))
+            journal = part_of(tmp_path / str(number)) / "decoded.jsonl"
+            journal.write_bytes(damage + journal.read_bytes().partition(b"\n")[2])
+        with monkeypatch.context() as patch:
+            done = kill_after(9, patch)
+            again = cache.load(source(train=WHOLE, test=WHOLE), tmp_path / str(number))
+            assert sum(done) == 12
+        assert again.spec == whole.spec
+
+
+def test_a_line_that_was_cut_off_is_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "whole")
+    done = kill_after(3, monkeypatch)
+    with pytest.raises(Killed):
+        cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "killed")
+    journal = part_of(tmp_path / "killed") / "decoded.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    before = len(done)
+    assert cache.load(source(train=WHOLE, test=WHOLE), tmp_path / "killed").spec == whole.spec
+    assert done[before:] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2])
+def test_a_kill_while_rows_are_left_out_does_no_harm(
+    renamed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = {"train": MIXED, "test": MIXED}
+    reading = Reading(skip_unreadable=True)
+    whole = cache.load(source(**splits), tmp_path / "whole", reading)
+    renames = itertools.count()
+    original = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if next(renames) == renamed:
+            raise Killed
+        return original(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # no time for it
+        with pytest.raises(Killed):
+            cache.load(source(**splits), tmp_path / "killed", reading)
+    assert cache.load(source(**splits), tmp_path / "killed", reading).spec == whole.spec
+
+
+def test_a_failure_leaves_nothing_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_splits, "ROWS_PER_TASK", 2)
+    with pytest.raises(UserError, match="train row 5"):
+        cache.load(source(train=replaced(5, BROKEN), test=WHOLE), tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
 SLOW = """
 import io, os, sys
 from pathlib import Path
 import datasets
+import numpy as np
 from PIL import Image
-from twinloop.data import cache, pool
+from twinloop.data import cache, decode_splits
 from twinloop.data.decode_splits import Reading
 from twinloop.data.source import Source
 from twinloop.runs.stop import StoppedAtOnce, stopping_at_once
 
-def read():
+def file_of(number):
     file = io.BytesIO()
-    Image.new("L", (5000, 5000)).save(file, "png")
+    Image.fromarray(np.full((2000, 2000), number, np.uint8)).save(file, "png", compress_level=1)
+    return {"bytes": file.getvalue(), "path": None}
+
+def read():
     names = datasets.ClassLabel(names=["one", "other"])
-    rows = {"image": [{"bytes": file.getvalue(), "path": None}] * 400, "label": [0, 1] * 200}
+    rows = {"image": list(map(file_of, range(120))), "label": [0, 1] * 60}
     features = datasets.Features(image=datasets.Image(), label=names)
     return datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, features=features)), []
 
-pool.ROWS_PER_TASK, os.cpu_count = 50, lambda: 2
+decode_splits.ROWS_PER_TASK, os.cpu_count = 2, lambda: 2
 try:
     with stopping_at_once():
-        cache.load(Source("slow", "1", read), Path(sys.argv[1]), Reading(image_size=(8, 8)))
+        data = cache.load(Source("slow", "1", read), Path(sys.argv[1]), Reading(image_size=(8, 8)))
+        print(data.spec.fingerprint)
 except StoppedAtOnce as stopped:
     print(stopped)
     sys.exit(stopped.status)
 """
-"""Decodes images for about 20 s in two processes of its own."""
+"""Decodes large images in two processes of its own."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `SLOW` prints where nobody stops it."""
+    place = str(tmp_path_factory.mktemp("whole"))
+    return subprocess.run(
+        [sys.executable, "-c", SLOW, place], capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_decoding_ends_at_once_with_every_process_of_it(
-    number: signal.Signals, tmp_path: Path
+def test_decoding_ends_at_once_with_every_process_of_it_and_is_resumed(
+    number: signal.Signals, whole: str, tmp_path: Path
 ) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, str(tmp_path)],
@@ -509,15 +681,14 @@ def test_decoding_ends_at_once_with_every_process_of_it(
         start_new_session=True,
     ) as child:
         patience = time.monotonic() + 60
-        while not list(tmp_path.glob("*/train-images.npy")):
+        while lines_of_journals(tmp_path) < 5:
             assert time.monotonic() < patience
             time.sleep(0.01)
-        time.sleep(0.5)  # the processes begin
         if number == signal.SIGINT:
             os.killpg(child.pid, number)  # as a terminal does
         else:
             child.send_signal(number)
-        patience = time.monotonic() + 5
+        patience = time.monotonic() + 30
         printed, errors = child.communicate()
         while group_exists(child.pid):
             assert time.monotonic() < patience, "a process is left"
@@ -528,17 +699,80 @@ def test_decoding_ends_at_once_with_every_process_of_it(
         assert child.returncode == 128 + number
         assert printed.startswith(f"stopped by {number.name}")
         assert errors == ""
-        assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".part-unfinished"]
+    again = subprocess.run(
+        [sys.executable, "-c", SLOW, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    said, fingerprint = again.stdout.splitlines(keepends=True)
+    resumed = re.fullmatch(r"(\d+) of 120 images are decoded already\n", said)
+    assert resumed
+    assert 8 <= int(resumed[1]) < 120
+    assert fingerprint == whole
+
+
+def lines_of_journals(place: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in place.glob("*/decoded.jsonl"))
+
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from twinloop.data import arrays, cache
+from twinloop.data.decode_splits import Reading
+from twinloop.data.source import find_source
+
+def peak():
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children()) // 1024
+
+def children():
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+if __name__ == "__main__":
+    folder, place = Path(sys.argv[1]), Path(sys.argv[2])
+    arrays.PIECE = 1 << 20
+    small = find_source(str(folder / "small"))
+    cache.load(small, place, Reading(image_size=(256, 256), channels=3))
+    before = peak()
+    large = find_source(str(folder / "large"))
+    cache.load(large, place, Reading(image_size=(256, 256), channels=3, skip_unreadable=True))
+    print(before, peak())
+"""
+"""The peak MB of a process and its decoders, after a few images and after many."""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    """Of 1,200 images of 197 kB, one cannot be read, and a sixth is held out."""
+    for name, copies in (("small", 12), ("large", 1200)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name / "0.png")
+        for number in range(1, copies):
+            (tmp_path / name / f"{number}.png").hardlink_to(tmp_path / name / "0.png")
+    (tmp_path / "large" / "broken.png").write_bytes(b"broken")
+    script = tmp_path / "script.py"
+    script.write_text(LARGE)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after = map(int, done.stdout.splitlines()[-1].split())
+    arrays = sum(path.stat().st_size for path in tmp_path.glob("cache/large*/*.npy")) / 1e6
+    assert arrays > 230
+    assert after - before < 60, done.stdout
 
 
 UNGUARDED = """
 import os
 import sys
 from pathlib import Path
-from twinloop.data import cache, pool
+from twinloop.data import cache, decode_splits
 from twinloop.data.datamodule import ImageDataModule
 
-pool.ROWS_PER_TASK = 500
+decode_splits.ROWS_PER_TASK = 500
 os.cpu_count = lambda: 2
 print(ImageDataModule("digits", cache_dir=Path(sys.argv[1])).sizes)
 """

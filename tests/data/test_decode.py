@@ -20,6 +20,7 @@ from twinloop.data.decode import (
     height_and_width,
     is_grey,
     open_image,
+    to_array,
 )
 from twinloop.errors import UserError
 
@@ -61,6 +62,26 @@ def test_resizing_to_height_and_width() -> None:
     # wide: weights 3/7, 3/7 and 1/7.
     left, right = decode_image(encoded(halves), 1, (2, 2))[0, 0].tolist()
     assert (left, right) == (29, 171)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale(orientation: int) -> None:
+    """It is nowhere off by more than 2 of 256 from the whole one that is resized."""
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(coarse.resize((1024, 512), Image.Resampling.BICUBIC), "JPEG", exif=exif)
+    with open_image(file) as image:
+        found = to_array(image, 3, (64, 32) if orientation == 6 else (32, 64))
+        assert image.size == (256, 128)
+    with Image.open(io.BytesIO(file)) as image:
+        resized = np.asarray(image.resize((64, 32), Image.Resampling.BILINEAR)).astype(int)
+    upright = np.rot90(resized, -1) if orientation == 6 else resized
+    assert abs(upright - found.transpose(1, 2, 0)).max() <= 2
+    with open_image(file) as image:
+        to_array(image, 3, (128, 256))
+        assert image.size == (1024, 512)  # only twice as large
 
 
 INK = np.zeros((2, 3, 4), np.uint8)
@@ -136,7 +157,12 @@ def test_a_palette_of_greys_is_grey() -> None:
 
 WRONG = {
     "no image": (b"not an image", "not an image that can be read"),
-    "no file": ("/nowhere/image.png", "not an image that can be read"),
+    "an empty file": (b"", "an empty file"),
+    "HEIF": (
+        b"\0\0\0\x18ftypheic" + bytes(99),
+        "HEIF is read only with the package pillow-heif; install it, or convert to JPEG",
+    ),
+    "no file": ("/nowhere/image.png", r"cannot be read \(No such file or directory\)"),
     "cut off": (encoded(COLOUR)[:-30], r"cannot be decoded \(.+\)"),
     "cut off JPEG": (
         encoded(np.tile(COLOUR, (9, 9, 1)), "JPEG")[:-40],
@@ -190,7 +216,8 @@ def test_any_damage_ends_in_pixels_or_in_a_user_error(kind: str) -> None:
 
 def rows_of(path: Path, first: int, *images: Encoded | None, **changes: Any) -> Rows:
     """A task of decoding `images` into the array file at `path`."""
-    rows = Rows(path, first, list(images), "train", 0, False, "white", False)
+    numbers = range(len(images))
+    rows = Rows(path, first, list(images), "train", numbers, False, "white", False)
     return dataclasses.replace(rows, **changes)
 
 
@@ -199,8 +226,9 @@ def test_a_palette_that_is_cut_off_among_greys_is_unreadable(tmp_path: Path) -> 
     np.save(tmp_path / "images.npy", np.zeros((1, 1, 3, 4), np.uint8))
     file = encoded(Image.fromarray(GREY).convert("P"))[:-30]
     done = decode_rows(rows_of(tmp_path / "images.npy", 0, file))
-    assert list(done.unreadable) == [("train", 0)]
-    assert done.reasons[0].startswith("train row 0: cannot be decoded (")
+    ((split, row, reason),) = done.unreadable
+    assert (split, row) == ("train", 0)
+    assert reason.startswith("train row 0: cannot be decoded (")
 
 
 def test_rows_are_written_where_they_belong(tmp_path: Path) -> None:
@@ -217,7 +245,7 @@ WRONG_ROWS = {
     "no image": (None, "val row 2: has no image"),
     "no file": (
         "/nowhere/image.png",
-        "val row 2: /nowhere/image.png: not an image that can be read",
+        "val row 2: /nowhere/image.png: cannot be read (No such file or directory)",
     ),
 }
 
@@ -225,8 +253,8 @@ WRONG_ROWS = {
 @pytest.mark.parametrize(("image", "message"), WRONG_ROWS.values(), ids=WRONG_ROWS.keys())
 def test_a_wrong_row_is_named(image: bytes | str | None, message: str, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((9, 1, 3, 4), np.uint8))
-    rows = rows_of(tmp_path / "images.npy", 7, encoded(GREY), image, split="val", split_row=1)
-    assert decode_rows(rows) == Decoded(rows=2, unreadable={("val", 2): message})
+    rows = rows_of(tmp_path / "images.npy", 7, encoded(GREY), image, split="val", numbers=[1, 2])
+    assert decode_rows(rows) == Decoded(rows=2, unreadable=[("val", 2, message)])
 
 
 def test_another_size_is_refused_where_none_was_asked_for(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Folders of image files: which split and class each file is of, and what is left out."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from twinloop.data.folder import images_below, left_out, read_image_folder, split_folders
+from twinloop.data.folder import files_below, images_of, left_out, read_image_folder, split_folders
 from twinloop.errors import UserError
 
 
@@ -18,9 +19,14 @@ def images(root: Path, *names: str) -> Path:
     return root
 
 
+def read(root: Path) -> tuple[Any, list[str]]:
+    """Read what is below `root`."""
+    return read_image_folder(root, list(files_below(root)))
+
+
 def found(root: Path) -> dict[str, list[tuple[str, str | None]]]:
     """The file of each image, below `root`, and its class, by split."""
-    splits, _ = read_image_folder(root)
+    splits, _ = read(root)
     result = {}
     for name, split in splits.items():
         paths = [str(Path(row["path"]).relative_to(root)) for row in split["image"]]
@@ -98,7 +104,7 @@ def test_what_systems_leave_beside_images_is_no_image(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"\0")
     (tmp_path / "folder.png").mkdir()
-    assert images_below(tmp_path) == [tmp_path / "cat" / "0.png"]
+    assert images_of(files_below(tmp_path)) == [tmp_path / "cat" / "0.png"]
 
 
 REFUSED = {
@@ -122,16 +128,17 @@ def test_what_could_be_meant_in_several_ways_is_refused(
     names: list[str], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        read_image_folder(images(tmp_path, *names))
+        read(images(tmp_path, *names))
 
 
 def test_what_is_in_no_split_is_counted_with_an_example(tmp_path: Path) -> None:
     images(tmp_path, "train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "extra/1.png", "2.png")
     (tmp_path / "labels.csv").touch()
-    _, notes = read_image_folder(tmp_path)
+    _, notes = read(tmp_path)
     assert notes == [
         f"2 image files of {tmp_path} are in no split, 2.png for example",
         "labels.csv is not read; a table of labels has to be called metadata.csv and to have a "
         "column file_name",
     ]
-    assert left_out(tmp_path, set(images_below(tmp_path))) == []
+    files = list(files_below(tmp_path))
+    assert left_out(tmp_path, files, set(map(str, files))) == []

@@ -100,6 +100,44 @@ def test_a_broken_file_is_one_error_without_log_lines_of_datasets(
     assert not logging.getLogger("datasets.builder").isEnabledFor(logging.ERROR)
 
 
+def test_a_cache_of_hugging_face_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hub_layout(tmp_path / "pets")
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", "/proc/none")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", "/proc/none/datasets")
+    message = r"HF_HOME: cannot write to /proc/none: .+; set it to another folder"
+    with pytest.raises(UserError, match=message):
+        cache.load(find_source(str(tmp_path / "pets")), tmp_path / "cache")
+
+
+def test_the_files_of_a_folder_are_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_class_folders(tmp_path / "pets")
+    listed: list[Any] = []
+    original = os.scandir
+
+    def scandir(path: Any) -> Any:
+        listed.append(path)
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    find_source(str(tmp_path / "pets")).read()
+    walked = sorted(str(path) for path in listed if str(path).startswith(f"{tmp_path}/pets"))
+    classes = [f"{tmp_path}/pets/{s}{c}" for s in ("test", "train") for c in ("", "/cat", "/dog")]
+    assert walked == [f"{tmp_path}/pets", *classes]
+
+
+def test_a_name_that_is_not_in_utf8_is_refused(tmp_path: Path) -> None:
+    write_class_folders(tmp_path)
+    cats = os.fsencode(tmp_path / "train" / "cat")
+    os.rename(cats + b"/0.png", cats + b"/\xff.png")  # noqa: PTH104 - a name in bytes
+    message = re.escape(r"the name b'train/cat/\xff.png' is not in UTF-8; rename it")
+    with pytest.raises(UserError, match=message):
+        find_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("broken", ["0.png", "1.png"])
 def test_an_unreadable_image_file_is_named_even_the_first(broken: str, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "pets")

@@ -1,12 +1,10 @@
 """Decoded data sets on disk: uint8 arrays that are made once and mapped from then on."""
 
-import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
+from twinloop.data.arrays import add_to_hash, write_kept
 from twinloop.data.columns import (
     UNLABELLED,
     Labels,
@@ -24,24 +24,20 @@ from twinloop.data.columns import (
     read_labels,
 )
 from twinloop.data.decode import Decoded
-from twinloop.data.decode_splits import Part, Reading, decode_splits
+from twinloop.data.decode_splits import JOURNAL, Reading, decode_splits
+from twinloop.data.journal import read_lines
+from twinloop.data.parts import Part, named_splits, parts_of
 from twinloop.data.pool import UNGUARDED
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
-from twinloop.data.split import hold_out_val, stratified
+from twinloop.data.split import hold_out_val
 from twinloop.errors import UserError, escape_unprintable
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 2
+FORMAT = 3
 """Part of every cache key: raise it when the files below change their form."""
-HELD_OUT = 1 / 6
-"""The share of train that becomes test where a data set has no official split of its own."""
-SPLITS = ("test",), ("validation", "valid", "val", "dev")
-"""Names of the test and of the validation split; the latter is test where there is no other."""
-
-
 DEFAULT = Reading()
 
 
@@ -95,7 +91,7 @@ def load(source: Source, cache: Path, reading: Reading = DEFAULT) -> DecodedData
     """Map the decoded form of `source`, decoding it first where the cache does not have it.
 
     Any number of processes may call this at once: one decodes, the others wait. A process that
-    is killed while it decodes leaves nothing under the final name.
+    is killed while it decodes leaves nothing under the final name, and the next one resumes.
 
     Raises:
         UserError: columns that cannot be told apart, an empty split, a label that train has not,
@@ -146,87 +142,62 @@ def _map(folder: Path) -> DecodedData:
 
 
 def _build(folder: Path, source: Source, reading: Reading) -> None:
-    """Decode into a temporary folder beside `folder`, then rename it: all of it or nothing."""
-    for left_over in folder.parent.glob(f"{glob.escape(folder.name)}.part-*"):
-        shutil.rmtree(left_over)  # its process was killed; the lock is ours
+    """Decode into a folder beside `folder`, then rename it: all of it or nothing.
+
+    What a killed or stopped process has decoded is left there for the next one. The lock is ours.
+    """
     splits, notes = source.read()
-    parts = _parts(splits, source.name)
-    place = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-    place.chmod(0o777 & ~_umask())
+    place = folder.with_name(f"{folder.name}.part-unfinished")
+    journal = place / JOURNAL
+    if not journal.exists():
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(exist_ok=True)
     try:
-        facts = _write(place, parts, reading)
+        facts = _write(place, splits, source.name, reading)
         facts["notes"] = [*notes, *facts["notes"]]
         # Names are shown in terminals, tables and pages, a line each.
         shown = [escape_unprintable(name) for name in facts.pop("classes")]
         name = escape_unprintable(source.name)
         facts["spec"] = [name, _fingerprint(place), facts.pop("shape"), shown]
         (place / "spec.json").write_text(json.dumps(facts, indent=2))
+        journal.unlink(missing_ok=True)
         for file in place.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         place.rename(folder)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
+    except BaseException as error:
+        if isinstance(error, Exception) or len(read_lines(journal)[0]) < 2:  # nothing is done
+            shutil.rmtree(place, ignore_errors=True)
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _parts(splits: "dict[str, Dataset]", source: str) -> list[Part]:
-    """Train, validation where there is a test split too, and test.
-
-    Validation stands behind train in the same array: a row is either, as where it is held out.
-    """
-    test, val = (next((name for name in names if name in splits), None) for names in SPLITS)
-    test, val = (test, val) if test else (val, None)
-    for name in ("train", val, test):
-        if name and name not in splits:
-            raise UserError(f"data.source: {source} has no split {name!r}, only {list(splits)}")
-        if name and len(splits[name]) == 0:
-            raise UserError(f"data.source: the split {name!r} of {source} is empty")
-    train = splits["train"]
-    parts = [Part("train", train, "train", 0)]
-    if val:
-        parts.append(Part(val, splits[val], "train", len(train)))
-    if test:
-        parts.append(Part(test, splits[test], "test", 0))
-    return parts
-
-
-def _write(place: Path, parts: list[Part], reading: Reading) -> dict[str, Any]:
+def _write(
+    place: Path, splits: "dict[str, Dataset]", source: str, reading: Reading
+) -> dict[str, Any]:
     """Write the arrays of images and labels to `place`, and return the facts of `_map`."""
-    rows = {part.split: part.rows for part in parts}
-    features = rows["train"].features
+    named, notes = named_splits(splits, source)
+    features = named["train"].features
     image_column = image_column_of(features, reading.image_column)
     label_column = label_column_of(features, reading.label_column)
     if label_column:
-        found, classes = read_labels(rows, label_column)
+        labels, classes = read_labels(named, label_column)
     else:
-        found = {name: np.full(len(split), UNLABELLED, np.int64) for name, split in rows.items()}
+        labels = {name: np.full(len(rows), UNLABELLED, np.int64) for name, rows in named.items()}
         classes = ()
-    labels = {
-        array: np.concatenate([found[part.split] for part in parts if part.array == array])
-        for array in dict.fromkeys(part.array for part in parts)
-    }
+    parts, test_split = parts_of(named, labels["train"])
     done, shape = decode_splits(place, parts, image_column, reading)
-    notes = _notes(done, label_column, list(features), labels)
-    val_rows = sum(len(part.rows) for part in parts if part.array == "train" and part.first)
+    notes += _notes(done, label_column, list(features), labels.get("test"))
+    keep = _readable(parts, done)
     if done.unreadable:
-        val_rows -= sum(
-            part.first > 0 and split == part.split for split, _ in done.unreadable for part in parts
-        )
-        labels = _leave_out(place, parts, labels, set(done.unreadable))
-    last = parts[-1]
-    test_split = last.split
-    if last.array != "test":
-        test_split = f"{HELD_OUT:.1%} of train, held out"
-        labels = _hold_out(place, labels["train"])
-    for name, array in labels.items():
-        np.save(place / f"{name}-labels.npy", array)
+        _leave_out(place, keep)
+    for array, kept in keep.items():
+        of_array = [labels[part.split][part.numbers] for part in parts if part.array == array]
+        np.save(place / f"{array}-labels.npy", np.concatenate(of_array)[kept])
+    val_rows = sum(
+        int(keep[part.array][part.first :].sum())
+        for part in parts
+        if part.array == "train" and part.first
+    )
     return {
         "shape": shape,
         "classes": classes,
@@ -237,13 +208,13 @@ def _write(place: Path, parts: list[Part], reading: Reading) -> dict[str, Any]:
 
 
 def _notes(
-    done: Decoded, label_column: str | None, columns: list[str], labels: dict[str, Labels]
+    done: Decoded, label_column: str | None, columns: list[str], test: Labels | None
 ) -> list[str]:
     """What a user should know of how the images and labels were read."""
     notes = []
     if not label_column:
         notes.append(f"no labels: no column of labels among {columns}")
-    if label_column and (labels.get("test", np.zeros(1)) == UNLABELLED).all():
+    elif test is not None and (test == UNLABELLED).all():
         notes.append("test has no labels: no metrics on it that need them")
     if done.animated:
         first = min(done.animated)
@@ -254,41 +225,33 @@ def _notes(
     return notes
 
 
-def _leave_out(
-    place: Path, parts: list[Part], labels: dict[str, Labels], rows: set[tuple[str, int]]
-) -> dict[str, Labels]:
-    """Remove rows, given by split and row, from the arrays; return the labels without them."""
-    kept = {}
-    for array, found in labels.items():
-        keep = np.ones(len(found), bool)
-        for part in parts:
-            if part.array == array:
-                keep[[part.first + row for split, row in rows if split == part.split]] = False
-        if not keep.any():
+def _readable(parts: list[Part], done: Decoded) -> dict[str, NDArray[np.bool_]]:
+    """Which rows of each array hold an image.
+
+    Raises:
+        UserError: those of an array that has none.
+    """
+    wrong = {(split, row) for split, row, _ in done.unreadable}
+    keep = {}
+    for array in dict.fromkeys(part.array for part in parts):
+        rows = [(part.split, row) for part in parts if part.array == array for row in part.numbers]
+        keep[array] = np.array([row not in wrong for row in rows])
+        if not keep[array].any():
             raise UserError(f"data.source: no image of {array} can be read")
-        images = np.load(place / f"{array}-images.npy", mmap_mode="r")
-        np.save(place / "kept.npy", images[keep])
-        (place / "kept.npy").rename(place / f"{array}-images.npy")
-        kept[array] = found[keep]
-    return kept
+    return keep
 
 
-def _hold_out(place: Path, labels: Labels) -> dict[str, Labels]:
-    """Split the decoded train images into train and test, stratified, the same for any seed."""
-    size = max(1, round(len(labels) * HELD_OUT))
-    if size == len(labels):
-        raise UserError("data.source: the split 'train' has only 1 image, too few to train on")
-    train, test = (rows.numpy() for rows in stratified(torch.from_numpy(labels), size, seed=0))
-    images = np.load(place / "train-images.npy")
-    np.save(place / "train-images.npy", images[train])
-    np.save(place / "test-images.npy", images[test])
-    return {"train": labels[train], "test": labels[test]}
+def _leave_out(place: Path, keep: dict[str, NDArray[np.bool_]]) -> None:
+    """Remove the other rows from the arrays of images."""
+    for array, kept in keep.items():
+        write_kept(place / f"{array}-images.npy", kept, place / f"{array}-images.kept")
+    (place / JOURNAL).unlink()  # from here on the arrays are not those of its plan
+    for array in keep:
+        (place / f"{array}-images.kept").rename(place / f"{array}-images.npy")
 
 
 def _fingerprint(place: Path) -> str:
     digest = hashlib.sha256()
     for name in ("train-images", "train-labels", "test-images", "test-labels"):
-        array = np.load(place / f"{name}.npy", mmap_mode="r")
-        digest.update(f"{name}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        add_to_hash(digest, place / f"{name}.npy")
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Which columns of a data set are the images and the labels, and what the labels stand for."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,10 @@ def label_column_of(features: "Features", asked: str | None) -> str | None:
     words = [name for name, dtype in types.items() if dtype in ("bool", "string", "large_string")]
     if asked is not None:
         return _asked(asked, classes + numbers + words, "label", features)
-    found = classes or [name for name in numbers + words if name == "label"] or numbers
+    labels = [name for name in features if name.lower() in ("label", "labels")]
+    found = classes or [name for name in numbers + words if name in labels] or numbers
+    if not found and labels:
+        return _asked(labels[0], [], "label", features)  # several labels for an image
     return _only(found, "label") if found else None
 
 
@@ -100,6 +104,7 @@ def read_labels(
             raise UserError(f"{split} row {missing}: column {column!r} has no label")
     if names is None:
         classes = sorted(set(values["train"]) - {UNLABELLED})
+        _check_words(classes, column)
         if len(classes) > max(MANY_CLASSES, len(values["train"]) // 2):
             raise UserError(
                 f"column {column!r} has {len(classes):,} different values for "
@@ -116,6 +121,21 @@ def read_labels(
         else:
             labels[split] = _numbers(found, numbers, split, column)
     return labels, tuple(names or map(str, classes))
+
+
+def _check_words(classes: list[Any], column: str) -> None:
+    """Refuse lists of classes that are written as one word.
+
+    Raises:
+        UserError: a class such as `cat, dog` where cat and dog are classes too.
+    """
+    for name in map(str, classes):
+        parts = {part.strip() for part in re.split("[,;|]", name)}
+        if len(parts) > 1 and parts <= set(map(str, classes)):
+            raise UserError(
+                f"column {column!r} has {name!r}, which is several of its other values; one label "
+                "per image is supported"
+            )
 
 
 def _numbers(values: list[Any], numbers: dict[Any, int], split: str, column: str) -> Labels:

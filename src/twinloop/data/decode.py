@@ -4,9 +4,10 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from twinloop.errors import UserError
+
+HEIF = find_spec("pillow_heif") is not None
+"""Whether the package that reads HEIF is installed."""
+if HEIF:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 MAX_PIXELS = 50_000_000
 """An image with more is refused before it is decoded; it would take over 150 MB."""
@@ -32,13 +40,20 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 Encoded = bytes | str
 """An image as the bytes of its file, or as the path of it."""
 
+DRAFT = 4
+"""A JPEG is decoded at a half, a quarter or an eighth if that is so many times what is wanted."""
 
-def open_image(encoded: Encoded) -> Image.Image:
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def open_image(encoded: Encoded | None) -> Image.Image:
     """Read an image's header.
 
     Raises:
         UserError: no image, too many pixels, or a kind of pixel that does not fit 8 bits.
     """
+    if encoded is None:
+        raise UserError("has no image")
     with warnings.catch_warnings():
         # Pillow warns of odd files and of large ones; what cannot be used is refused below.
         warnings.simplefilter("ignore")
@@ -47,7 +62,7 @@ def open_image(encoded: Encoded) -> Image.Image:
         except Image.DecompressionBombError as error:
             raise UserError(f"over the limit of {MAX_PIXELS:,} pixels; make it smaller") from error
         except Exception as error:  # of any type: Pillow's plugins trip over damaged headers
-            raise UserError("not an image that can be read") from error
+            raise UserError(_why_not(encoded)) from error
     width, height = image.size
     wrong = None
     if width * height > MAX_PIXELS:
@@ -58,6 +73,22 @@ def open_image(encoded: Encoded) -> Image.Image:
         image.close()
         raise UserError(wrong)
     return image
+
+
+def _why_not(encoded: Encoded) -> str:
+    """Why Pillow cannot open a file."""
+    try:
+        start = encoded[:12] if isinstance(encoded, bytes) else _first_bytes(encoded)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if not HEIF and start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
+        return "HEIF is read only with the package pillow-heif; install it, or convert to JPEG"
+    return "not an image that can be read" if start else "an empty file"
+
+
+def _first_bytes(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(12)
 
 
 @contextmanager
@@ -89,9 +120,12 @@ def is_animated(image: Image.Image) -> bool:
 @_decoding()
 def height_and_width(image: Image.Image) -> tuple[int, int]:
     """The size of an image that has only been opened, once it is turned upright."""
-    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    width, height = image.size[::-1] if turned else image.size
+    width, height = image.size[::-1] if _lies_on_its_side(image) else image.size
     return height, width
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    return image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
 
 
 def decode_image(
@@ -121,11 +155,16 @@ def to_array(
     The first frame of an animation is taken, turned upright by its EXIF orientation, and put on
     `background` where it is transparent. 16 bits are scaled to 8 over their whole range. Colour
     becomes grey where `channels` is 1 (luma of ITU-R BT.601), and grey is repeated where it is 3.
+    A JPEG that is at least eight times as large as `size` is decoded at a reduced scale, which
+    takes half the time.
 
     Raises:
         UserError: it cannot be decoded.
     """
     mode = "L" if channels == 1 else "RGB"
+    if size is not None:
+        width, height = size if _lies_on_its_side(image) else size[::-1]
+        image.draft(None, (DRAFT * width, DRAFT * height))  # does nothing but to a JPEG
     image.load()
     if EXIF & image.info.keys():
         image = ImageOps.exif_transpose(image)
@@ -143,6 +182,10 @@ def to_array(
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
+Task = tuple[str, int]
+"""The name of an array, and the first of the rows that are decoded together."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Images of one split that are decoded together, into rows of its array file."""
@@ -152,12 +195,17 @@ class Rows:
     first: int
     images: list[Encoded | None]
     split: str
-    split_row: int
-    """The row of `images[0]` in its split, which is at `first` in the array."""
+    numbers: Sequence[int]
+    """The row in the split of each image; in the array they stand from `first` on."""
     resize: bool
     background: str
     convert: bool
     """Whether colour becomes grey where the array has one channel."""
+
+    @property
+    def task(self) -> Task:
+        """What tells these rows from others of the same decoding."""
+        return self.path.stem.removesuffix("-images"), self.first
 
 
 @dataclass
@@ -166,19 +214,24 @@ class Decoded:
 
     rows: int = 0
     animated: list[str] = field(default_factory=list)
-    unreadable: dict[tuple[str, int], str] = field(default_factory=dict)
-    """Reasons by split and row."""
+    unreadable: list[tuple[str, int, str]] = field(default_factory=list)
+    """Split, row and reason of each."""
 
     @property
     def reasons(self) -> list[str]:
         """Why images cannot be read, in the order of their rows."""
-        return [self.unreadable[key] for key in sorted(self.unreadable)]
+        return [reason for _, _, reason in sorted(self.unreadable)]
 
     def add(self, other: "Decoded") -> None:
         """Count `other` rows too."""
         self.rows += other.rows
         self.animated += other.animated
-        self.unreadable |= other.unreadable
+        self.unreadable += other.unreadable
+
+
+def name_of(split: str, row: int, encoded: Encoded | None) -> str:
+    """An image in messages: its split and row, and its file if it has one."""
+    return f"{split} row {row}" + (f": {encoded}" if isinstance(encoded, str) else "")
 
 
 class ColourError(Exception):
@@ -195,12 +248,9 @@ def decode_rows(rows: Rows) -> Decoded:
     array = np.load(rows.path, mmap_mode="r+")
     _, channels, *size = array.shape
     done = Decoded(len(rows.images))
-    for number, encoded in enumerate(rows.images):
-        row = rows.split_row + number
-        name = f"{rows.split} row {row}" + (f": {encoded}" if isinstance(encoded, str) else "")
+    for place, (row, encoded) in enumerate(zip(rows.numbers, rows.images, strict=True), rows.first):
+        name = name_of(rows.split, row, encoded)
         try:
-            if encoded is None:
-                raise UserError("has no image")
             with open_image(encoded) as image:
                 if channels == 1 and not rows.convert and not is_grey(image):
                     raise ColourError(name)
@@ -210,7 +260,7 @@ def decode_rows(rows: Rows) -> Decoded:
                     image, channels, (size[0], size[1]) if rows.resize else None, rows.background
                 )
         except UserError as error:
-            done.unreadable[rows.split, row] = f"{name}: {error}"
+            done.unreadable.append((rows.split, row, f"{name}: {error}"))
             continue
         if pixels.shape[1:] != array.shape[2:]:
             height, width = pixels.shape[1:]
@@ -218,7 +268,7 @@ def decode_rows(rows: Rows) -> Decoded:
                 f"{rows.split} row {row}: {height}x{width} pixels where the first image has "
                 f"{size[0]}x{size[1]}; pass --data.image_size to resize all to one size"
             )
-        array[rows.first + number] = pixels
+        array[place] = pixels
     array.flush()
     return done
 

@@ -1,10 +1,12 @@
 """A folder of image files: which are train, val and test, and what class each image is of."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from unicodedata import normalize
 
+from twinloop.data.parts import SPLITS
 from twinloop.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,13 +16,13 @@ _COMMON = ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .avi
 _RARE = ".heic .heif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
 SUFFIXES = frozenset(_COMMON.split() + _RARE.split())
 """What Pillow reads, in small letters, and HEIF, which is then listed as unreadable."""
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""Names of folders, in small letters, that are splits of a data set."""
+F = TypeVar("F", str, Path)
+MASKS = {"masks", "mask", "labels", "annotations", "ground_truth"}
+"""Folders of what belongs to the images of a folder `images`."""
 TABLES = (".csv", ".tsv", ".jsonl", ".json")
+_TEXTS = ".txt .md .rst .pdf .html .xml .yaml .yml .toml .py .ipynb .db .ini .log"
+BESIDE = frozenset([*TABLES, *_TEXTS.split()])
+"""Suffixes of files that usually stand beside images."""
 SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 
@@ -43,13 +45,13 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
             continue
         if entry.is_dir():
             yield from files_below(Path(entry.path), above | {place})
-        elif entry.is_file():
+        elif entry.is_file() or entry.is_symlink():  # also a link to nothing, to be told of
             yield Path(entry.path)
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Every image file below `folder`, by its suffix, in the order of names."""
-    return [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
+def images_of(files: Iterable[Path]) -> list[Path]:
+    """The image files among `files`, by their suffixes."""
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -81,8 +83,8 @@ def _is_left_over(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
-def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":
-    """Read folders of image files as a data set with the columns `image` and, if any, `label`.
+def read_image_folder(root: Path, files: list[Path]) -> "tuple[DatasetDict, list[str]]":
+    """Read `files` below `root` as a data set with the columns `image` and, if any, `label`.
 
     The class of an image is the folder that it is in, below that of its split; where all images
     of train lie in one folder they have no label. A test image without a folder has label -1.
@@ -97,7 +99,8 @@ def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":
     import datasets
 
     places = split_folders(root)
-    images = {split: images_below(place) for split, place in places.items()}
+    every = images_of(files)
+    images = {split: inside(place, every) for split, place in places.items()}
     classes = {split: _classes(images[split], places[split]) for split in images}
     names = sorted({name for name in classes["train"] if name})
     if len(names) == 1 and len(places) == 1:
@@ -112,14 +115,20 @@ def read_image_folder(root: Path) -> "tuple[DatasetDict, list[str]]":
     result = datasets.DatasetDict()
     for split, paths in images.items():
         result[split] = _data_set(paths, classes[split], names)
-    notes = left_out(root, {path for paths in images.values() for path in paths})
-    tables = [path.name for path in files_below(root) if path.suffix.lower() in TABLES]
+    notes = left_out(root, files, {str(path) for paths in images.values() for path in paths})
+    tables = [path.name for path in files if path.suffix.lower() in TABLES]
     if tables:
         notes.append(
             f"{tables[0]} is not read; a table of labels has to be called metadata.csv and to "
             "have a column file_name"
         )
     return result, notes
+
+
+def inside(folder: Path, files: Iterable[F]) -> list[F]:
+    """Those of `files` that are below `folder`."""
+    start = os.path.join(folder, "")  # noqa: PTH118 - a Path has no slash at its end
+    return [path for path in files if str(path).startswith(start)]
 
 
 def _classes(images: list[Path], place: Path) -> list[str]:
@@ -137,7 +146,30 @@ def _classes(images: list[Path], place: Path) -> list[str]:
             f"{other.relative_to(place)} in {many} folders below {place}; there has to be one "
             "folder for each class, at the same level"
         )
-    return [folder.as_posix() if folder.parts else "" for folder in folders]
+    # macOS decomposes accents, and so do archives from it.
+    names = [normalize("NFC", folder.as_posix()) if folder.parts else "" for folder in folders]
+    _check_classes(set(names), place)
+    return names
+
+
+def _check_classes(names: set[str], place: Path) -> None:
+    """Refuse folders that are no classes.
+
+    Raises:
+        UserError: splits inside of the classes, or images beside their masks.
+    """
+    words = {name.rpartition("/")[2].lower() for name in names if "/" in name}
+    if words and words <= SPLITS.keys() and {SPLITS[word] for word in words} > {"train"}:
+        raise UserError(
+            f"data.source: {min(names)} and {max(names)} in {place} are splits inside of classes; "
+            "there have to be classes inside of splits"
+        )
+    beside = {name.lower() for name in names} & MASKS
+    if beside and "images" in {name.lower() for name in names}:
+        raise UserError(
+            f"data.source: {place} has the folders images and {min(beside)}, which are no classes; "
+            "pass the folder of images alone"
+        )
 
 
 def _data_set(paths: list[Path], classes: list[str], names: list[str]) -> "Dataset":
@@ -152,11 +184,27 @@ def _data_set(paths: list[Path], classes: list[str], names: list[str]) -> "Datas
     return datasets.Dataset.from_dict(columns, features=features)
 
 
-def left_out(root: Path, read: set[Path]) -> list[str]:
-    """A line on the image files of `root` that are not among those that were `read`, if any."""
-    known = {path.absolute() for path in read}
-    others = [path for path in images_below(root) if path.absolute() not in known]
-    if not others:
-        return []
-    example = others[0].relative_to(root)
-    return [f"{len(others):,} image files of {root} are in no split, {example} for example"]
+def left_out(root: Path, files: list[Path], read: set[str]) -> list[str]:
+    """Lines on the images among `files` below `root` that were not `read`, and on other files."""
+    images = [path for path in images_of(files) if str(path) not in read]
+    others = [path for path in files if _may_be_image(path)]
+    notes = []
+    if images:
+        example = images[0].relative_to(root)
+        notes.append(
+            f"{len(images):,} image files of {root} are in no split, {example} for example"
+        )
+    if others:
+        example = others[0].relative_to(root)
+        notes.append(
+            f"{len(others):,} files of {root} are not read, {example} for example; images are "
+            "known by suffixes such as .png"
+        )
+    return notes
+
+
+def _may_be_image(path: Path) -> bool:
+    """Whether a file is of no kind that is read, and none that usually stands beside images."""
+    if not path.suffix:
+        return not path.name.isupper()  # README, LICENSE
+    return path.suffix.lower() not in SUFFIXES | BESIDE

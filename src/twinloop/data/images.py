@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from twinloop.data.decode import decode_image
-from twinloop.data.folder import images_below
+from twinloop.data.folder import files_below, images_of
 from twinloop.errors import UserError
 
 
@@ -23,7 +23,7 @@ def read_images(
     """
     if not place.exists():
         raise UserError(f"data.images: there is no file or folder {place}")
-    paths = images_below(place) if place.is_dir() else [place]
+    paths = images_of(files_below(place)) if place.is_dir() else [place]
     if not paths:
         raise UserError(f"data.images: no images in {place}")
     arrays, wrong = [], []

@@ -3,26 +3,34 @@
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from itertools import islice
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from twinloop.data.decode import Decoded, Rows, decode_rows, end_with_parent
+from twinloop.data.decode import Decoded, Rows, Task, decode_rows, end_with_parent
+from twinloop.data.journal import Journal
 from twinloop.errors import UserError
 
-ROWS_PER_TASK = 2_000
+QUEUE = 2
+"""Tasks per process that are submitted at a time, so that none waits for its next one."""
 UNGUARDED = (
     "images are decoded in processes that import your script again; put its work under "
     '`if __name__ == "__main__":`'
 )
 
 
-def decode_all(tasks: Iterable[Rows], images: int) -> Decoded:
-    """Run `decode_rows` on tasks of together so many images, with a progress bar.
+def decode_all(tasks: Iterable[Rows], most: int, journal: Journal, images: int) -> Decoded:
+    """Run `decode_rows` on tasks of up to `most` rows, those of `images` that `journal` has not.
+
+    Each task is noted in the journal when it is done. In a terminal there is a progress bar.
+
+    Returns:
+        What became of all images, those of the journal included.
 
     Raises:
         ColourError: see `decode_rows`.
@@ -30,37 +38,38 @@ def decode_all(tasks: Iterable[Rows], images: int) -> Decoded:
     """
     from twinloop.progress import Bars
 
-    found, done = Decoded(), 0
-    with Bars() as bars, closing(_decoded(tasks, images)) as parts:
-        bars.move("images", f"decoding {images:,}", done, images)
-        for part in parts:
+    found = Decoded()
+    found.add(journal.done)
+    if found.rows:
+        print(f"{found.rows:,} of {images:,} images are decoded already", flush=True)
+    with Bars() as bars, closing(_decoded(tasks, most, images - found.rows)) as parts:
+        bars.move("images", f"decoding {images:,}", found.rows, images)
+        for task, part in parts:
+            journal.note(task, part)
             found.add(part)
-            done += part.rows
-            bars.move("images", f"decoding {images:,}", done, images)
+            bars.move("images", f"decoding {images:,}", found.rows, images)
     return found
 
 
-def _decoded(tasks: Iterable[Rows], images: int) -> Generator[Decoded]:
+def _decoded(tasks: Iterable[Rows], most: int, images: int) -> Generator[tuple[Task, Decoded]]:
     """Give the result of each task when it is done.
 
-    A few images are decoded here, before a process would start; others by as many processes as
-    there are cores. These end at once where this one is stopped or killed.
+    As many images as a task may have are decoded here, before a process would start; more by as
+    many processes as there are cores. These end at once where this one is stopped or killed.
     """
-    processes = min(os.cpu_count() or 1, -(-images // ROWS_PER_TASK))
+    processes = min(os.cpu_count() or 1, -(-images // most))
     # A process that is spawned imports the script again, which it cannot where that was piped in.
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script is not None and not Path(script).exists():
         processes = 1
-    if processes == 1:
-        yield from map(decode_rows, tasks)
+    if processes <= 1:
+        yield from ((task.task, decode_rows(task)) for task in tasks)
         return
     # fork would copy the locks of torch's threads; spawned processes import only data.decode
     context = _Spawn()
     with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
         try:
-            futures = [_submit(pool, task) for task in tasks]
-            for future in as_completed(futures):
-                yield future.result()
+            yield from _submitted(pool, iter(tasks), QUEUE * processes)
         except BrokenProcessPool as error:
             raise UserError(
                 f"a decoding process ended early: {UNGUARDED}; with such a guard, the process was "
@@ -70,6 +79,20 @@ def _decoded(tasks: Iterable[Rows], images: int) -> Generator[Decoded]:
             context.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, tasks: Iterator[Rows], most: int
+) -> Iterator[tuple[Task, Decoded]]:
+    """Keep up to `most` tasks submitted, for each holds the bytes of its images."""
+    pending: dict[Future[Decoded], Task] = {}
+    while True:
+        for task in islice(tasks, most - len(pending)):
+            pending[_submit(pool, task)] = task.task
+        if not pending:
+            return
+        for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            yield pending.pop(future), future.result()
 
 
 class _Spawn(SpawnContext):

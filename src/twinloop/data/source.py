@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twinloop.data.folder import (
-    SUFFIXES,
-    files_below,
-    left_out,
-    read_image_folder,
-    split_folders,
-)
+from twinloop.data.folder import files_below, images_of, left_out, read_image_folder
 from twinloop.data.hub import download
+from twinloop.data.metadata import NAMES, read_listed
 from twinloop.errors import UserError
 from twinloop.files import expanded
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-METADATA = (".csv", ".jsonl", ".parquet")
+ARCHIVES = (".zip", ".7z", ".rar", ".tgz")
 FASHION_MNIST = "zalando-datasets/fashion_mnist"
 
 
@@ -47,7 +42,7 @@ def find_source(source: str, revision: str | None = None, config: str | None = N
     if source == "digits":
         return _digits()
     # An empty name would be the current folder.
-    folder = expanded(source)
+    folder = expanded(source).absolute()
     if source and folder.is_dir():
         return _folder(folder, folder.resolve().name, config)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
@@ -68,39 +63,45 @@ def source_for_make() -> str:
 
 
 def _folder(folder: Path, name: str, config: str | None) -> Source:
-    """A folder of parquet, Arrow or CSV files, or of image files."""
+    """A folder of parquet, Arrow or CSV files, or of image files; its files are listed once."""
     key = hashlib.sha256(f"{config}\0".encode())
+    files = []
     try:
         for path in files_below(folder):
-            stat = path.stat()
+            stat = path.stat() if path.exists() else path.lstat()
             name_and_state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
-            key.update(name_and_state.encode(errors="surrogateescape"))
+            key.update(name_and_state.encode())
+            files.append(path)
+    except UnicodeEncodeError as error:
+        raw = os.fsencode(path.relative_to(folder))
+        raise UserError(f"data.source: the name {raw!r} is not in UTF-8; rename it") from error
     except OSError as error:
         raise UserError(f"data.source: cannot read {error.filename}: {error.strerror}") from error
-    return Source(name, key.hexdigest(), lambda: _read(folder, config))
+    return Source(name, key.hexdigest(), lambda: _read(folder, files, config))
 
 
-def _read(folder: Path, config: str | None) -> tuple["DatasetDict", list[str]]:
+def _read(folder: Path, files: list[Path], config: str | None) -> tuple["DatasetDict", list[str]]:
     """Read a folder by ourselves where it has nothing but images, else by `datasets`."""
-    found = list(files_below(folder))
-    images = [path for path in found if path.suffix.lower() in SUFFIXES]
-    tables = any(path.suffix.lower() in (".parquet", ".arrow") for path in found)
-    listed = any(path.stem == "metadata" and path.suffix in METADATA for path in found)
+    images = images_of(files)
+    tables = any(path.suffix.lower() in (".parquet", ".arrow") for path in files)
+    listed = any(path.name in NAMES for path in files)
+    archives = [path.name for path in files if path.suffix.lower() in ARCHIVES]
     readme = folder / "README.md"
     described = readme.is_file() and "\nconfigs:" in readme.read_text(errors="replace")
     if images and not (tables or listed or described or config):
-        return read_image_folder(folder)
-    if glob.has_magic(str(folder.absolute())):
+        return read_image_folder(folder, files)
+    if images and listed and not (tables or described or config):
+        splits = read_listed(folder, files)
+        return splits, left_out(folder, files, _paths(splits))
+    if archives and not (images or tables or described):
+        raise UserError(f"data.source: {folder} has {archives[0]} and no images; unpack it")
+    if glob.has_magic(str(folder)):
         raise UserError(
-            f"data.source: {folder.absolute()} has one of * ? [ in it, which the library that "
+            f"data.source: {folder} has one of * ? [ in it, which the library that "
             "reads it takes for a pattern of several names; rename the folder"
         )
-    if images and listed and not (tables or described or config):
-        files = {split: f"{place}/**" for split, place in split_folders(folder).items()}
-        splits = _load(folder, "imagefolder", data_files=files)
-    else:
-        splits = _load(folder, str(folder), name=config)
-    return splits, left_out(folder, _paths(splits)) if images else []
+    splits = _load(folder, str(folder), name=config)
+    return splits, left_out(folder, files, _paths(splits)) if images else []
 
 
 def _load(folder: Path, *args: Any, **options: Any) -> "DatasetDict":
@@ -124,7 +125,7 @@ def _load(folder: Path, *args: Any, **options: Any) -> "DatasetDict":
         raise UserError(f"data.source: cannot read {folder}: {reason}") from error
 
 
-def _paths(splits: "DatasetDict") -> set[Path]:
+def _paths(splits: "DatasetDict") -> set[str]:
     """The files that the images of a data set come from, as far as it says so."""
     import datasets
 
@@ -134,7 +135,7 @@ def _paths(splits: "DatasetDict") -> set[Path]:
             if isinstance(kind, datasets.Image):
                 encoded = split.select_columns([name])
                 encoded = encoded.cast_column(name, datasets.Image(decode=False))
-                found |= {Path(row["path"]) for row in encoded[name] if row and row["path"]}
+                found |= {row["path"] for row in encoded[name] if row and row["path"]}
     return found
 
 
