@@ -162,7 +162,7 @@ def _build(folder: Path, source: Source, reading: Reading) -> None:
         (place / "spec.json").write_text(json.dumps(facts, indent=2))
         journal.unlink(missing_ok=True)
         for file in place.iterdir():
-            with file.open("rb") as written:
+            with file.open("r+b") as written:  # Windows flushes only what is open for writing
                 os.fsync(written.fileno())
         place.rename(folder)
     except BaseException as error:

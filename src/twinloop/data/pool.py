@@ -114,6 +114,8 @@ class _Spawn(SpawnContext):
 
 def _submit(pool: ProcessPoolExecutor, task: Rows) -> Future[Decoded]:
     """Submit a task; a process that this starts never sees Ctrl-C, which is for its parent."""
+    if sys.platform == "win32":  # which has no mask of signals
+        return pool.submit(decode_rows, task)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         return pool.submit(decode_rows, task)
