@@ -41,7 +41,7 @@ $(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
 	.venv/bin/python -m pip install --quiet --upgrade --no-deps --target .venv/torchvision torchvision==0.28.0
 	@touch $(BENCH_STAMP)
 
-train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, 1 to 4 minutes on 2 cores
+train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, about a minute on 2 cores
 	@$(call fit,autoencoder)
 
 train-classifier: $(STAMP) ## train the classifier, 1 to 4 minutes on 2 cores
