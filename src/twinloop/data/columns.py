@@ -102,17 +102,7 @@ def read_labels(
         missing = next((row for row, value in enumerate(found) if value is None), None)
         if missing is not None and not (split == "test" and unlabelled):
             raise UserError(f"{split} row {missing}: column {column!r} has no label")
-    if names is None:
-        classes = sorted(set(values["train"]) - {UNLABELLED})
-        _check_words(classes, column)
-        if len(classes) > max(MANY_CLASSES, len(values["train"]) // 2):
-            raise UserError(
-                f"column {column!r} has {len(classes):,} different values for "
-                f"{len(values['train']):,} images of train, which are no classes; pass "
-                "--data.label_column"
-            )
-    else:
-        classes = list(range(len(names)))
+    classes = _classes_of(values["train"], column) if names is None else range(len(names))
     numbers = {value: number for number, value in enumerate(classes)}
     labels = {}
     for split, found in values.items():
@@ -121,6 +111,18 @@ def read_labels(
         else:
             labels[split] = _numbers(found, numbers, split, column)
     return labels, tuple(names or map(str, classes))
+
+
+def _classes_of(values: list[Any], column: str) -> list[Any]:
+    """The distinct values of train in their order, without -1."""
+    classes = sorted(set(values) - {UNLABELLED})
+    _check_words(classes, column)
+    if len(classes) > max(MANY_CLASSES, len(values) // 2):
+        raise UserError(
+            f"column {column!r} has {len(classes):,} different values for {len(values):,} images "
+            "of train, which are no classes; pass --data.label_column"
+        )
+    return classes
 
 
 def _check_words(classes: list[Any], column: str) -> None:

@@ -29,9 +29,8 @@ class ImageDataModule(LightningDataModule):
     Trainer `DataLoaders.from_data` does.
 
     Args:
-        source: A Hub id, a folder in Hub layout, a folder with one folder of images per class, or
-            'digits' (needs no network). 'auto' is make's default: Fashion-MNIST from the Hub or
-            its cache, and digits if neither has it.
+        source: A Hub id, a folder in Hub layout or with a folder of images per class, or 'digits'
+            (no network). 'auto': Fashion-MNIST from the Hub or its cache, else digits.
         name: Configuration of the data set, if it has several.
         batch_size: Images per batch; the last batch of an epoch may have fewer.
         val_size: Size of validation, held out of train: a share below 1 (1/12 of 60,000 images is
@@ -109,8 +108,7 @@ class ImageDataModule(LightningDataModule):
         """The number of images in train, val and test."""
         return {name: len(rows) for name, rows in self.rows.items()}
 
-    def __str__(self) -> str:
-        """Only the source; Lightning would create every loader to count batches."""
+    def __str__(self) -> str:  # Lightning's would create every loader, to count batches
         return f"{type(self).__name__}({self.source!r})"
 
     def setup(self, stage: str) -> None:
@@ -132,9 +130,7 @@ class ImageDataModule(LightningDataModule):
     def train_batches(self, *, overfit: bool = False) -> Batches:
         """The batches of train, shuffled and augmented unless `overfit` is true."""
         self._train = Batches(
-            self.split("train"),
-            self.rows["train"],
-            self.batch_size,
+            *(self.split("train"), self.rows["train"], self.batch_size),
             seed=self.seed,
             shuffle=not overfit,
             augmentation=None if overfit else self.augmentation,
@@ -166,9 +162,9 @@ class ImageDataModule(LightningDataModule):
         self.paths, self.predict_images = read_images(
             self.images, self.spec.image_shape, self.reading.background
         )
-        labels = torch.zeros(len(self.predict_images), dtype=torch.int64)
-        split = cache.Split(self.predict_images, labels)
-        return Batches(split, torch.arange(len(labels)), self.batch_size)
+        count = len(self.predict_images)
+        split = cache.Split(self.predict_images, torch.zeros(count, dtype=torch.int64))
+        return Batches(split, torch.arange(count), self.batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment a batch and convert it to float, on its device."""
