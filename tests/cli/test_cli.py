@@ -184,7 +184,7 @@ MISTAKES = {
     "batch size": (["--data.batch_size", "0"], "data.batch_size is 0"),
     "no checkpoint": (["--ckpt_path", "nothing.ckpt"], "there is no file nothing.ckpt"),
     "no run yet": (["--ckpt_path", "last"], "no run of 'mlp' on digits"),
-    "the Hub offline": (["--data.source", "owner/name"], "pass --data.source FOLDER"),
+    "the Hub offline": (["--data.source", "owner/name"], "set data.source to a folder"),
     "unknown length": (["--trainer.max_epochs", "-1"], "trainer.max_epochs"),
 }
 

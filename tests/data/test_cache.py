@@ -212,7 +212,7 @@ def test_every_image_that_cannot_be_read_is_listed_or_left_out(tmp_path: Path) -
     with pytest.raises(UserError) as caught:
         cache.load(damaged, tmp_path)
     first, *lines = str(caught.value).splitlines()
-    assert first == "3 images cannot be read; pass --data.skip_unreadable true to go without"
+    assert first == "3 images cannot be read; set data.skip_unreadable to true to go without"
     assert [line.split(":")[0].strip() for line in lines] == [
         *("train row 1", "train row 6", "validation row 2")
     ]
@@ -259,11 +259,11 @@ def test_an_option_chooses_between_columns(tmp_path: Path) -> None:
 COLUMNS = {
     "two images": (
         {"label_column": "fine"},
-        "be the image column: ['a', 'b']; pass --data.image_column",
+        "be the image column: ['a', 'b']; set data.image_column",
     ),
     "two labels": (
         {"image_column": "a"},
-        "be the label column: ['fine', 'coarse']; pass --data.label_column",
+        "be the label column: ['fine', 'coarse']; set data.label_column",
     ),
     "no such": ({"image_column": "c"}, "data.image_column: there is no column 'c', only ['a', "),
     "no images": (
@@ -319,7 +319,7 @@ BAD = {
     "numbers that are no classes": (
         {"train": split([GREY[0]] * 20, range(11, 31), NUMBERS)},
         "column 'label' has 20 different values for 20 images of train, which are no classes; "
-        "pass --data.label_column",
+        "set data.label_column",
     ),
     "first image missing": ({"train": replaced(0, None)}, "train row 0: has no image"),
     "image missing": ({"train": replaced(4, None)}, "train row 4: has no image"),
@@ -333,7 +333,7 @@ BAD = {
     ),
     "mixed sizes": (
         {"train": replaced(2, encoded(PIXELS[0].T.copy()))},
-        "train row 2: 4x5 pixels where the first image has 5x4; pass --data.image_size",
+        "train row 2: 4x5 pixels where the first image has 5x4; set data.image_size",
     ),
     "huge image": (
         {"train": replaced(2, encoded(Image.new("1", (8_000, 7_000))))},

@@ -88,7 +88,7 @@ def test_predict_reads_own_images_without_a_data_set(tmp_path: Path) -> None:
 
 
 def test_predict_without_images_is_refused() -> None:
-    with pytest.raises(UserError, match=r"pass --data\.images FOLDER"):
+    with pytest.raises(UserError, match=r"data\.images is not set"):
         ImageDataModule("digits").predict_dataloader()
 
 

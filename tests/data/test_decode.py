@@ -259,7 +259,7 @@ def test_a_wrong_row_is_named(image: bytes | str | None, message: str, tmp_path:
 
 def test_another_size_is_refused_where_none_was_asked_for(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((9, 1, 3, 4), np.uint8))
-    message = "train row 0: 4x3 pixels where the first image has 3x4; pass --data.image_size"
+    message = "train row 0: 4x3 pixels where the first image has 3x4; set data.image_size"
     with pytest.raises(UserError, match=message):
         decode_rows(rows_of(tmp_path / "images.npy", 7, encoded(GREY.T.copy())))
 

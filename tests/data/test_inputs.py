@@ -318,7 +318,7 @@ LABELS = [
         "nearly as many values as images",
         "refused",
         labels(*range(20)),
-        "which are no classes; pass --data.label_column",
+        "which are no classes; set data.label_column",
     ),
 ]
 INPUTS = {"pixels": PIXELS, "folders": FOLDERS, "labels, in `metadata.csv`": LABELS}

@@ -196,7 +196,7 @@ def test_what_no_hub_id_can_be_is_refused(name: str) -> None:
 
 OFFLINE = re.compile(
     r"data\.source: the Hub does not respond and its cache has no complete 'owner/name'; "
-    r"pass --data\.source FOLDER [^\n]+"
+    r"set data\.source to a folder [^\n]+"
 )
 
 
@@ -270,7 +270,7 @@ def test_a_whole_download_is_used_offline_and_an_incomplete_one_is_not(
     assert data.spec.name == "pets"
     np.testing.assert_array_equal(data.test.images[:, 0], PIXELS[[3, 7]])
     (snapshot / names[0]).unlink()
-    with pytest.raises(UserError, match="its cache has no complete 'owner/pets'; pass --data"):
+    with pytest.raises(UserError, match="its cache has no complete 'owner/pets'; set data"):
         find_source("owner/pets")
 
 
@@ -298,7 +298,7 @@ def test_one_of_several_configurations_is_read_by_its_name(tmp_path: Path) -> No
         for name in ("small", "large")
     )
     (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    with pytest.raises(UserError, match=r"'small', 'large'.+; pass --data\.name"):
+    with pytest.raises(UserError, match=r"'small', 'large'.+; set data\.name"):
         cache.load(find_source(str(folder)), tmp_path / "cache")
     found = cache.load(find_source(str(folder), config="large"), tmp_path / "cache")
     assert found.spec.class_names == ("dog",)

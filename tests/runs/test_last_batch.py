@@ -58,7 +58,7 @@ def test_a_last_batch_of_one_image_is_refused_and_nothing_changes(
     )
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         check_last_batch(task, data)
-    assert str(caught.value).endswith("); pass --data.batch_size 1370")
+    assert str(caught.value).endswith("); set data.batch_size to 1370")
     assert "\n" not in str(caught.value)
     assert task.network is network
     assert torch.equal(torch.get_rng_state(), state)
@@ -70,8 +70,8 @@ def test_a_last_batch_of_one_image_is_refused_and_nothing_changes(
 @pytest.mark.parametrize(
     ("batch_size", "options", "message"),
     [
-        (1, {"limit": 2}, "is 1: a batch has 1 image, .*; pass --data.batch_size 2$"),
-        (685, {"processes": 2}, "number 2, has 1 image.*--data.batch_size 684$"),  # 686 for each
+        (1, {"limit": 2}, "is 1: a batch has 1 image, .*; set data.batch_size to 2$"),
+        (685, {"processes": 2}, "number 2, has 1 image.*set data.batch_size to 684$"),  # 686 for each
     ],
 )
 def test_other_batches_of_one_image_are_refused(

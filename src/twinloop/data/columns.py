@@ -75,7 +75,7 @@ def _only(found: list[str], what: str) -> str:
     if len(found) > 1:
         raise UserError(
             f"data.source: several columns can be the {what} column: {found}; "
-            f"pass --data.{what}_column"
+            f"set data.{what}_column"
         )
     return found[0]
 
@@ -120,7 +120,7 @@ def _classes_of(values: list[Any], column: str) -> list[Any]:
     if len(classes) > max(MANY_CLASSES, len(values) // 2):
         raise UserError(
             f"column {column!r} has {len(classes):,} different values for {len(values):,} images "
-            "of train, which are no classes; pass --data.label_column"
+            "of train, which are no classes; set data.label_column"
         )
     return classes
 

@@ -158,7 +158,7 @@ class ImageDataModule(LightningDataModule):
     def predict_dataloader(self) -> Batches:
         """The images at `images`, in the order of `self.paths`, all labelled 0."""
         if self.images is None:
-            raise UserError("data.images is not set; pass --data.images FOLDER with your images")
+            raise UserError("data.images is not set; it is an image or a folder of your images")
         self.paths, self.predict_images = read_images(
             self.images, self.spec.image_shape, self.reading.background
         )

@@ -266,7 +266,7 @@ def decode_rows(rows: Rows) -> Decoded:
             height, width = pixels.shape[1:]
             raise UserError(
                 f"{rows.split} row {row}: {height}x{width} pixels where the first image has "
-                f"{size[0]}x{size[1]}; pass --data.image_size to resize all to one size"
+                f"{size[0]}x{size[1]}; set data.image_size to resize all to one size"
             )
         array[place] = pixels
     array.flush()

@@ -137,7 +137,7 @@ def _decode(tasks: Tasks, shape: tuple[int, int, int]) -> Decoded:
 
 
 def _list_unreadable(reasons: list[str]) -> str:
-    advice = "pass --data.skip_unreadable true to go without"
+    advice = "set data.skip_unreadable to true to go without"
     if len(reasons) == 1:
         return f"{reasons[0]}; {advice}"
     more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)

@@ -25,7 +25,7 @@ def download(repository: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"data.source: the Hub does not respond and its cache has no complete {repository!r}; "
-            "pass --data.source FOLDER (with make: DATA=FOLDER), or --data.source digits, "
+            "set data.source to a folder (with make: DATA=FOLDER), or to digits, "
             "which needs no network"
         ) from error
     except HFValidationError as error:
@@ -36,7 +36,7 @@ def download(repository: str, revision: str | None) -> Path:
         reason = " ".join(str(error).split())
         raise UserError(
             f"data.source: the download of {repository!r} failed: {reason}; "
-            "try again: completed files are kept; or pass --data.source FOLDER"
+            "try again: completed files are kept; or set data.source to a folder"
         ) from error
     return Path(folder)
 

@@ -121,7 +121,7 @@ def _load(folder: Path, *args: Any, **options: Any) -> "DatasetDict":
                 f"HF_HOME: cannot write to {cache}: {cause.strerror}; set it to another folder"
             ) from error
         if "Config name is missing" in reason:
-            reason += "; pass --data.name"
+            reason += "; set data.name"
         raise UserError(f"data.source: cannot read {folder}: {reason}") from error
 
 

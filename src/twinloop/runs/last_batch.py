@@ -78,4 +78,4 @@ def _advice(images: int, batch_size: int) -> str:
     if images == 1:
         return "train on more images"
     sizes = chain(range(batch_size - 1, 1, -1), range(max(2, batch_size + 1), images + 1))
-    return f"pass --data.batch_size {next(size for size in sizes if images % size != 1)}"
+    return f"set data.batch_size to {next(size for size in sizes if images % size != 1)}"

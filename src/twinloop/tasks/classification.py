@@ -43,7 +43,7 @@ class Classification(Task):
         if not classes:
             raise UserError(
                 f"a classifier needs labels, and {spec.name} has none; put the images into a "
-                "folder for each class, or pass --data.label_column"
+                "folder for each class, or set data.label_column"
             )
         # Without validation of labels, which were checked when the data was decoded.
         train: dict[str, Metric] = {
