@@ -51,7 +51,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
 @pytest.mark.parametrize(
     ("small_disk", "saved", "loop"),
-    [(12, 0, "lightning"), (64, 0, "homemade"), (300, 2, "lightning"), (300, 2, "homemade")],
+    [(12, 0, "lightning"), (64, 0, "homemade"), (360, 2, "lightning"), (360, 2, "homemade")],
     indirect=["small_disk"],
 )
 def test_a_full_file_system_is_reported_in_one_line_and_resumed_elsewhere(

@@ -93,6 +93,7 @@ def fit(
         *("--data.source", "digits", "--data.cache_dir", str(cache), "--data.batch_size", "32"),
         *("--trainer.default_root_dir", str(root), "--trainer.max_epochs", str(EPOCHS)),
         *("--trainer.limit_train_batches", str(BATCHES), "--model.network.widths", "[4,8]"),
+        *("--model.network.hidden", "8"),
         *VALIDATIONS[validation],
         *options,
     ]

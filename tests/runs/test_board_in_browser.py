@@ -124,7 +124,7 @@ def test_the_table_has_settings_and_results_of_all_runs(
             table.get_by_text(f"{name}/{loop}").wait_for()
     texts = table.locator("vaadin-grid-cell-content").all_inner_texts()
     # What differs between the runs comes first, by the names of the command line.
-    assert {"experiment", "loop", "model", "model.network", "model.network.widths"} <= set(texts)
+    assert {"experiment", "loop", "data.batch_size", "model", "model.network"} <= set(texts)
     # Cells follow each other row by row, the names of the columns first.
     for name, result in RESULTS.items():
         column = texts.index(f"hp/{result.replace('/', '_')}")
