@@ -71,7 +71,7 @@ def test_a_last_batch_of_one_image_is_refused_and_nothing_changes(
     ("batch_size", "options", "message"),
     [
         (1, {"limit": 2}, "is 1: a batch has 1 image, .*; set data.batch_size to 2$"),
-        (685, {"processes": 2}, "number 2, has 1 image.*set data.batch_size to 684$"),  # 686 for each
+        (685, {"processes": 2}, "number 2, has 1 image.*batch_size to 684$"),  # 686 for each
     ],
 )
 def test_other_batches_of_one_image_are_refused(
