@@ -27,8 +27,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CHROMIUM = Path("/usr/bin/chromium")
-LIBRARIES = ("CUBLAS_", "KMP_", "PL_", "PYTEST_")
-"""Variables that OpenMP, Lightning (for a seed, for determinism) and pytest set for themselves."""
+LIBRARIES = ("CUBLAS_", "KMP_", "PL_", "PYTEST_", "PYTORCH_", "TORCHINDUCTOR_")
+"""Variables that OpenMP, Lightning (for a seed, for determinism), pytest and torch set."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
