@@ -111,11 +111,11 @@ def by_batch(source: str, device: torch.device, rounds: int) -> list[dict[str, A
 
 
 def by_width(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """The bottleneck autoencoder, from an eighth of its channels to all of them."""
+    """The bottleneck autoencoder, from an eighth of its channels and hidden units to all."""
     found = []
     for times in WIDTHS:
-        widths = {"widths": [4 * times, 8 * times, 16 * times]}
-        work = Work("autoencoder", source, device, limit=10, model=widths)
+        model = {"widths": [2 * times, 4 * times], "hidden": 32 * times}
+        work = Work("autoencoder", source, device, limit=10, model=model)
         found += _by_loop(work, rounds, grows="width", times=times)
     return found
 

@@ -4,13 +4,11 @@ import signal
 import sys
 
 from twinloop.launched import LAUNCHED, leave_to_first
-from twinloop.openmp import limit_spinning
 
 # Decoding processes import this module too, without the command line.
 if __name__ == "__main__":
     # Until the command has begun, Ctrl-C ends it without a traceback.
     signal.signal(signal.SIGINT, leave_to_first if LAUNCHED else signal.SIG_DFL)
-    limit_spinning()
     from twinloop.cli import main
 
     sys.exit(main(sys.argv[1:]))

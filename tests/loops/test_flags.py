@@ -280,15 +280,6 @@ def test_the_options_of_a_callback_with_a_counterpart_are_not_refused() -> None:
     assert Flags.of(given)["callbacks"] == [stop, mean, *given["callbacks"][2:]]
 
 
-def test_a_whole_number_above_one_counts_batches_also_as_a_float() -> None:
-    flags: dict[str, Any] = {"limit_train_batches": 3.0, "limit_val_batches": 2.0}
-    flags["val_check_interval"] = 3.0
-    filled, trainer = Flags.of(flags), Trainer(**flags, logger=False, barebones=False)
-    for name in flags:
-        found, expected = filled[name], getattr(trainer, name)
-        assert (found, type(found)) == (expected, int)
-
-
 def test_flags_have_the_trainers_defaults_and_meanings() -> None:
     def found(*names: str, **given: Any) -> list[Any]:
         flags = Flags.of(given)

@@ -7,6 +7,8 @@ import sys
 from importlib.metadata import version
 from typing import NamedTuple
 
+from twinloop.openmp import limit_spinning
+
 
 class Command(NamedTuple):
     """The entry of a command, `module:function`, and a line of help."""
@@ -49,6 +51,8 @@ def main(args: list[str]) -> int:
         known = ", ".join(COMMANDS)
         print(f"error: there is no command {name!r}; the commands are {known}", file=sys.stderr)
         return 2
+    if "torch" not in sys.modules:
+        limit_spinning()
     from twinloop.cli.execute import execute
 
     return execute(COMMANDS[name].entry, options, debug="--debug" in args)

@@ -17,7 +17,7 @@ from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
-from twinloop.learner.callbacks.limits import limited
+from twinloop.learner.callbacks.limits import in_batches, limited
 from twinloop.tasks import Task
 
 OURS: dict[str, tuple[tuple[bool | None, ...], str]] = {
@@ -64,6 +64,12 @@ def check_flags(given: Mapping[str, Any]) -> None:
         value = given.get(name)
         if isinstance(value, int | float) and value < least:
             raise UserError(f"trainer.{name} is {value}; it must be at least {least}")
+    overfit = given.get("overfit_batches")
+    if isinstance(overfit, float) and overfit > 1:  # Lightning would train on every batch
+        raise UserError(
+            f"trainer.overfit_batches is {overfit}; give an integer number of batches, or a share "
+            "up to 1.0"
+        )
     if given.get("val_check_interval") == 0:
         raise UserError("trainer.val_check_interval is 0; it must be greater than 0")
     on_cpu = given.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
@@ -103,7 +109,8 @@ def check_run(
     if trainer["fast_dev_run"]:
         return  # Lightning then validates once, whatever the other flags are
     interval, every_n_epochs = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
-    if validates and every_n_epochs is not None and type(interval) is int and interval > batches:
+    known = isinstance(interval, int | float) and every_n_epochs is not None
+    if validates and known and in_batches(batches, interval) > batches:
         raise UserError(
             f"trainer.val_check_interval is {interval}, and an epoch has {batches} batches; lower "
             "it, or set trainer.check_val_every_n_epoch to null to count the batches of all epochs"
@@ -136,7 +143,7 @@ def _first_validation(trainer: Mapping[str, Any], batches: int) -> float:
     """The epoch, from 0, of the first validation; infinite if max_steps ends the run before it."""
     interval, every_n_epochs = trainer["val_check_interval"], trainer["check_val_every_n_epoch"]
     if isinstance(interval, float):
-        interval = max(1, int(batches * interval))
+        interval = max(1, in_batches(batches, interval))
     # The batch before it, counted from 1 over all epochs.
     position = interval if isinstance(interval, int) else batches
     if every_n_epochs is not None:

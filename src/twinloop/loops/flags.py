@@ -67,9 +67,6 @@ class Flags:
             values |= {"limit_train_batches": few, "limit_val_batches": few}
         for name in ("limit_train_batches", "limit_val_batches"):
             values[name] = 1.0 if values[name] is None else values[name]
-        for name in ("limit_train_batches", "limit_val_batches", "val_check_interval"):
-            if isinstance(values[name], float) and values[name] > 1:
-                values[name] = int(values[name])  # Lightning takes 3.0 for 3 batches
         if values["max_epochs"] is None:
             values["max_epochs"] = 1000 if values["max_steps"] == -1 else -1
         flags = cls(values)

@@ -21,7 +21,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner
 from twinloop.learner import callbacks as cbs
-from twinloop.learner.callbacks.limits import limited
+from twinloop.learner.callbacks.limits import in_batches, limited
 from twinloop.loops.checkpoint import CheckpointCodec
 from twinloop.loops.checks import check_run, overridden_hooks
 from twinloop.loops.counterparts import (
@@ -155,8 +155,8 @@ def _callbacks(
 ) -> list[Callback]:
     """The callbacks of every run, whose epochs have `batches` batches of train."""
     interval = flags["val_check_interval"]
-    if isinstance(interval, float):  # a share of the epoch
-        interval = max(1, int(batches * interval))
+    if interval is not None:
+        interval = max(1, in_batches(batches, interval))
     return [
         cbs.DeviceCB(data.device),
         BatchPrepCB(task, data, trainer),

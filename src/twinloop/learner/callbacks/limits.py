@@ -47,5 +47,14 @@ class LimitStepsCB(Callback):
 
 
 def limited(n_batches: int, limit: int | float) -> int:
-    """The number of batches under a limit: a number of them, or a share if it is a float."""
-    return int(n_batches * limit) if isinstance(limit, float) else min(n_batches, limit)
+    """The number of batches under a limit: see `in_batches`."""
+    return min(n_batches, in_batches(n_batches, limit))
+
+
+def in_batches(n_batches: int, value: int | float) -> int:
+    """A share of `n_batches` if `value` is a float up to 1, else a number: 3.0 is 3 to Lightning.
+
+    Which of int and float the command line makes of 3 depends on what was imported before
+    Lightning: typing takes `int | float` for `float | int` where it has seen that first.
+    """
+    return int(n_batches * value) if isinstance(value, float) and value <= 1 else int(value)
