@@ -31,7 +31,7 @@ from twinloop.loops.counterparts import (
 )
 from twinloop.loops.flags import Flags
 from twinloop.loops.optimizers import TaskOptimizers
-from twinloop.loops.record import RecorderCB
+from twinloop.loops.record import KeepRecordCB
 from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
 from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
 from twinloop.loops.stop import SaveAndStopCB
@@ -66,7 +66,7 @@ def train(
         if run.timings:
             callbacks.append(cbs.TraceCB(run.timings.events, run.timings.times))
         if run.record:
-            callbacks.append(RecorderCB(run.record))
+            callbacks.append(KeepRecordCB(run.record))
     learn = _learner(task, data, filled, callbacks)
     try:
         learn.fit(learn.n_epochs, valid=False)

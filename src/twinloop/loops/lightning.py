@@ -12,7 +12,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.loops.checkpoint import RandomState
 from twinloop.loops.checks import callbacks_of
 from twinloop.loops.finite import FiniteLoss
-from twinloop.loops.record import Recorder
+from twinloop.loops.record import KeepRecord
 from twinloop.loops.report import Board, EpochProgress, KeepHistory
 from twinloop.loops.save import SaveCheckpoints
 from twinloop.loops.stop import SaveAndStop
@@ -77,7 +77,7 @@ def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) 
     if run.timings:
         callbacks.insert(0, HookTrace(run.timings.events, run.timings.times))
     if run.record:
-        callbacks.append(Recorder(run.record))
+        callbacks.append(KeepRecord(run.record))
     given = flags["plugins"] or []
     plugins = list(given) if isinstance(given, list | tuple) else [given]
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):

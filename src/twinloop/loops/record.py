@@ -10,7 +10,7 @@ from twinloop.learner import Callback, Learner, Order
 from twinloop.runs.record import Record, copied, flat, gradient, logged
 
 
-class Recorder(Checkpoint):
+class KeepRecord(Checkpoint):
     """Records a Trainer's run. As a `Checkpoint` it is called after the task's own epoch end."""
 
     def __init__(self, record: Record) -> None:
@@ -40,7 +40,7 @@ class Recorder(Checkpoint):
         self.record.metrics.append(logged(trainer.callback_metrics))
 
 
-class RecorderCB(Callback):
+class KeepRecordCB(Callback):
     """Records a Learner's run."""
 
     order = Order.CLIP - 1
