@@ -102,7 +102,21 @@ FOREIGN = {
         SOUND | {"settings": SETTINGS | {"trainer": {"precision": []}}},
         "settings missing or in",
     ),
+    "a setting that is a tensor": (
+        SOUND | {"settings": SETTINGS | {"model": {"eps": torch.zeros(2)}}},
+        "settings missing or in",
+    ),
     "no count": (SOUND | {"settings": SETTINGS, "global_step": torch.zeros(2)}, "global_step miss"),
+    "optimisers that are none": (SOUND | {"optimizer_states": 1}, "optimizer_states missing or in"),
+    "no groups": (SOUND | {"optimizer_states": [{"state": {}}]}, "optimizer_states missing or in"),
+    "a tensor for the state of a weight": (
+        SOUND | {"optimizer_states": [{"state": {0: torch.zeros(2)}, "param_groups": [{}]}]},
+        "optimizer_states missing or in",
+    ),
+    "a number for a group": (
+        SOUND | {"optimizer_states": [{"state": {0: {}}, "param_groups": [0]}]},
+        "optimizer_states missing or in",
+    ),
 }
 
 
@@ -175,6 +189,7 @@ LARGER = {
     "sparse": {"state_dict": {"a": torch.zeros(2, 2).to_sparse()}},
     "lists of lists": {"loops": laughs()},
     "a tensor for a count": {"loops": {"fit_loop": {"epoch_progress": {"ready": torch.ones(1)}}}},
+    "a list for a count": {"loops": {"fit_loop": {"epoch_progress": {"ready": [2]}}}},
     "itself": {"loops": itself()},
 }
 

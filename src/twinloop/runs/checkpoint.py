@@ -96,7 +96,8 @@ def _check_parts(checkpoint: Any) -> None:
     """Check the size of a checkpoint's content, and the types of its counters.
 
     Raises:
-        ValueError: too many parts, a tensor larger than its storage, or a tensor as a counter.
+        ValueError: too many parts, a tensor larger than its storage, a tensor as a counter, or a
+            count that is no number.
     """
     for part in _parts(checkpoint):
         if isinstance(part, Tensor) and (
@@ -105,9 +106,11 @@ def _check_parts(checkpoint: Any) -> None:
             or part.nbytes > part.untyped_storage().nbytes()
         ):
             raise ValueError("a tensor is larger than its storage")
-    loops = checkpoint.get("loops") if isinstance(checkpoint, dict) else None
-    if any(isinstance(part, Tensor) for part in _parts(loops)):
-        raise ValueError("a counter of a loop is a tensor")
+    for part in _parts(checkpoint.get("loops") if _is_dict(checkpoint) else None):
+        if isinstance(part, Tensor):
+            raise ValueError("a counter of a loop is a tensor")
+        if _is_dict(part) and "ready" in part and not all(map(_is_count, part.values())):
+            raise ValueError("a count of batches or epochs is not a whole number")
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -139,9 +142,24 @@ def _are_settings(settings: Any) -> bool:
         values = settings["seed_everything"], settings["data"]["val_size"]
     except (AttributeError, KeyError, TypeError, IndexError):
         return False
-    return isinstance(precision, str | int | None) and all(
-        type(value) in (bool, int, float) for value in values
+    return (
+        isinstance(precision, str | int | None)
+        and all(type(value) in (bool, int, float) for value in values)
+        and not any(isinstance(part, Tensor) for part in _parts(settings))
     )
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_optimizers(states: Any) -> bool:
+    """Whether each state of `optimizer_states` has a mapping for each parameter and each group."""
+    try:
+        parts = [(*state["state"].values(), *state["param_groups"]) for state in states]
+    except (AttributeError, KeyError, TypeError, IndexError):
+        return False
+    return all(_is_dict(part) for one in parts for part in one)
 
 
 def _is_count(value: Any) -> bool:
@@ -169,9 +187,10 @@ VALID: dict[str, Callable[[Any], bool]] = {
     "data_spec": _is_spec,
     "settings": _are_settings,
     "global_step": _is_count,
+    "optimizer_states": _are_optimizers,
 }
 """The parts of a checkpoint that are read without Lightning, and their checks."""
-OPTIONAL = ("settings", "global_step")
+OPTIONAL = ("settings", "global_step", "optimizer_states")
 
 
 def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None:
