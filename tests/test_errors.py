@@ -1,4 +1,4 @@
-"""Whatever an error says, a user sees one line that a terminal can print."""
+"""Whatever an error says, a user sees a line, or a list, that a terminal can print."""
 
 import re
 from argparse import ArgumentError
@@ -29,6 +29,12 @@ def test_an_error_is_one_line(error: Exception) -> None:
     line = explain(error)
     assert line is not None
     assert line.isprintable()
+
+
+def test_what_an_error_lists_has_lines_of_its_own() -> None:
+    error = UserError("2 images", "a.png: cut\nshort", "b.png")
+    assert str(error) == "2 images\n  a.png: cut\nshort\n  b.png"
+    assert explain(error) == "2 images\n  a.png: cut\\nshort\n  b.png"
 
 
 def test_a_long_parser_error_is_cut() -> None:

@@ -1,4 +1,4 @@
-"""Errors as one line for the user: `UserError`, and the errors of libraries."""
+"""Errors in a line for the user: `UserError`, and the errors of libraries."""
 
 import errno
 import re
@@ -17,7 +17,13 @@ LONGEST = 400
 
 
 class UserError(Exception):
-    """An error that the user can correct: what is wrong, where (file, key, row), and what to do."""
+    """An error that the user can correct: what is wrong, where (file, key, row), and what to do.
+
+    Further arguments are listed below that line, one each.
+    """
+
+    def __str__(self) -> str:
+        return "\n  ".join(self.args)
 
 
 class Parser(ArgumentParser):
@@ -28,11 +34,14 @@ class Parser(ArgumentParser):
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Describe the first user error in the chain of causes in one line; None if there is none."""
+    """Describe the first user error in the chain of causes in one line; None if there is none.
+
+    Only what a `UserError` lists has lines of its own.
+    """
     while error is not None:
-        line = _explain(error)
-        if line is not None:
-            return escape_unprintable(line)
+        lines = error.args if isinstance(error, UserError) else (_explain(error),)
+        if lines[0] is not None:
+            return "\n  ".join(map(escape_unprintable, lines))
         error = error.__cause__
     return None
 
@@ -61,8 +70,6 @@ def escape_unprintable(text: str) -> str:
 
 
 def _explain(error: BaseException) -> str | None:
-    if isinstance(error, UserError):
-        return str(error)
     if isinstance(error, ArgumentError):
         return _shorten(error.message or str(error))
     if isinstance(error, OSError) and error.errno in OUT_OF_REACH:

@@ -212,7 +212,9 @@ def test_every_image_that_cannot_be_read_is_listed_or_left_out(tmp_path: Path) -
     with pytest.raises(UserError) as caught:
         cache.load(damaged, tmp_path)
     first, *lines = str(caught.value).splitlines()
-    assert first == "3 images cannot be read; set data.skip_unreadable to true to go without"
+    assert first == (
+        "data.source: 3 images cannot be read; set data.skip_unreadable to true to go without"
+    )
     assert [line.split(":")[0].strip() for line in lines] == [
         *("train row 1", "train row 6", "validation row 2")
     ]

@@ -271,7 +271,9 @@ def verdict(case: Case, outcome: Outcome) -> tuple[str, str]:
         return "done", ""
     if status != 2:
         return "wrong", f"status {status}: {err[-1500:]}"
-    if not re.fullmatch(r"error: [^\n]+\n", err) or not err[:-1].isprintable():
+    # Below its line an error may list what it is about.
+    listed = re.fullmatch(r"error: [^\n]+\n(  [^\n]+\n)*", err)
+    if not listed or not all(map(str.isprintable, err.splitlines())):
         return "wrong", f"no single line: {err[-1500:]!r}"
     if str(case.file) not in err and not re.match(case.or_key, err):
         return "wrong", f"does not name {case.file}: {err}"

@@ -73,7 +73,7 @@ def decode_splits(
         shape = in_colour
         done = _decode(tasks, shape)
     if done.unreadable and not reading.skip_unreadable:
-        raise UserError(_list_unreadable(done.reasons))
+        raise _unreadable(done.reasons)
     return done, shape
 
 
@@ -136,13 +136,13 @@ def _decode(tasks: Tasks, shape: tuple[int, int, int]) -> Decoded:
     return pool.decode_all(left, tasks.most, journal, sum(tasks.sizes.values()))
 
 
-def _list_unreadable(reasons: list[str]) -> str:
+def _unreadable(reasons: list[str]) -> UserError:
     advice = "set data.skip_unreadable to true to go without"
     if len(reasons) == 1:
-        return f"{reasons[0]}; {advice}"
+        return UserError(f"{reasons[0]}; {advice}")
     more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
-    lines = "\n  ".join([*reasons[:LISTED], *more])
-    return f"{len(reasons)} images cannot be read; {advice}\n  {lines}"
+    what = f"data.source: {len(reasons)} images cannot be read; {advice}"
+    return UserError(what, *reasons[:LISTED], *more)
 
 
 def _shape(train: Part, column: str, reading: Reading) -> tuple[tuple[int, int, int], int]:
