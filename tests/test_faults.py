@@ -155,6 +155,10 @@ def test_a_campaign_succeeds_if_runs_were_interrupted_and_none_failed(
     path = tmp_path / "faults.json"
     assert command.campaign(path, 0, 2, 60, [ONE]) == passed
     assert json.loads(path.read_text())["passed"] == 2 * passed
+    assert command.again(path, [1]) == passed
+    kept = json.loads(path.read_text())
+    assert kept["passed"] == 2 * passed  # as they were
+    assert [(one["numbers"], one["passed"]) for one in kept["again"]] == [([1], int(passed))]
 
 
 def test_a_command_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

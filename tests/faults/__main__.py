@@ -3,7 +3,8 @@
 `python -m tests.faults --count 160` interrupts 160 runs of `python -m twinloop fit`: each receives
 signals at a moment that its number and the seed decide. What it has left is checked, it is resumed
 by `--ckpt_path last`, and must end with the bits of an uninterrupted run. The results are kept in
-`tests/faults.json`; a campaign of the same commit and seed is continued.
+`tests/faults.json`; a campaign of the same commit and seed is continued. `--again 7 9` interrupts
+runs 7 and 9 of a finished campaign as before, at the present commit.
 
 Half of the runs and more are of two processes, which torchrun or Lightning's launcher starts.
 SIGTERM goes to the launcher, Ctrl-C to all processes of its group, and SIGKILL to one of the two.
@@ -119,6 +120,29 @@ class Campaign:
         shutil.rmtree(self.folder / str(number), ignore_errors=True)
 
 
+def nothing() -> dict[str, Any]:
+    """The results of no run."""
+    counts = dict.fromkeys(("tried", "passed", "failed", "not reached"), 0)
+    return counts | {"cells": {}, "failures": {}, "late": []}
+
+
+def again(path: Path, numbers: list[int]) -> bool:
+    """Interrupt these runs of the campaign in `path` again, and keep what came out beside it.
+
+    Returns:
+        Whether all of them passed.
+    """
+    kept: dict[str, Any] = json.loads(path.read_text())
+    found = nothing()
+    with tempfile.TemporaryDirectory() as name:
+        runs = Campaign(Path(name), kept["seed"], kept["starts"], found)
+        for number in numbers:
+            runs.inject(number)
+    kept.setdefault("again", []).append({"commit": commit(), "numbers": numbers} | found)
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    return bool(found["passed"] == len(numbers))
+
+
 def campaign(path: Path, seed: int, count: int, seconds: float, starts: list[str]) -> bool:
     """Interrupt runs until there are `count`, or no time is left; keep the results in `path`.
 
@@ -135,8 +159,7 @@ def campaign(path: Path, seed: int, count: int, seconds: float, starts: list[str
     }
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     if {name: found.get(name) for name in about} != about:
-        counts = dict.fromkeys(("tried", "passed", "failed", "not reached"), 0)
-        found = about | counts | {"cells": {}, "failures": {}, "late": []}
+        found = about | nothing()
     with tempfile.TemporaryDirectory() as name:
         runs = Campaign(Path(name), seed, starts, found)
         while found["tried"] < count and time.monotonic() - started < seconds:
@@ -157,10 +180,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides the moments")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--starts", nargs="+", choices=starts, default=starts)
+    parser.add_argument("--again", nargs="+", type=int, help="interrupt these runs again")
     results = Path(__file__).parents[1] / "faults.json"
     parser.add_argument("--results", type=Path, default=results)
     wanted = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if wanted.again:
+        return 0 if again(wanted.results, wanted.again) else 1
     passed = campaign(wanted.results, wanted.seed, wanted.count, wanted.seconds, wanted.starts)
     return 0 if passed else 1
 
