@@ -8,6 +8,8 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+from twinloop.openmp import limit_spinning
+
 PARTS = (
     "batches",
     "decoding",
@@ -46,6 +48,7 @@ def main() -> None:
 
     # Set before torch is imported, also for the processes started here.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    limit_spinning()
     import torch
 
     from benchmarks import report
