@@ -134,8 +134,8 @@ def learners(data: ImageDataModule, epochs: int, start: nn.Module) -> None:
 def rates(data: ImageDataModule, epochs: int, start: nn.Module) -> None:
     """The learning-rate finder, which leaves the weights alone; momentum; a schedule by batch."""
     load = partial(DataLoaders.from_data, data)
-    finder = TrainLearner(model := deepcopy(start), load()).lr_find(n_epochs=20)
-    assert finder.losses == search_by_hand(start, load(), lr=1e-5, gamma=1.15)
+    finder = TrainLearner(model := deepcopy(start), load()).lr_find()
+    assert finder.losses == search_by_hand(start, load(), lr=1e-5, gamma=1.03)
     same("learning-rate finder", model, start)
     print(f"{'':20}  same {len(finder.losses)} losses, suggestion {finder.suggestion:.2g}")
 

@@ -47,7 +47,7 @@ learn
     "bars of a second fit": "print(sorted({text.rpartition(' ')[0] for text in texts() if text}))",
     "images": "xb, yb = next(iter(dls.valid))\nfigures.show_images(xb[:4], yb[:4])",
     "recorded": "learn.cbs[-1].plot()",
-    "search": "learn.lr_find(n_epochs=20)",
+    "search": "learn.lr_find()",
     "interrupted": """
 class Interrupt(Callback):
     def after_backward(self, learn):
