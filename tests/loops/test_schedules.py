@@ -84,6 +84,20 @@ HALVE = {"model.schedule": scheduler("StepLR", step_size=2, gamma=0.5)}
 
 
 @pytest.mark.slow
+def test_a_stop_in_a_validation_counts_the_schedulers_step_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = {"model.schedule": scheduler("StepLR", step_size=1)}
+    for loop in LOOPS:
+        with monkeypatch.context() as patch:
+            stop_at(1, 3, patch)
+            assert fit(tmp_path / loop, loop, every) == STOPPED
+        loops = saved(run_in(tmp_path / loop))["loops"]["fit_loop"]
+        counts = loops["epoch_loop.scheduler_progress"]
+        assert [counts[part]["completed"] for part in ("total", "current")] == [2, 1], loop
+
+
+@pytest.mark.slow
 def test_a_run_of_a_schedule_by_numbers_is_made_longer(tmp_path: Path) -> None:
     assert fit(tmp_path / "whole", "lightning", HALVE) == 0
     for loop, epochs in zip((*LOOPS, LOOPS[1]), (2, 3, 5), strict=True):
