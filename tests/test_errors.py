@@ -46,6 +46,24 @@ def test_a_long_parser_error_is_cut() -> None:
         parser.parse_args(["--seeds", "9" * 10_000])
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        "Expected a dot import path string: StepLR",
+        "Import path a.StepLR does not correspond to a subclass of Schedule",
+    ],
+)
+def test_a_parser_error_of_a_factory_names_what_is_wrong(found: str) -> None:
+    either = (
+        "Type typing.Callable[[Optimizer], LRScheduler] expects a function or a callable class: "
+    )
+    wrong = "Option 'steps' is not accepted"
+    line = explain(ArgumentError(None, f'Key "schedule": {found} - {either}{wrong}'))
+    assert line == f'Key "schedule": {wrong}'
+    line = explain(ArgumentError(None, f'Key "warmup": Expected a float. got a - {either}{wrong}'))
+    assert line == 'Key "warmup": Expected a float. got a'
+
+
 def test_a_mistake_on_the_command_line_comes_without_the_usage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -27,6 +27,7 @@ DOCS = (
     "learner",
     "proof",
     "own-experiments",
+    "optimisers",
 )
 """The pages of docs/, in the order in which the README links to them."""
 PAGES = {

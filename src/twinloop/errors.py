@@ -12,6 +12,12 @@ OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFB
 
 COMPILER = ("torch._dynamo", "torch._inductor")
 """The modules of the errors of torch.compile."""
+NOT_MEANT = (
+    r"(Import path \S+ does not correspond to a subclass of \w+"
+    r"|Expected a dot import path string: \S+) - (?=Type typing\.Callable)"
+    r"| - Type typing\.Callable\[.*"
+)
+"""Where a setting takes an object or a factory, the error of the one that it was not meant for."""
 LONGEST = 400
 """Characters shown of a parser's message, which may quote a whole file."""
 
@@ -102,6 +108,8 @@ def _shorten(message: str) -> str:
     line = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: .*?Errors: - ", "", line
     )
+    line = re.sub(NOT_MEANT, "", line)
+    line = re.sub(r"Type typing\.Callable\[.*? expects a function or a callable class: ", "", line)
     line = re.sub(r" - Expected a .*?(?= Given value: )", ";", line)
     line = re.sub(r"[.;]? (Given value|Got value): (Namespace|NestedArg)\(.*", "", line)
     line = re.sub(r"<class '(?:builtins\.)?([\w.]+)'>", r"\1", line)

@@ -31,7 +31,14 @@ from twinloop.comparison.parity import (
 )
 from twinloop.data.augment import Augmentation
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.tasks import Classification, OneCycle, Plateau, Reconstruction
+from twinloop.tasks import (
+    Classification,
+    Grouped,
+    OneCycle,
+    Plateau,
+    Reconstruction,
+    TorchSchedule,
+)
 
 pytestmark = pytest.mark.timeout(60)  # a loop that does not stop is what a cell may find
 
@@ -218,6 +225,8 @@ def arguments_of(axis: str) -> dict[str, list[Any]]:
         (Reconstruction, arguments_of("model"), ("spec", "optimizer", "schedule")),
         (OneCycle, arguments_of("schedule"), ()),
         (Plateau, arguments_of("schedule"), ()),
+        (TorchSchedule, arguments_of("schedule"), ()),
+        (Grouped, arguments_of("optimiser"), ("params",)),
     ],
     ids=lambda part: part.__name__ if isinstance(part, type) else "",
 )

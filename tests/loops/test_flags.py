@@ -2,6 +2,8 @@
 
 import inspect
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
@@ -27,7 +30,7 @@ from twinloop.loops.flags import (
     Flags,
 )
 from twinloop.models import MLP
-from twinloop.tasks import Classification, OneCycle, Plateau
+from twinloop.tasks import Classification, OneCycle, Plateau, TorchSchedule
 from twinloop.tasks.schedule import Schedule
 
 OTHER_VALUES: dict[str, Any] = {
@@ -147,6 +150,10 @@ def early(monitor: str = "val/loss", **options: Any) -> dict[str, Any]:
     return {"callbacks": [EarlyStopping(monitor, **options)]}
 
 
+def rise(monitor: str, frequency: int = 1) -> TorchSchedule:
+    return TorchSchedule(ReduceLROnPlateau, frequency=frequency, monitor=monitor)
+
+
 LATE = (
     "model.schedule reads val/loss after every epoch, and the first is not validated; change "
     "trainer.check_val_every_n_epoch, trainer.limit_val_batches or data.val_size"
@@ -174,6 +181,16 @@ NEVER: list[tuple[Schedule | None, dict[str, Any], str]] = [
     (None, {"val_check_interval": 6, "limit_train_batches": 5}, "is 6, and an epoch has 5 batches"),
     (Plateau(), {"limit_val_batches": 0}, LATE),
     (Plateau(), {"check_val_every_n_epoch": None, "val_check_interval": 23}, LATE),
+    (
+        rise("val/loss", 2),
+        {"check_val_every_n_epoch": 3},
+        "model.schedule reads val/loss after every 2 epochs, and the first are not validated",
+    ),
+    (
+        rise("val/acc"),
+        {},
+        "model.schedule reads 'val/acc', which is not measured; the metrics are: train/loss, ",
+    ),
     (
         None,
         early("val/acc"),
@@ -211,6 +228,8 @@ def test_waiting_for_a_validation_or_metric_that_never_comes_is_refused(
         (None, {"val_check_interval": 23, "check_val_every_n_epoch": None}),
         (Plateau(), {"check_val_every_n_epoch": None, "val_check_interval": 22}),
         (OneCycle(), {"limit_val_batches": 0}),
+        (rise("val/accuracy", 2), {"check_val_every_n_epoch": 2}),
+        (rise("train/loss"), {"limit_val_batches": 0}),
         (None, early("val/acc", strict=False)),
         (None, early("train/loss", check_on_train_epoch_end=False, strict=False)),
         (None, early("val/loss") | {"check_val_every_n_epoch": 2}),
@@ -245,6 +264,20 @@ def test_without_a_val_split_only_train_metrics_exist() -> None:
 
 def average(**options: Any) -> EMAWeightAveraging:
     return EMAWeightAveraging(decay=0.9, **options)
+
+
+class Sharp(SGD):
+    """Has a method of SAM (Foret et al. 2021, arXiv:2010.01412)."""
+
+    def first_step(self) -> None: ...
+
+
+class Free(SGD):
+    """Has the methods of schedule-free optimisers (Defazio et al. 2024, arXiv:2405.15682)."""
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
 
 
 class Own(EarlyStopping):
@@ -307,3 +340,40 @@ def test_the_gpu_that_lightning_takes_on_macos_is_refused(
     with pytest.raises(UserError, match=f"{accelerator}', which is Apple's GPU on this machine"):
         Flags.of({"accelerator": accelerator})
     assert Flags.of({"accelerator": "cpu"}).device == torch.device("cpu")
+
+
+class ByHand(Classification):
+    """Steps its optimiser itself."""
+
+    def on_fit_start(self) -> None:
+        self.automatic_optimization = False
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            Sharp,
+            "Sharp needs two gradients of each batch (first_step, second_step), and both loops",
+        ),
+        (
+            Free,
+            "Free has other weights for validation and checkpoints, and neither loop calls its ",
+        ),
+        (partial(SGD, lr=-1.0), "ValueError: Invalid learning rate: -1.0"),
+    ],
+)
+def test_an_optimiser_that_neither_loop_steps_is_refused_before_a_run(
+    optimizer: Callable[..., Optimizer], message: str, digits: ImageDataModule
+) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(f'model.optimizer: {message}')}"):
+        check_run(TRAINER_DEFAULTS, Classification(MLP, optimizer, digits.spec), digits)
+
+
+def test_an_optimiser_that_a_user_steps_is_not_refused(digits: ImageDataModule) -> None:
+    by_hand = ByHand(MLP, Sharp, digits.spec)
+    by_hand.automatic_optimization = False
+    check_run(TRAINER_DEFAULTS, by_hand, digits)
+    check_run(TRAINER_DEFAULTS, ByHand(MLP, Free, digits.spec), digits)
+    own = TRAINER_DEFAULTS | {"callbacks": [Own("val/loss")]}
+    check_run(own, Classification(MLP, Free, digits.spec), digits)

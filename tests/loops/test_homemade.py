@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from torch.optim import LBFGS, SGD, Optimizer
@@ -187,6 +188,10 @@ OPTIMIZERS: dict[str, Callable[[Optimizer], Any]] = {
         [opt],
         [{"scheduler": halve(opt), "interval": "step"}],
     ),
+    "a scheduler every second step": lambda opt: {
+        "optimizer": opt,
+        "lr_scheduler": {"scheduler": halve(opt), "interval": "step", "frequency": 2},
+    },
     "a plateau": lambda opt: {
         "optimizer": opt,
         "lr_scheduler": ReduceLROnPlateau(opt, mode="max", patience=0),
@@ -211,22 +216,34 @@ def two(task: Classification) -> tuple[Optimizer, Optimizer]:
     return first, second
 
 
+class Free(SGD):
+    """Has the methods of schedule-free optimisers."""
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+
 NOT_OURS: dict[str, tuple[Callable[[Classification], Any], str]] = {
     "two optimisers": (two, "configure_optimizers gives 2 optimisers and 0 schedulers; the home"),
     "two schedulers": (
         lambda task: ([opt := two(task)[0]], [halve(opt), halve(opt)]),
         "configure_optimizers gives 1 optimisers and 2 schedulers",
     ),
-    "every second epoch": (
-        lambda task: ([opt := two(task)[0]], [{"scheduler": halve(opt), "frequency": 2}]),
-        "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, and",
+    "a scheduler with a name": (
+        lambda task: ([opt := two(task)[0]], [{"scheduler": halve(opt), "name": "rate"}]),
+        "configure_optimizers: the homemade loop has no counterpart for name and strict of a sched",
     ),
     "a plateau by step": (
         lambda task: (
             [opt := two(task)[0]],
             [{"scheduler": ReduceLROnPlateau(opt), "interval": "step", "monitor": "train/loss"}],
         ),
-        "and one that monitors a metric every epoch; pass --loop lightning",
+        "model.schedule: the homemade loop steps a ReduceLROnPlateau after epochs, and here its",
+    ),
+    "a schedule-free one": (
+        lambda task: Free(task.network.parameters()),
+        "model.optimizer: Free has other weights for validation and checkpoints, and neither loop",
     ),
     "a closure": (
         lambda task: LBFGS(task.network.parameters()),
@@ -245,6 +262,17 @@ def test_an_optimiser_that_the_learner_does_not_support_is_refused(
 
     with pytest.raises(UserError, match=message):
         trained("homemade", Own)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_scheduler_of_another_optimiser_is_refused_by_both_loops(loop: Loop) -> None:
+    class Own(Classification):
+        def configure_optimizers(self) -> Any:
+            one, other = two(self)
+            return [one], [halve(other)]
+
+    with pytest.raises(MisconfigurationException, match="with an optimizer that wasn't returned"):
+        trained(loop, Own)
 
 
 class Own(Classification):

@@ -90,6 +90,14 @@ def test_a_resumed_plateau_schedule_sees_the_last_epoch_of_the_checkpoint() -> N
     assert scheduler.optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
+def test_a_resumed_plateau_schedule_of_every_second_epoch_sees_no_other() -> None:
+    scheduler = plateau(2.0)
+    with_losses(1.0, 2.0, 3.0).show_last(scheduler, "val/loss", every=2)
+    assert scheduler.state_dict() == plateau(2.0).state_dict()
+    with_losses(1.0, 2.0, 3.0, 4.0).show_last(scheduler, "val/loss", every=2)
+    assert scheduler.state_dict() == plateau(2.0, 4.0).state_dict()
+
+
 @pytest.mark.parametrize(
     ("losses", "monitor"),
     [((), "val/loss"), ((2.0,), "val/loss"), ((2.0, 3.0), "val/accuracy")],

@@ -1,5 +1,6 @@
 """What both tasks share: predictions, schedules, and what goes into a checkpoint."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,26 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
 from tests.commands import quiet_trainer
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.models import MLP, LessonAutoencoder
-from twinloop.tasks import Classification, Cosine, OneCycle, Plateau, Reconstruction, Task
-from twinloop.tasks.schedule import Schedule
+from twinloop.tasks import (
+    Classification,
+    Cosine,
+    OneCycle,
+    Plateau,
+    Reconstruction,
+    Task,
+    TorchSchedule,
+)
+from twinloop.tasks.schedule import AnySchedule, Schedule
 
 
-def task(data: ImageDataModule, schedule: Schedule | None = None) -> Classification:
+def task(data: ImageDataModule, schedule: AnySchedule | None = None) -> Classification:
     return Classification(MLP, lambda weights: SGD(weights, 0.1), data.spec, schedule)
 
 
@@ -35,11 +45,11 @@ class Rates(Callback):
         self.found.append(float(optimizer.param_groups[0]["lr"]))
 
 
-def rates(data: ImageDataModule, schedule: Schedule | None, **options: Any) -> list[float]:
+def rates(data: ImageDataModule, schedule: AnySchedule | None, **options: Any) -> list[float]:
     """The learning rate of each step in two epochs of three batches."""
     callback = Rates()
     few = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 1}
-    run = quiet_trainer(**few, **options, callbacks=[callback])
+    run = quiet_trainer(**few | options, callbacks=[callback])
     run.fit(task(data, schedule), datamodule=data)
     return callback.found
 
@@ -53,6 +63,12 @@ def test_a_schedule_by_steps_ends_with_the_run(digits: ImageDataModule) -> None:
         found = rates(digits, OneCycle(), accumulate_grad_batches=accumulated)
         assert len(found) == steps
         assert found[-1] == pytest.approx(0.1 / 250_000)
+
+
+def test_a_scheduler_of_torch_steps_after_every_epoch(digits: ImageDataModule) -> None:
+    halve = partial(StepLR, step_size=1, gamma=0.5)
+    assert rates(digits, halve) == [0.1] * 3 + [0.05] * 3
+    assert rates(digits, TorchSchedule(halve, "epoch", 2), max_epochs=3) == [0.1] * 6 + [0.05] * 3
 
 
 def test_a_schedule_by_epochs_moves_between_epochs(digits: ImageDataModule) -> None:

@@ -40,7 +40,7 @@ model:
       class_path: torch.optim.AdamW
       init_args:
         lr: 0.01 # the peak of the schedule, which changes it after every batch
-    schedule: # or Cosine, Plateau; without these two lines the learning rate is constant
+    schedule: # or Cosine, Plateau, any of torch; without these two lines the rate is constant
       class_path: twinloop.tasks.OneCycle
 """
 

@@ -66,8 +66,20 @@ def _optimizer(name: str, **init_args: Any) -> Settings:
     return {"model.init_args.optimizer": _class(f"torch.optim.{name}", **init_args)}
 
 
+def grouped(**group: Any) -> Settings:
+    """AdamW, and a group of parameters that is different."""
+    adam = _class("torch.optim.AdamW", lr=0.01)
+    made = _class("twinloop.tasks.Grouped", optimizer=adam, groups=[group])
+    return {"model.init_args.optimizer": made}
+
+
 def _schedule(name: str, **init_args: Any) -> Settings:
     return {"model.init_args.schedule": _class(f"twinloop.tasks.{name}", **init_args)}
+
+
+def scheduler(name: str, **init_args: Any) -> Settings:
+    """One of torch's schedulers as a class."""
+    return _class(f"torch.optim.lr_scheduler.{name}", **init_args)
 
 
 def nested(settings: Settings) -> Settings:
@@ -102,6 +114,12 @@ def _average(**init_args: Any) -> Settings:
 
 _BOTTLENECK: Settings = {"code_size": 8, "widths": [4, 8]}
 _NORMED: Settings = {"widths": [4, 8], "dropout": 0.5}
+_SEQUENCE = _class(
+    "twinloop.tasks.SequentialLR",
+    schedulers=[scheduler("LinearLR", total_iters=3), scheduler("CosineAnnealingLR", T_max=6)],
+    milestones=[3],
+)
+_RISE = scheduler("ReduceLROnPlateau", mode="max", patience=0)
 HALF = "16-true by SGD"
 """So few bits that large values overflow and small ones underflow."""
 
@@ -128,12 +146,24 @@ AXES: dict[str, dict[str, Settings]] = {
         "RMSprop": _optimizer("RMSprop", lr=0.003),
         "Adam, AMSGrad": _optimizer("Adam", lr=0.01, amsgrad=True, weight_decay=0.1),
         "several groups": {"model.init_args.optimizer": f"{__name__}.several_groups"},
+        "no decay on norms and biases": grouped(ndim=1, weight_decay=0.0),
+        "a rate by name": grouped(names="weight$", lr=0.003),
+        "Muon, AdamW for the rest": grouped(ndim=2, optimizer=_class("torch.optim.Muon", lr=0.02)),
     },
     "schedule": {
         "none": {},
         "OneCycle, by step": _schedule("OneCycle", warmup=0.3),
         "cosine, by epoch": _schedule("Cosine"),
         "plateau on val/loss": _schedule("Plateau", patience=0, factor=0.5),
+        "OneCycle of Adagrad": _schedule("OneCycle", cycle_momentum=False)
+        | _optimizer("Adagrad", lr=0.05),
+        "StepLR": {"model.init_args.schedule": scheduler("StepLR", step_size=1)},
+        "LinearLR then CosineAnnealingLR, every 2 steps": _schedule(
+            "TorchSchedule", scheduler=_SEQUENCE, interval="step", frequency=2
+        ),
+        "ReduceLROnPlateau on train/loss, every 2 epochs": _schedule(
+            "TorchSchedule", scheduler=_RISE, monitor="train/loss", frequency=2
+        ),
     },
     "precision": {
         **{name: trainer(precision=name) for name in ("32-true", "64-true")},

@@ -2,7 +2,23 @@
 
 from typing import Any
 
-from twinloop.comparison.matrix import Expected, Settings, With, callback, trainer
+from twinloop.comparison.matrix import (
+    Expected,
+    Settings,
+    With,
+    callback,
+    grouped,
+    scheduler,
+    trainer,
+)
+
+OPTIMIZER, SCHEDULE = "model.init_args.optimizer", "model.init_args.schedule"
+
+
+def _torch_schedule(name: str, more: Settings, **init_args: Any) -> Settings:
+    given = {"scheduler": scheduler(name, **init_args)} | more
+    return {SCHEDULE: {"class_path": "twinloop.tasks.TorchSchedule", "init_args": given}}
+
 
 OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "trainer.accelerator": {"same": ["auto"], "refused": ["tpu", "nothing"]},
@@ -78,12 +94,31 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
             for name in ("verbose", "log_rank_zero_only")
         ],
     },
+    OPTIMIZER: {"homemade refuses": [{"class_path": "torch.optim.LBFGS"}]},
     "weights": {"refused": ["nothing.ckpt"]},
     "ckpt_path": {"refused": ["last", "nothing.ckpt"]},
 }
 """The values of each key by expected result; the axes have further values of some keys."""
 
 IMPOSSIBLE: dict[str, Settings] = {
+    "a group without parameters": grouped(names="nothing"),
+    "a group whose optimiser has no weight_decay": grouped(
+        weight_decay=0.1, optimizer={"class_path": "torch.optim.Rprop"}
+    ),
+    "ReduceLROnPlateau without a metric": {SCHEDULE: scheduler("ReduceLROnPlateau")},
+    "ReduceLROnPlateau on an unknown metric": _torch_schedule(
+        "ReduceLROnPlateau", {"monitor": "val/nothing"}
+    ),
+    "ReduceLROnPlateau every 2 epochs, with val every 3": trainer(check_val_every_n_epoch=3)
+    | _torch_schedule("ReduceLROnPlateau", {"monitor": "val/loss", "frequency": 2}),
+    "ReduceLROnPlateau by step": _torch_schedule(
+        "ReduceLROnPlateau", {"monitor": "val/loss", "interval": "step"}
+    ),
+    "StepLR on a metric": _torch_schedule("StepLR", {"monitor": "val/loss"}, step_size=1),
+    "StepLR every 0 epochs": _torch_schedule("StepLR", {"frequency": 0}, step_size=1),
+    "OneCycleLR that ends before the run": _torch_schedule(
+        "OneCycleLR", {"interval": "step"}, max_lr=0.1, total_steps=17
+    ),
     "plateau without val": {
         "model.init_args.schedule": {"class_path": "twinloop.tasks.Plateau"},
         "trainer.limit_val_batches": 0,

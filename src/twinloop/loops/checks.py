@@ -16,9 +16,10 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 
 from twinloop.data.datamodule import ImageDataModule
-from twinloop.errors import UserError
+from twinloop.errors import UserError, as_user_error
 from twinloop.learner.callbacks.limits import in_batches, limited
 from twinloop.tasks import Task
+from twinloop.tasks.optimizer import Parameters, check_optimizer
 
 OURS: dict[str, tuple[tuple[bool | None, ...], str]] = {
     "logger": ((None, True), "every run logs to TensorBoard in its own folder"),
@@ -97,9 +98,10 @@ def check_run(
     `trainer` has all flags, with the Trainer's defaults.
 
     Raises:
-        UserError: a limit that leaves no batch, a validation that never runs, or a monitored metric
-            that is never measured.
+        UserError: an optimiser that neither loop steps, a limit that leaves no batch, a validation
+            that never runs, or a monitored metric that is never measured.
     """
+    _check_optimizer(trainer, task)
     sizes = {
         name: math.ceil(size / processes / data.batch_size) for name, size in data.sizes.items()
     }
@@ -120,18 +122,39 @@ def check_run(
         _check_monitors(trainer, task, batches, validates=validates)
 
 
+def _check_optimizer(trainer: Mapping[str, Any], task: Task) -> None:
+    """Refuse the optimiser of the settings, if the task itself does not make or step another."""
+    is_own = type(task).configure_optimizers is not Task.configure_optimizers
+    if is_own or not task.automatic_optimization:
+        return
+    with as_user_error("model.optimizer"):
+        optimizer = task.optimizer(Parameters(task.network))
+    modules = [type(callback).__module__ for callback in callbacks_of(trainer)]
+    own = [name for name in modules if not name.startswith(("lightning.", "twinloop."))]
+    check_optimizer(optimizer, exchanged=bool(own or overridden_hooks(task)))
+
+
 def _check_monitors(
     trainer: Mapping[str, Any], task: Task, batches: int, *, validates: bool
 ) -> None:
     """Refuse a schedule or EarlyStopping whose metric is not measured before it is first read."""
     first = _first_validation(trainer, batches) if validates else math.inf
-    watched = getattr(task.schedule, "monitor", None)
-    if watched and watched.startswith("val/") and first > 0:
-        raise UserError(
-            f"model.schedule reads {watched} after every epoch, and the first is not validated; "
-            "change trainer.check_val_every_n_epoch, trainer.limit_val_batches or data.val_size"
-        )
     known = task.metric_names("train") + (task.metric_names("val") if validates else [])
+    if task.schedule and (watched := task.schedule.monitor):
+        every = task.schedule.frequency
+        if watched.startswith("val/") and first > every - 1:
+            epochs = (
+                "epoch, and the first is" if every == 1 else f"{every} epochs, and the first are"
+            )
+            raise UserError(
+                f"model.schedule reads {watched} after every {epochs} not validated; change "
+                "trainer.check_val_every_n_epoch, trainer.limit_val_batches or data.val_size"
+            )
+        if watched not in known:
+            raise UserError(
+                f"model.schedule reads {watched!r}, which is not measured; the metrics are: "
+                f"{', '.join(known)}"
+            )
     for callback in callbacks_of(trainer):
         if isinstance(callback, EarlyStopping) and callback.strict:
             _check_monitor(

@@ -33,9 +33,9 @@ def scheduler_callback(
 ) -> Callback:
     """The callback that steps the scheduler that `sched_func` gives for each fit."""
     if config.reduce_on_plateau:
-        return cbs.PlateauSchedCB(sched_func, str(config.monitor))
+        return cbs.PlateauSchedCB(sched_func, str(config.monitor), config.frequency)
     kind = cbs.EpochSchedCB if config.interval == "epoch" else cbs.BatchSchedCB
-    return kind(sched_func)
+    return kind(sched_func, config.frequency)
 
 
 def counterparts(flags: Flags) -> list[Callback]:

@@ -74,7 +74,7 @@ def loop_counters(
             "current": _count(batches, batches - (not completed), processed=batches),
             "is_last_batch": batches == learn.n_batches,
         },
-        "epoch_loop.scheduler_progress": _scheduler_steps(learn, at_end, steps),
+        "epoch_loop.scheduler_progress": _scheduler_steps(learn, batches, accumulate),
         "epoch_loop.automatic_optimization.optim_progress": {
             "optimizer": {"step": steps, "zero_grad": _zero_grads(steps, open_window)}
         },
@@ -99,16 +99,23 @@ def _zero_grads(steps: dict[str, Count], open_window: bool) -> dict[str, Count]:
     }
 
 
-def _scheduler_steps(learn: Learner, at_end: bool, steps: dict[str, Count]) -> dict[str, Count]:
-    """How often the scheduler was stepped: every step, every epoch, or after the epoch is saved."""
-    if any(isinstance(cb, cbs.BatchSchedCB) for cb in learn.cbs):
-        return steps
+def _scheduler_steps(learn: Learner, batches: int, accumulate: int) -> dict[str, Count]:
+    """How often the scheduler was stepped: by batches, by epochs, or after the epoch is saved."""
     total = current = 0
-    if any(isinstance(cb, cbs.EpochSchedCB) for cb in learn.cbs):
-        current = int(at_end and learn.num == learn.n_batches)
-        total = learn.epoch + current
-    elif any(isinstance(cb, cbs.PlateauSchedCB) for cb in learn.cbs):
-        total = learn.epoch
+    for cb in learn.cbs:
+        if isinstance(cb, cbs.BatchSchedCB):
+            in_epoch = [
+                n
+                for n in range(cb.every, learn.n_batches + 1, cb.every)
+                if n % accumulate == 0 or n == learn.n_batches
+            ]
+            current = sum(n <= batches for n in in_epoch)
+            total = learn.epoch * len(in_epoch) + current
+        elif isinstance(cb, cbs.EpochSchedCB):
+            current = int(batches == learn.n_batches and (learn.epoch + 1) % cb.every == 0)
+            total = learn.epoch // cb.every + current
+        elif isinstance(cb, cbs.PlateauSchedCB):
+            total = learn.epoch // cb.every
     return {"total": _count(total, total), "current": _count(current, current)}
 
 

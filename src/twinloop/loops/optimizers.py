@@ -1,11 +1,12 @@
 """The optimiser and the scheduler of a task, made anew for each fit of a Learner."""
 
-import inspect
 from typing import Any
 
 from lightning.pytorch.core.optimizer import (
     _configure_optimizers,
     _configure_schedulers_automatic_opt,
+    _validate_optimizers_attached,
+    _validate_scheduler_api,
 )
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
@@ -14,6 +15,7 @@ from twinloop.errors import UserError
 from twinloop.learner import Callback
 from twinloop.loops.counterparts import scheduler_callback
 from twinloop.tasks import Task
+from twinloop.tasks.optimizer import check_optimizer, needs_closure
 
 
 class TaskOptimizers:
@@ -88,18 +90,23 @@ def _optimizer_and_scheduler(task: Task) -> tuple[Optimizer, LRSchedulerConfig |
             "schedulers; the homemade loop has one of each; pass --loop lightning"
         )
     optimizer = optimizers[0]
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
+    check_optimizer(optimizer)
+    if needs_closure(optimizer):
         raise UserError(
             f"model.optimizer: {type(optimizer).__name__} computes the loss several times a step "
             "by a closure, which the homemade loop has no counterpart for; pass --loop lightning"
         )
+    _validate_optimizers_attached(optimizers, configs)
+    _validate_scheduler_api(configs, task)
     config = configs[0] if configs else None
-    if config and (
-        config.frequency != 1 or (config.reduce_on_plateau and config.interval != "epoch")
-    ):
+    if config and config.reduce_on_plateau and config.interval != "epoch":
         raise UserError(
-            "configure_optimizers: the homemade loop steps a scheduler every step or every epoch, "
-            "and one that monitors a metric every epoch; pass --loop lightning"
+            f"model.schedule: the homemade loop steps a {type(config.scheduler).__name__} after "
+            "epochs, and here its interval is step; set it to epoch, or pass --loop lightning"
+        )
+    if config and (config.name is not None or not config.strict):
+        raise UserError(
+            "configure_optimizers: the homemade loop has no counterpart for name and strict of a "
+            "scheduler; unset them, or pass --loop lightning"
         )
     return optimizer, config

@@ -27,7 +27,7 @@ class KeepHistory(Checkpoint):
         for config in trainer.lr_scheduler_configs:
             if config.reduce_on_plateau:
                 scheduler: Any = config.scheduler
-                self.history.show_last(scheduler, str(config.monitor))
+                self.history.show_last(scheduler, str(config.monitor), config.frequency)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.history.start()
@@ -59,7 +59,7 @@ class KeepHistoryCB(Callback):
         self.history.start()
         for cb in learn.cbs:
             if isinstance(cb, cbs.PlateauSchedCB):
-                self.history.show_last(cb.sched, cb.monitor)
+                self.history.show_last(cb.sched, cb.monitor, cb.every)
 
     def after_epoch(self, learn: Learner) -> None:
         if not learn.training:

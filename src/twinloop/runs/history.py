@@ -41,9 +41,13 @@ class History:
         self.rows.append({"epoch": epoch + 1, "seconds": seconds} | measured)
         self.val = {}
 
-    def show_last(self, scheduler: ReduceLROnPlateau, monitor: str) -> None:
-        """Step a resumed scheduler with the last epoch's metric: it was saved before that step."""
-        if scheduler.last_epoch < len(self.rows) and monitor in self.rows[-1]:
+    def show_last(self, scheduler: ReduceLROnPlateau, monitor: str, every: int = 1) -> None:
+        """Step a resumed scheduler with the last epoch's metric: it was saved before that step.
+
+        It steps after `every` so many epochs.
+        """
+        steps, more = divmod(len(self.rows), every)
+        if not more and scheduler.last_epoch < steps and monitor in self.rows[-1]:
             scheduler.step(self.rows[-1][monitor])
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.tasks.schedule import Schedule
+from twinloop.tasks.schedule import AnySchedule
 from twinloop.tasks.task import ImageBatch, Task
 
 
@@ -21,7 +21,8 @@ class Classification(Task):
         network: Creates a network from the shape of an image and the number of classes.
         optimizer: Creates an optimiser from parameters.
         spec: Facts of the data set, filled in from it.
-        schedule: Learning-rate schedule; the learning rate is constant if unset.
+        schedule: Learning-rate schedule, or creates a scheduler of torch from an optimiser; the
+            learning rate is constant if unset.
         label_smoothing: Share of the target that is spread over all classes, in training only.
         tta_flip: In evaluation, use the mean of the logits of an image and its mirror image.
     """
@@ -35,7 +36,7 @@ class Classification(Task):
         network: Callable[[tuple[int, int, int], int], nn.Module],
         optimizer: OptimizerCallable,
         spec: DataSpec,
-        schedule: Schedule | None = None,
+        schedule: AnySchedule | None = None,
         label_smoothing: float = 0.0,
         tta_flip: bool = False,
     ) -> None:

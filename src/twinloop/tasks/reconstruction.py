@@ -12,7 +12,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.models.autoencoder import Autoencoder
-from twinloop.tasks.schedule import Schedule
+from twinloop.tasks.schedule import AnySchedule
 from twinloop.tasks.task import ImageBatch, Task
 
 
@@ -26,7 +26,8 @@ class Reconstruction(Task):
         network: Creates an autoencoder from the shape of an image.
         optimizer: Creates an optimiser from parameters.
         spec: Facts of the data set, filled in from it.
-        schedule: Learning-rate schedule; the learning rate is constant if unset.
+        schedule: Learning-rate schedule, or creates a scheduler of torch from an optimiser; the
+            learning rate is constant if unset.
         noise: Standard deviation of the noise, for pixels in [0, 1]. Validation and test use the
             same noise in every pass; predict adds none.
     """
@@ -39,7 +40,7 @@ class Reconstruction(Task):
         network: Callable[[tuple[int, int, int]], Autoencoder],
         optimizer: OptimizerCallable,
         spec: DataSpec,
-        schedule: Schedule | None = None,
+        schedule: AnySchedule | None = None,
         noise: float = 0.0,
     ) -> None:
         if noise < 0:

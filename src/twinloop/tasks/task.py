@@ -19,7 +19,8 @@ from twinloop.errors import UserError, as_user_error
 from twinloop.finite import check_weights
 from twinloop.processes import gathered, rank, world_size
 from twinloop.tasks.metrics import StageMetrics
-from twinloop.tasks.schedule import Schedule, check_plan
+from twinloop.tasks.optimizer import Parameters
+from twinloop.tasks.schedule import AnySchedule, Schedule, TorchSchedule, check_plan
 
 ImageBatch = tuple[Tensor, Tensor]
 """Images float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
@@ -43,7 +44,7 @@ class Task(LightningModule):
         self,
         network: nn.Module,
         optimizer: OptimizerCallable,
-        schedule: Schedule | None,
+        schedule: AnySchedule | None,
         spec: DataSpec,
         metrics: Mapping[str, Mapping[str, Metric]],
     ) -> None:
@@ -53,6 +54,8 @@ class Task(LightningModule):
         # In a lambda, which a deep copy of the task (for weight averaging) shares: the command
         # line's optimiser factories cannot be copied.
         self.optimizer: OptimizerCallable = lambda parameters: optimizer(parameters)
+        if schedule is not None and not isinstance(schedule, Schedule):
+            schedule = TorchSchedule(schedule)
         self.schedule = schedule
         self.spec = spec
         self.train_metrics = StageMetrics("train", metrics["train"])
@@ -123,7 +126,7 @@ class Task(LightningModule):
             UserError: see `Schedule.plan` and `check_plan`.
         """
         with as_user_error("model.optimizer"):
-            optimizer = self.optimizer(self.network.parameters())
+            optimizer = self.optimizer(Parameters(self.network))
         if self.schedule is None:
             return optimizer, None
         self._plan = self.schedule.plan(steps, epochs)

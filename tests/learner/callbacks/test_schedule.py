@@ -63,6 +63,17 @@ def test_by_the_epoch() -> None:
     assert rates(LimitBatchesCB(train=2), EpochSchedCB(halve)).train == [8, 8, 4, 4]
 
 
+def test_every_so_many() -> None:
+    assert rates(BatchSchedCB(halve, every=2)).train == [8, 8, 4, 4, 4, 2]  # 2 of 3 batches, twice
+    # As in Lightning: of the batches 2, 4, 6 that it counts only 6 ends in a step.
+    found = rates(BatchSchedCB(halve, every=2), AccumulateCB(3), n=7)
+    assert found.train == [8, 8, 4, 4, 4, 2]
+    assert rates(EpochSchedCB(halve, every=2), n=1, n_epochs=5).train == [8, 8, 4, 4, 2]
+    plateau = PlateauSchedCB(partial(ReduceLROnPlateau, factor=0.5, patience=0), every=2)
+    worse = Values(val_loss=[1.0, 2.0, 3.0, 4.0, 5.0])
+    assert rates(plateau, worse, n=1, n_epochs=5).train == [8, 8, 8, 8, 4]
+
+
 def test_by_the_epoch_it_steps_before_validation() -> None:
     cbs = [ValidateCB(), EpochSchedCB(halve)]
     assert rates(*cbs, valid=False).val == [4, 2]

@@ -16,13 +16,14 @@ class SchedCB(Callback):
 
     Args:
         sched_func: `optimiser -> scheduler`, such as those of `torch.optim.lr_scheduler`.
+        every: It takes only every so many of its steps; Lightning: `frequency`.
     """
 
     order: int = Order.PREPARE
     opt_needs = ("param_groups", "state_dict")
 
-    def __init__(self, sched_func: Callable[[Optimizer], Any]) -> None:
-        self.sched_func = sched_func
+    def __init__(self, sched_func: Callable[[Optimizer], Any], every: int = 1) -> None:
+        self.sched_func, self.every = sched_func, every
 
     def before_fit(self, learn: Learner) -> None:
         self.sched: Any = self.sched_func(learn.opt)
@@ -36,10 +37,14 @@ class SchedCB(Callback):
 
 
 class BatchSchedCB(SchedCB):
-    """Sets the learning rate after each step; Lightning: `interval: step`."""
+    """Sets the learning rate after each step; Lightning: `interval: step`.
+
+    As in Lightning `every` counts batches of the epoch, and those that end in no step are left out.
+    """
 
     def after_step(self, learn: Learner) -> None:
-        self.sched.step()
+        if (learn.num + 1) % self.every == 0:
+            self.sched.step()
 
 
 class EpochSchedCB(SchedCB):
@@ -47,7 +52,8 @@ class EpochSchedCB(SchedCB):
 
     def after_batch(self, learn: Learner) -> None:
         """Step before the validation that comes after this batch, as Lightning does."""
-        if learn.training and learn.num + 1 == learn.n_batches:
+        ends = learn.num + 1 == learn.n_batches
+        if learn.training and ends and (learn.epoch + 1) % self.every == 0:
             self.sched.step()
 
 
@@ -61,12 +67,16 @@ class PlateauSchedCB(SchedCB):
     order = Order.SAVE + 1
 
     def __init__(
-        self, sched_func: Callable[[Optimizer], ReduceLROnPlateau], monitor: str = "val/loss"
+        self,
+        sched_func: Callable[[Optimizer], ReduceLROnPlateau],
+        monitor: str = "val/loss",
+        every: int = 1,
     ) -> None:
-        super().__init__(sched_func)
+        super().__init__(sched_func, every)
         self.monitor = monitor
 
     def after_epoch(self, learn: Learner) -> None:
         """Step, unless the epoch was cut short."""
-        if learn.ends_epoch and learn.num == learn.n_batches:
+        whole = learn.ends_epoch and learn.num == learn.n_batches
+        if whole and (learn.epoch + 1) % self.every == 0:
             self.sched.step(monitored(learn, self, self.monitor))
