@@ -17,7 +17,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint clean
+.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint lock clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -84,6 +84,11 @@ lint: $(STAMP) ## check style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+lock: ## pin all dependencies with their hashes in requirements.lock; needs uv
+	uv pip compile pyproject.toml --quiet --group dev --constraint requirements.txt --universal \
+	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    --output-file requirements.lock
 
 clean: ## remove .venv and tool caches; keep the runs in lightning_logs
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

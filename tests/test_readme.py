@@ -27,6 +27,7 @@ DOCS = (
     "learner",
     "proof",
     "own-experiments",
+    "projects",
 )
 """The pages of docs/, in the order in which the README links to them."""
 PAGES = {
@@ -80,6 +81,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (ROOT / "experiments").glob("*.yaml"):
         short = re.sub(r"max_epochs: \d+", "max_epochs: 2", path.read_text())
         (copy / "experiments" / path.name).write_text(short)
+    shutil.copytree(ROOT / "experiments" / "presets", copy / "experiments" / "presets")
     (copy / ".venv").symlink_to(sys.prefix)
     for name, text in MODULES.items():
         (copy / f"{name}.py").write_text(text)

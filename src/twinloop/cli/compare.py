@@ -33,7 +33,7 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: an invalid experiment or checkpoint, or a run that failed.
     """
-    parser = Parser("python -m twinloop compare", allow_abbrev=False)
+    parser = Parser("twinloop compare", allow_abbrev=False)
     parser.add_argument(
         *("--config", "-c"), type=Path, required=True, action="append", help="as of fit"
     )
