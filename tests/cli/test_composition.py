@@ -42,8 +42,8 @@ def parsed(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
 def test_a_later_file_replaces_single_settings_of_earlier_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopping = {"class_path": "lightning.pytorch.callbacks.EarlyStopping"}
-    stopping |= {"init_args": {"monitor": "val/loss"}}
+    stopping: dict[str, Any] = {"class_path": "lightning.pytorch.callbacks.EarlyStopping"}
+    stopping["init_args"] = {"monitor": "val/loss"}
     first = {"trainer": {"max_epochs": 9, "max_steps": 8, "callbacks": [stopping]}}
     found = parsed(capsys, *files(tmp_path, first, FASTER, WIDE), "--trainer.max_steps", "3")
     trainer, model = found["trainer"], found["model"]["init_args"]
@@ -116,15 +116,20 @@ def test_a_comparison_takes_several_files_too(
     commands: list[list[str]] = []
     monkeypatch.setattr(compare, "_train", lambda *given: commands.append(given[1]))
     monkeypatch.setattr(compare, "_lines", lambda *given: commands.append(given[1]))
-    written = []
-    monkeypatch.setattr(compare, "write_report", lambda *given: written.append(given) or True)
+    written: list[tuple[Any, ...]] = []
+
+    def report(*given: Any) -> bool:
+        written.append(given)
+        return True
+
+    monkeypatch.setattr(compare, "write_report", report)
     trainer = {"trainer": {"default_root_dir": str(tmp_path)}}
     configs = files(tmp_path, trainer, {"experiment": "mine", "seed_everything": 3, "trainer": {}})
     assert main(["compare", *configs, *ON_DIGITS]) == 0
-    (report,) = written
-    assert report[0] == "mine"
-    assert [run.seed for run in report[2]] == [3, 3]
-    assert report[4] == tmp_path / "lightning_logs" / "mine" / "compare_0"
+    ((name, _, runs, _, folder),) = written
+    assert name == "mine"
+    assert [run.seed for run in runs] == [3, 3]
+    assert folder == tmp_path / "lightning_logs" / "mine" / "compare_0"
     assert [command[:5] for command in commands] == [[*configs, *ON_DIGITS]] * 4
 
 

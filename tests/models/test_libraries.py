@@ -68,6 +68,7 @@ def test_timm_adapts_its_network_to_channels_and_classes() -> None:
 @pytest.mark.usefixtures("stand_ins")
 def test_torchvision_gets_three_channels_and_the_weights_that_fit() -> None:
     network = Torchvision((1, 4, 4), 10, "resnet18", weights="DEFAULT")
+    assert isinstance(network.network, Net)
     assert torch.equal(network.network.stem, torch.full((3,), 7.0))
     assert torch.equal(network.network.head, torch.ones(10))
     means, stds = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

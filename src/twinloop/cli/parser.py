@@ -31,7 +31,7 @@ PATHS = ("trainer.default_root_dir", "data.cache_dir", "ckpt_path", "run_folder"
 KEYWORDS = ("last", "best")
 """Names of checkpoints of the latest run, for `--ckpt_path`."""
 
-OPTIONS: dict[str, tuple[Any, str | None, str]] = {
+OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
     "--loop": (
         Loop,
         "lightning",

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -42,7 +42,7 @@ class Run:
     history: History
     signals: StopSignals
     logger: RunLogger
-    repository: Repository
+    repository: Repository = field(default_factory=Repository)
     timings: EventTimings | None = None
     record: Record | None = None
     bar: bool | None = None
