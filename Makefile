@@ -35,11 +35,10 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $(STAMP)
 
 # The frameworks that benchmarks/ compares with, and what slow tests need besides.
-$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
+$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt benchmarks/requirements-torchvision.txt
 	.venv/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
-	@# In a folder of its own: beside another build of torch, torchmetrics could not be imported.
 	.venv/bin/python -m pip install --quiet --upgrade --no-deps --target .venv/torchvision \
-	    torchvision==0.28.0 timm==1.0.31 safetensors==0.8.0
+	    --requirement benchmarks/requirements-torchvision.txt
 	@touch $(BENCH_STAMP)
 
 train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, about a minute on 2 cores
