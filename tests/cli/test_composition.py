@@ -60,7 +60,13 @@ def test_a_later_file_replaces_single_settings_of_earlier_ones(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"trainer": {"max_epoch": 1}}, {"data": {"batch_size": "many"}}], ids=["key", "value"]
+    "wrong",
+    [
+        {"trainer": {"max_epoch": 1}},
+        {"data": {"batch_size": "many"}},
+        {"model": {"init_args": {"network": {"init_args": {"width": 3}}}}},  # of the file before
+    ],
+    ids=["key", "value", "argument"],
 )
 def test_a_mistake_names_the_file_that_has_it(
     wrong: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

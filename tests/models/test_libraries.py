@@ -29,6 +29,8 @@ class Net(nn.Module):
         self.given = given
         self.stem = nn.Parameter(torch.full((3,), 7.0 if given.get("weights") else 1.0))
         self.head = nn.Parameter(torch.full((num_classes,), 7.0 if given.get("weights") else 1.0))
+        if given.get("weights"):  # as of a second output, which is trained only
+            self.other = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, H, W] -> [B, num_classes]`."""

@@ -123,7 +123,11 @@ class Torchvision(Library):
         network = models.get_model(name, num_classes=classes, **(options or {}))
         if weights:
             own, given = network.state_dict(), models.get_model(name, weights=weights).state_dict()
-            fitting = {key: value for key, value in given.items() if value.shape == own[key].shape}
+            fitting = {
+                key: value
+                for key, value in given.items()
+                if key in own and value.shape == own[key].shape
+            }
             network.load_state_dict(own | fitting)
         super().__init__(network, image_shape, f"torchvision's {name}", *IMAGENET)
 

@@ -79,10 +79,9 @@ def collect(
     val: dict[str, float],
     test: dict[str, Any],
 ) -> dict[str, Any]:
-    """The content of results.json, in plain types.
+    """The content of results.json, in plain types; `labels` are the user's words for the run.
 
-    `labels` are the user's words for the run. `val` and `test` are the metrics of the best
-    checkpoint, whose weights `task` has.
+    `val` and `test` are the metrics of the best checkpoint, whose weights `task` has.
     """
     seconds = [row["seconds"] for row in history.rows]
     return {
