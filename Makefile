@@ -17,7 +17,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint clean
+.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint lock clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -34,11 +34,11 @@ $(STAMP): requirements.txt pyproject.toml
 	.venv/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $(STAMP)
 
-# The frameworks that benchmarks/ compares with, and its slow tests.
-$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt
+# The frameworks that benchmarks/ compares with, and what slow tests need besides.
+$(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt benchmarks/requirements-torchvision.txt
 	.venv/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
-	@# In a folder of its own: beside another build of torch, torchmetrics could not be imported.
-	.venv/bin/python -m pip install --quiet --upgrade --no-deps --target .venv/torchvision torchvision==0.28.0
+	.venv/bin/python -m pip install --quiet --upgrade --no-deps --target .venv/torchvision \
+	    --requirement benchmarks/requirements-torchvision.txt
 	@touch $(BENCH_STAMP)
 
 train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, about a minute on 2 cores
@@ -83,6 +83,11 @@ lint: $(STAMP) ## check style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+lock: ## pin all dependencies with their hashes in requirements.lock; needs uv
+	uv pip compile pyproject.toml --quiet --group dev --constraint requirements.txt --universal \
+	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	    --output-file requirements.lock
 
 clean: ## remove .venv and tool caches; keep the runs in lightning_logs
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks.quality import SHARE_OF_PCA
 from twinloop.data.spec import DataSpec
 from twinloop.files import atomic_write
-from twinloop.runs.results import commit
+from twinloop.runs.repository import find_repository
 
 HERE = Path(__file__).parent
 MARKERS = "<!-- measured: written by make bench -->", "<!-- end of measured -->"
@@ -43,6 +43,7 @@ Row = dict[str, Any]
 
 def circumstances(device: torch.device, threads: int, spec: DataSpec) -> dict[str, Any]:
     """The conditions of a measurement."""
+    commit, changed, _ = find_repository()
     return {
         "machine": f"{os.cpu_count()} cores of {_processor()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -50,7 +51,7 @@ def circumstances(device: torch.device, threads: int, spec: DataSpec) -> dict[st
         "data": spec.name,
         "fingerprint": spec.fingerprint,
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-        "commit": commit(),
+        "commit": f"{commit}+" if changed else commit,
     }
 
 

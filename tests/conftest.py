@@ -25,6 +25,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["TWINLOOP_CACHE"] = f"{CACHES.name}/cache"
     os.environ["HF_HOME"] = f"{CACHES.name}/huggingface"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TWINLOOP_LOCAL"] = ""  # no settings of the machine that the tests run on
 
 CHROMIUM = Path("/usr/bin/chromium")
 LIBRARIES = ("CUBLAS_", "KMP_", "PL_", "PYTEST_", "PYTORCH_", "TORCHINDUCTOR_")

@@ -64,6 +64,24 @@ def test_a_parser_error_of_a_factory_names_what_is_wrong(found: str) -> None:
     assert line == 'Key "warmup": Expected a float. got a'
 
 
+def test_a_class_that_is_not_found_is_named() -> None:
+    message = """Parser key "model":
+      Does not validate against any of the Union subtypes
+      Subtypes: [<class 'twinloop.tasks.task.Task'>, <class 'NoneType'>]
+      Errors:
+        - Problem with given class_path 'twinloop.tasks.Classification':
+            Parser key "network":
+              - Expected a path but nets.Nope either not accessible or invalid
+              - Type Made expects a function or a callable class: No module named 'nets'
+        - Expected a <class 'NoneType'>
+      Given value type: <class 'jsonargparse._util.NestedArg'>
+      Given value: NestedArg(key='network', val='nets.Nope')"""
+    assert explain(ArgumentError(None, message)) == (
+        '"model": Problem with given class_path \'twinloop.tasks.Classification\': "network": '
+        "No module named 'nets'"
+    )
+
+
 def test_a_mistake_on_the_command_line_comes_without_the_usage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -28,6 +28,7 @@ DOCS = (
     "proof",
     "own-experiments",
     "optimisers",
+    "projects",
 )
 """The pages of docs/, in the order in which the README links to them."""
 PAGES = {
@@ -81,6 +82,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (ROOT / "experiments").glob("*.yaml"):
         short = re.sub(r"max_epochs: \d+", "max_epochs: 2", path.read_text())
         (copy / "experiments" / path.name).write_text(short)
+    shutil.copytree(ROOT / "experiments" / "presets", copy / "experiments" / "presets")
     (copy / ".venv").symlink_to(sys.prefix)
     for name, text in MODULES.items():
         (copy / f"{name}.py").write_text(text)

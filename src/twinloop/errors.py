@@ -105,6 +105,8 @@ def _is_misconfiguration(error: BaseException) -> bool:
 def _shorten(message: str) -> str:
     """A parser's message on one line, with only the first of the types that do not match."""
     line = " ".join(message.split())
+    # The parser tries a file of settings before a class.
+    line = re.sub(r" - Expected a path .*? or invalid - Type .*? callable class:", "", line)
     line = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: .*?Errors: - ", "", line
     )

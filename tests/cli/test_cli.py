@@ -57,6 +57,7 @@ def test_help_is_printed_without_importing_torch(
 def test_the_help_has_a_line_for_each_command() -> None:
     lines = {line for line in cli.usage().splitlines() if line.startswith("  ")}
     assert lines == {f"  {name:14}{command.help}" for name, command in COMMANDS.items()}
+    assert cli.usage().startswith("usage: twinloop COMMAND ")
 
 
 @pytest.fixture

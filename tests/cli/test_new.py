@@ -43,7 +43,7 @@ def test_a_new_experiment_trains(
     assert files(checkout).keys() - before.keys() == {checkout / written, checkout / test}
     lint = [sys.executable, "-m", "ruff", "check", "--no-cache", test]
     assert subprocess.run(lint, check=False).returncode == 0
-    command = following.removeprefix("next: .venv/bin/python -m twinloop ").split()
+    command = following.removeprefix("next: twinloop ").split()
     assert command == ["fit", "--config", written]
     short = ["--data.source", "digits", "--trainer.max_epochs", "1"]
     assert main([*command, *short, "--trainer.limit_train_batches", "2"]) == 0
@@ -137,5 +137,32 @@ def test_outside_of_a_checkout_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["new", "mine"]) == 2
-    assert "has no folder experiments; change to a checkout's root" in capsys.readouterr().err
+    advice = "or begin a project: twinloop new mine --project FOLDER\n"
+    assert error_line(capsys).endswith(advice)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_project_has_an_experiment_its_test_and_what_surrounds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "My-idea", "--project", "a/project"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    own = ["a/project/experiments/My-idea.yaml", "a/project/tests/test_My_idea.py"]
+    assert printed == [*own, "next: cd a/project; make debug; make test"]
+    assert files(Path("a/project")).keys() == {
+        *map(Path, own),
+        *(Path("a/project", name) for name in ("Makefile", ".gitignore", "networks.py")),
+        Path("a/project/experiments/presets/debug.yaml"),
+    }
+    preset = Path("a/project/experiments/presets/debug.yaml").read_text()
+    assert preset == (ROOT / "experiments/presets/debug.yaml").read_text()
+    make = ["make", "--dry-run", "--directory", "a/project", "debug", "PYTHON=python"]
+    done = subprocess.run(make, capture_output=True, text=True, check=True).stdout
+    two = "--config experiments/My-idea.yaml --config experiments/presets/debug.yaml"
+    assert f"python -m twinloop fit {two}" in done
+    for name, message in (("x.y", "new: 'x.y' is not a valid name"), ("other", "--project: a/p")):
+        before = files(tmp_path)
+        assert main(["new", name, "--project", "a/project"]) == 2
+        assert error_line(capsys).startswith(f"error: {message}")
+        assert files(tmp_path) == before

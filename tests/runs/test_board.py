@@ -27,7 +27,7 @@ from twinloop.tasks import Classification, Reconstruction
 
 def autoencoder(data: ImageDataModule, noise: float = 0.0) -> Reconstruction:
     return Reconstruction(
-        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda image_shape: BottleneckAutoencoder(image_shape, 2, widths=(4,)),
         lambda weights: SGD(weights, 0.1),
         data.spec,
         noise=noise,
@@ -96,8 +96,8 @@ def test_the_graph_is_that_of_add_graph_by_one_forward_pass(
 class Untraceable(MLP):
     """Does something that the tracer, or an image alone in evaluation mode, does not allow."""
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, *, kind: str = "") -> None:
-        super().__init__(shape, classes)
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, kind: str) -> None:
+        super().__init__(image_shape, classes)
         self.kind = kind
 
     def forward(self, x: Tensor) -> Any:
@@ -126,8 +126,8 @@ def test_a_network_that_cannot_be_traced_is_reported_and_has_no_graph(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def network(shape: tuple[int, int, int], classes: int) -> Untraceable:
-        return Untraceable(shape, classes, kind=kind)
+    def network(image_shape: tuple[int, int, int], classes: int) -> Untraceable:
+        return Untraceable(image_shape, classes, kind=kind)
 
     task = Classification(network, lambda weights: SGD(weights, 0.1), digits.spec).train()
     state = torch.get_rng_state()

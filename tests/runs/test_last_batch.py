@@ -22,15 +22,15 @@ ROWS = 1372
 def classifier(data: ImageDataModule, network: Callable[..., nn.Module] | None = None) -> Task:
     """Batch norms of single pixels, where no other network is given."""
 
-    def narrow(shape: tuple[int, int, int], classes: int) -> nn.Module:
-        return SequentialClassifier(shape, classes, widths=(4, 4, 4, 4, 4))
+    def narrow(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return SequentialClassifier(image_shape, classes, widths=(4, 4, 4, 4, 4))
 
     return Classification(network or narrow, lambda weights: SGD(weights, 0.1), data.spec)
 
 
 def autoencoder(data: ImageDataModule) -> Task:
     return Reconstruction(
-        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4, 4)),
+        lambda image_shape: BottleneckAutoencoder(image_shape, 2, widths=(4, 4)),
         lambda weights: SGD(weights, 0.1),
         data.spec,
         noise=0.5,
@@ -94,8 +94,8 @@ def test_other_batches_of_one_image_are_refused(
     ],
 )
 def test_other_batch_sizes_are_not_tried(batch_size: int, options: dict[str, Any]) -> None:
-    def network(shape: tuple[int, int, int], classes: int) -> nn.Module:
-        mlp = MLP(shape, classes)
+    def network(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+        mlp = MLP(image_shape, classes)
         mlp.register_forward_hook(lambda *_: pytest.fail("was tried"))
         return mlp
 

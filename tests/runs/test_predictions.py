@@ -50,7 +50,7 @@ def test_a_classifier_writes_classes_and_probabilities(tmp_path: Path) -> None:
 def test_an_autoencoder_writes_codes_errors_and_images(channels: int, tmp_path: Path) -> None:
     spec = DataSpec("pets", "", (channels, 8, 8), ("cat",))
     task = Reconstruction(
-        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda image_shape: BottleneckAutoencoder(image_shape, 2, widths=(4,)),
         lambda weights: SGD(weights, 0.1),
         spec,
     )
@@ -92,7 +92,7 @@ def test_an_autoencoder_writes_codes_errors_and_images(channels: int, tmp_path: 
 def test_outputs_of_two_images_never_share_a_file(tmp_path: Path) -> None:
     spec = DataSpec("pets", "", (1, 8, 8), ())
     task = Reconstruction(
-        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda image_shape: BottleneckAutoencoder(image_shape, 2, widths=(4,)),
         lambda weights: SGD(weights, 0.1),
         spec,
     )

@@ -20,7 +20,9 @@ SPEC = DataSpec("pets", "", (1, 2, 2), ("cat", "dog", "eel", "fox"))
 class Guess(nn.Module):
     """Logits of an image by its mean: `slope` times the mean, for the class `label`."""
 
-    def __init__(self, classes: int, label: int = 3, slope: float = 20.0) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], classes: int, label: int = 3, slope: float = 20.0
+    ) -> None:
         super().__init__()
         self.classes, self.label = classes, label
         self.slope = nn.Parameter(torch.tensor(slope))
@@ -32,9 +34,7 @@ class Guess(nn.Module):
 
 
 def task(spec: DataSpec, **options: float) -> Classification:
-    return Classification(
-        lambda _, classes: Guess(classes), lambda weights: SGD(weights, 0.5), spec, **options  # type: ignore[arg-type]
-    )  # fmt: skip
+    return Classification(Guess, lambda weights: SGD(weights, 0.5), spec, **options)  # type: ignore[arg-type]
 
 
 def test_the_loss_is_the_cross_entropy_in_nats() -> None:
@@ -94,8 +94,8 @@ def test_one_step_of_training_goes_down_the_gradient(digits: ImageDataModule) ->
 
 
 def test_tta_flip_answers_with_the_mean_over_an_image_and_its_mirror_image() -> None:
-    def network(_: tuple[int, int, int], classes: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(4, classes))
+    def network(image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), classes))
 
     task = Classification(network, lambda weights: SGD(weights), SPEC, tta_flip=True).eval()
     images = torch.rand(3, 1, 2, 2)

@@ -21,7 +21,7 @@ SPEC = DataSpec("pets", "", (1, 16, 16), ("cat", "dog"))
 class Half(Autoencoder):
     """Draws every image half as bright."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
         self.decoder = nn.Sequential()
@@ -29,7 +29,7 @@ class Half(Autoencoder):
 
 
 def task(spec: DataSpec = SPEC, **options: Any) -> Reconstruction:
-    return Reconstruction(lambda _: Half(), lambda weights: SGD(weights, 0.1), spec, **options)
+    return Reconstruction(Half, lambda weights: SGD(weights, 0.1), spec, **options)
 
 
 def test_the_loss_is_the_mean_squared_error_per_pixel() -> None:
@@ -55,7 +55,7 @@ def test_metrics_of_val_are_those_of_all_pixels_whatever_the_batches(
 def test_colour_is_counted_as_grey_is() -> None:
     colour = DataSpec("colour", "", (3, 8, 8), ("cat", "dog"))
     autoencoder = Reconstruction(
-        lambda shape: BottleneckAutoencoder(shape, 2, widths=(4,)),
+        lambda image_shape: BottleneckAutoencoder(image_shape, 2, widths=(4,)),
         lambda weights: SGD(weights, 0.1),
         colour,
     )

@@ -1,4 +1,4 @@
-"""The command line: `python -m twinloop COMMAND ...`.
+"""The command line: `twinloop COMMAND ...`, or `python -m twinloop COMMAND ...`.
 
 Imports nothing slow: the help and a mistyped command are answered at once, without PyTorch.
 """
@@ -29,7 +29,7 @@ COMMANDS = {
         "convolutions:main", "write figures, a page and a workbook of a classifier's convolutions"
     ),
     "cache": Command("cache:main", "list the decoded data sets, or remove them"),
-    "new": Command("new:main", "write a new experiment and its test"),
+    "new": Command("new:main", "write an experiment and its test, or a project of your own"),
 }
 """Every command; its module in `twinloop.cli` is imported when it is called."""
 
@@ -62,7 +62,7 @@ def usage() -> str:
     """The help: a line for each command."""
     return "\n".join(
         [
-            "usage: python -m twinloop COMMAND [OPTION ...]",
+            "usage: twinloop COMMAND [OPTION ...]",
             "",
             *(f"  {name:14}{command.help}" for name, command in COMMANDS.items()),
             "",

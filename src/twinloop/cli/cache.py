@@ -19,7 +19,7 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: a data set cannot be removed.
     """
-    parser = Parser("python -m twinloop cache", allow_abbrev=False)
+    parser = Parser("twinloop cache", allow_abbrev=False)
     parser.add_argument("--cache_dir", type=Path, help="another folder than $TWINLOOP_CACHE")
     parser.add_argument("--clear", action="store_true", help="remove them; runs decode anew")
     asked = parser.parse_args(args)

@@ -11,11 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twinloop.cli.experiment import SEEDS, checked_name, read_experiment
+from twinloop.cli.experiment import SEEDS, checked_name, local_file, read_experiment
 from twinloop.comparison.compare import ComparedRun, compare_checkpoints, write_report
 from twinloop.errors import Parser, UserError
 from twinloop.files import atomic_write
@@ -32,8 +33,10 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: an invalid experiment or checkpoint, or a run that failed.
     """
-    parser = Parser("python -m twinloop compare", allow_abbrev=False)
-    parser.add_argument("--config", type=Path, required=True, help="a file of experiments/")
+    parser = Parser("twinloop compare", allow_abbrev=False)
+    parser.add_argument(
+        *("--config", "-c"), type=Path, required=True, action="append", help="as of fit"
+    )
     parser.add_argument(
         "--seeds", type=int, default=1, help="number of seeds, counting up from that of the file"
     )
@@ -41,38 +44,42 @@ def main(args: list[str]) -> int:
     parser.add_argument("--against", type=Path, help="a checkpoint to compare the latest run with")
     parser.add_argument("--trainer.default_root_dir", dest="root", type=Path)
     given, options = parser.parse_known_args(args)
-    if not given.config.is_file():
-        raise UserError(f"config: there is no file {given.config}")
-    experiment = read_experiment(given.config)
-    name = checked_name(experiment.get("experiment"), given.config)
-    logs = (given.root or _root(experiment)) / "lightning_logs"
+    for file in given.config:
+        if not file.is_file():
+            raise UserError(f"config: there is no file {file}")
+    files = [*given.config, *filter(None, [local_file()])]
+    experiments = [read_experiment(file) for file in files]
+    experiment, where = dict(ChainMap(*reversed(experiments))), ", ".join(map(str, files))
+    name = checked_name(experiment.get("experiment"), where)
+    logs = (given.root or _root(experiments)) / "lightning_logs"
     if given.against:
         return compare_checkpoints(logs, name, given.against)
 
-    seeds = _seeds(experiment.get("seed_everything", 42), given.seeds, given.config)
+    seeds = _seeds(experiment.get("seed_everything", 42), given.seeds, where)
     folder = _folder(logs / name, given.resume)
+    configs = [f"--config={file}" for file in given.config]
     runs = [ComparedRun(loop, seed, folder / f"{loop}-{seed}") for seed in seeds for loop in LOOPS]
     for run in runs:
         if not run.is_finished:
             recorded = "all" if run.seed == seeds[0] else "times"
-            _train(run, [*options, "--record", recorded], given.config, folder)
-    lines = {loop: _lines(loop, given.config, options) for loop in LOOPS}
+            _train(run, [*configs, *options, "--record", recorded], folder)
+    lines = {loop: _lines(loop, [*configs, *options]) for loop in LOOPS}
     same = write_report(name, ["python", "-m", "twinloop", "compare", *args], runs, lines, folder)
     return 0 if same else 1
 
 
-def _root(experiment: dict[str, Any]) -> Path:
-    """The `trainer.default_root_dir` of an experiment."""
-    trainer = experiment.get("trainer")
-    root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
-    return Path(str(root or "."))
+def _root(experiments: Sequence[dict[str, Any]]) -> Path:
+    """The `trainer.default_root_dir` of the last file that has one."""
+    trainers = [experiment.get("trainer") for experiment in reversed(experiments)]
+    roots = [trainer.get("default_root_dir") for trainer in trainers if isinstance(trainer, dict)]
+    return Path(str(next(filter(None, roots), ".")))
 
 
-def _seeds(first: Any, count: int, config: Path) -> range:
+def _seeds(first: Any, count: int, where: str) -> range:
     """`count` seeds, from the `first` on."""
     if type(first) is not int or not 0 <= first < SEEDS:
         raise UserError(
-            f"{config}: seed_everything is {first!r}; a comparison needs an integer from 0 to "
+            f"{where}: seed_everything is {first!r}; a comparison needs an integer from 0 to "
             f"{SEEDS - 1:,}"
         )
     most = min(MOST_SEEDS, SEEDS - first)
@@ -99,9 +106,9 @@ def _folder(runs: Path, resume: bool) -> Path:
     return folder
 
 
-def _train(run: ComparedRun, options: Sequence[str], config: Path, folder: Path) -> None:
+def _train(run: ComparedRun, options: Sequence[str], folder: Path) -> None:
     """Run `fit` in its own process; an unfinished run is started again."""
-    command = [sys.executable, "-m", "twinloop", "fit", "--config", str(config), *options]
+    command = [sys.executable, "-m", "twinloop", "fit", *options]
     command += ["--loop", run.loop, "--run_folder", str(run.folder)]
     command += ["--seed_everything", str(run.seed)]
     print(f"\n{run.loop} loop, seed {run.seed}", flush=True)
@@ -141,9 +148,9 @@ def wait(process: subprocess.Popen[bytes]) -> float:
     return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _lines(loop: Loop, config: Path, options: Sequence[str]) -> float:
+def _lines(loop: Loop, options: Sequence[str]) -> float:
     """Distinct lines of the loop's package that two steps of training execute."""
-    command = [sys.executable, "-m", "twinloop.cli.lines", "fit", "--config", str(config)]
+    command = [sys.executable, "-m", "twinloop.cli.lines", "fit"]
     done = subprocess.run(
         [*command, *options, "--loop", loop], capture_output=True, text=True, check=True
     )

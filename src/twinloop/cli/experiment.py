@@ -1,5 +1,6 @@
 """Read experiment files: plain data of a limited size, with errors that name the file."""
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -19,6 +20,8 @@ SEEDS = 2**32
 """The number of seeds, limited by NumPy."""
 RENAMED = {"mirror": "tta_flip"}
 """Options of older experiment files, and their new names."""
+FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
+"""A variable of the environment in a value, and its default, as OmegaConf writes it."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The parser's own loader, which refuses tags of Python objects."""
 
@@ -34,7 +37,7 @@ def read_experiment(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: over {MAX_BYTES:,} bytes, too large for an experiment file")
         text = path.read_text(encoding="utf-8")
         _check_size(text, path)
-        content = yaml.load(text, LOADER)
+        content = _from_environment(yaml.load(text, LOADER), path)
     except OSError as error:
         raise UserError(f"config: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -49,21 +52,41 @@ def read_experiment(path: Path) -> dict[str, Any]:
     return content
 
 
+def local_file() -> Path | None:
+    """The settings of this machine: the file that TWINLOOP_LOCAL names, or else local.yaml."""
+    path = Path(os.environ.get("TWINLOOP_LOCAL", "local.yaml"))
+    return path if path.is_file() else None
+
+
+def with_local(args: Sequence[str]) -> list[str]:
+    """The command line with this machine's settings, if any, after the last experiment file."""
+    local = local_file()
+    ends = [at + 1 for at, arg in enumerate(args) if arg.startswith("--config=")]
+    ends += [at + 2 for at, arg in enumerate(args) if arg in ("--config", "-c")]
+    if local is None or not ends:
+        return list(args)
+    return [*args[: max(ends)], "--config", str(local), *args[max(ends) :]]
+
+
 def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
     """Parse a command line; an error in an experiment file names the file.
+
+    The settings of a later file replace those of an earlier one, then come those of `local_file`,
+    then options.
 
     Raises:
         UserError: an invalid experiment file, name or seed.
         ArgumentError: an invalid option.
     """
+    args = with_local(args)
     files = _files(args)
     for file in files:
         read_experiment(file)
     try:
         config = parser.parse_args(args)
     except Exception as error:  # of any type, for values that the parser does not expect
-        for file in files:
-            if _same(error, _error_in(file, parser, args)):
+        for number, file in enumerate(files, start=1):
+            if _same(error, _error_in(files[:number], parser, args)):
                 raise UserError(f"{file}: {_reason(error)}") from error
         raise
     settings = config[config.subcommand] if "subcommand" in config else config
@@ -105,11 +128,13 @@ def _files(args: Sequence[str]) -> list[Path]:
     return [path for path in map(Path, named) if path.is_file()]
 
 
-def _error_in(file: Path, parser: ArgumentParser, args: Sequence[str]) -> Exception | None:
-    """The parser's error for the file alone."""
+def _error_in(
+    files: Sequence[Path], parser: ArgumentParser, args: Sequence[str]
+) -> Exception | None:
+    """The parser's error for these files alone."""
     command = [arg for arg in args[:1] if not arg.startswith("-")]
     try:
-        parser.parse_args([*command, "--config", str(file)])
+        parser.parse_args([*command, *(f"--config={file}" for file in files)])
     except Exception as error:
         return error
     return None
@@ -165,7 +190,28 @@ _load_unbounded = get_loader("yaml")
 def _load(text: str) -> Any:
     """Load an option's value, or a file that an experiment names for one of its parts."""
     _check_size(text, "a value")
-    return _load_unbounded(text)
+    return _from_environment(_load_unbounded(text), "a value")
+
+
+def _from_environment(value: Any, path: object) -> Any:
+    """Write out `${oc.env:NAME}` and `${oc.env:NAME,default}` in all strings.
+
+    Raises:
+        UserError: the environment has no such variable, and there is no default.
+    """
+    if isinstance(value, dict):
+        return {key: _from_environment(part, path) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_from_environment(part, path) for part in value]
+    if not isinstance(value, str):
+        return value
+    for name, default in FROM_ENVIRONMENT.findall(value):
+        if not default and name not in os.environ:
+            raise UserError(
+                f"{path}: the environment has no variable {name}; set it, or give a default: "
+                f"${{oc.env:{name},DEFAULT}}"
+            )
+    return FROM_ENVIRONMENT.sub(lambda match: os.environ.get(match[1], match[2]), value)
 
 
 set_loader("yaml", _load, exceptions=(yaml.YAMLError,))

@@ -20,6 +20,7 @@ from twinloop.runs.checkpoint import check_fits, read_checkpoint, resume_errors
 from twinloop.runs.history import History
 from twinloop.runs.last_batch import check_last_batch
 from twinloop.runs.record import Record
+from twinloop.runs.repository import Repository, find_repository
 from twinloop.runs.run import Run, run_folder
 from twinloop.runs.saver import Saver
 from twinloop.runs.settings import check_data, check_settings, load_weights
@@ -117,6 +118,9 @@ def open_run(experiment: Experiment, folder: Path) -> Run:
     validates = bool(experiment.data.sizes["val"]) and limit != 0
     monitor = task.monitor if validates else None
     saver = Saver(folder, monitor, task.mode, experiment.settings, experiment.as_yaml())
+    repository = find_repository() if is_first() else Repository()
+    if is_first():
+        repository.write(folder)
     quiet = lightning.has_own_bar(flags) or flags["enable_progress_bar"] is False
     return Run(
         folder,
@@ -124,6 +128,7 @@ def open_run(experiment: Experiment, folder: Path) -> Run:
         History(config.loop, str(config.weights) if config.weights else None),
         StopSignals(),
         RunLogger(folder),
+        repository,
         timings=EventTimings() if config.record != "no" else None,
         record=Record() if config.record == "all" else None,
         bar=False if quiet else None,

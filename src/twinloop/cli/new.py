@@ -1,6 +1,7 @@
-"""`python -m twinloop new NAME`: a new experiment and its test."""
+"""`twinloop new NAME`: a new experiment and its test, in this project or in a new one."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,13 @@ HEADER = """\
 # Time:    not measured yet
 # Result:  not measured yet
 """
+PROJECT = {
+    "Makefile": "Makefile",
+    "gitignore": ".gitignore",
+    "networks.py": "networks.py",
+    "debug.yaml": "experiments/presets/debug.yaml",
+}
+"""The files of `project/`, and their paths in a new project."""
 GOAL = "the metric to reach, the data, and the time limit"
 
 LONGEST = 100
@@ -74,33 +82,58 @@ def main(args: Sequence[str]) -> int:
     """Write an experiment and its test, and print the next command.
 
     Raises:
-        UserError: an invalid name, files that already exist, or no checkout.
+        UserError: an invalid name, files that already exist, or no project.
     """
-    parser = Parser("python -m twinloop new", description=__doc__, allow_abbrev=False)
+    parser = Parser("twinloop new", description=__doc__, allow_abbrev=False)
     parser.add_argument("name", help="Letters, digits and dashes.")
     parser.add_argument("--like", type=Path, help="The experiment to copy.")
+    parser.add_argument("--project", type=Path, help="A new folder, for a project of your own.")
     options = parser.parse_args(args)
-    experiment, test = write(options.name, options.like)
-    print(f"{experiment}\n{test}\nnext: .venv/bin/python -m twinloop fit --config {experiment}")
+    if options.project:
+        _check(options.name)
+        write_project(options.project)
+    root = options.project or Path()
+    experiment, test = write(options.name, options.like, root)
+    print(f"{experiment}\n{test}")
+    if options.project:
+        print(f"next: cd {root}; make debug; make test")
+    else:
+        own = ".venv/bin/python -m " if Path(".venv").is_dir() else ""
+        print(f"next: {own}twinloop fit --config {experiment}")
     return 0
 
 
-def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
+def write_project(folder: Path) -> None:
+    """Write what surrounds experiments: a Makefile, a preset, and a module for networks.
+
+    Raises:
+        UserError: the folder exists and is not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--project: {folder} already exists; choose another folder")
+    for name, place in PROJECT.items():
+        path = folder / place
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path(__file__).parent / "project" / name, path)
+        except OSError as error:
+            raise UserError(f"--project: cannot write {path}: {error.strerror}") from error
+
+
+def write(name: str, like: Path | None = None, root: Path = Path()) -> tuple[Path, Path]:
     """Write experiments/NAME.yaml, a copy of `like` or a small classifier, and tests/test_NAME.py.
 
     Raises:
         UserError: as in `main`.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
-        raise UserError(f"new: {name!r} is not a valid name; use letters, digits and dashes")
-    if yaml.safe_load(name) != name:
-        raise UserError(f"new: YAML would not read {name!r} as a string; add a letter")
-    if len(name) > LONGEST:
-        raise UserError(f"new: a name of {len(name):,} letters is too long; use up to {LONGEST}")
-    if not Path("experiments").is_dir():
-        raise UserError(f"new: {Path.cwd()} has no folder experiments; change to a checkout's root")
-    experiment = Path("experiments", f"{name}.yaml")
-    test = Path("tests", f"test_{name.replace('-', '_')}.py")
+    _check(name)
+    if not (root / "experiments").is_dir():
+        raise UserError(
+            f"new: {Path.cwd()} has no folder experiments; change to a folder that has, or begin "
+            f"a project: twinloop new {name} --project FOLDER"
+        )
+    experiment = root / "experiments" / f"{name}.yaml"
+    test = root / "tests" / f"test_{name.replace('-', '_')}.py"
     for path in (experiment, test):
         if path.exists():
             raise UserError(f"new: {path} already exists; choose another name")
@@ -110,6 +143,16 @@ def write(name: str, like: Path | None = None) -> tuple[Path, Path]:
     experiment.write_text(HEADER.format(goal=goal, name=name) + settings, encoding="utf-8")
     test.write_text(TEST.format(name=name), encoding="utf-8")
     return experiment, test
+
+
+def _check(name: str) -> None:
+    """Refuse an invalid name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name):
+        raise UserError(f"new: {name!r} is not a valid name; use letters, digits and dashes")
+    if yaml.safe_load(name) != name:
+        raise UserError(f"new: YAML would not read {name!r} as a string; add a letter")
+    if len(name) > LONGEST:
+        raise UserError(f"new: a name of {len(name):,} letters is too long; use up to {LONGEST}")
 
 
 def _copied(like: Path, name: str) -> str:

@@ -36,7 +36,7 @@ def main(args: list[str]) -> int:
     Returns:
         The exit status: 0 if everything is as expected, else 1.
     """
-    Parser("python -m twinloop parity", allow_abbrev=False).parse_args(args)
+    Parser("twinloop parity", allow_abbrev=False).parse_args(args)
     from rich.progress import track
 
     # Networks this small gain nothing from a second thread, which ddp's launcher would use.

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from twinloop.cli.experiment import files_of, parse, read_experiment
+from twinloop.cli.experiment import files_of, local_file, parse, read_experiment
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
 from twinloop.files import expanded
 from twinloop.loops import Loop
+from twinloop.processes import is_first
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_run
 from twinloop.tasks import Task
@@ -30,7 +31,7 @@ PATHS = ("trainer.default_root_dir", "data.cache_dir", "ckpt_path", "run_folder"
 KEYWORDS = ("last", "best")
 """Names of checkpoints of the latest run, for `--ckpt_path`."""
 
-OPTIONS: dict[str, tuple[Any, str | None, str]] = {
+OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
     "--loop": (
         Loop,
         "lightning",
@@ -59,6 +60,8 @@ OPTIONS: dict[str, tuple[Any, str | None, str]] = {
         "Start a new run from the weights of this checkpoint, or of the best one in this run "
         "folder. Tensors of other names or shapes keep their initial values.",
     ),
+    "--tags": (list[str], [], "Words to find the run by, in results.json and TensorBoard."),
+    "--notes": (str | None, None, "A text about the run, in results.json and TensorBoard."),
     "--record": (
         Literal["no", "times", "all"],
         "no",
@@ -125,6 +128,8 @@ class Experiment(LightningCLI):
             UserError: an invalid file, or a seed of the data that would not be used.
         """
         self.config = parse(parser, args)
+        if self.config.config and local_file() and is_first():
+            print(f"settings of {local_file()} apply", flush=True)
         for name in PATHS:
             if self.config.get(name):
                 kind = type(self.config[name])

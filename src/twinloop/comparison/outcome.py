@@ -22,7 +22,8 @@ from twinloop.loops.trace import comparable, translated
 from twinloop.runs.timings import read_record, read_timings
 
 IGNORED = (
-    *("seconds", "loop", "trained_by", "machine", "versions", "commit"),
+    *("seconds", "loop", "trained_by", "machine", "versions"),
+    *("commit", "uncommitted_changes"),
     "stopping_reason_message",
 )
 """Keys that are not results of the training; only Lightning words the reason of a stop."""
@@ -127,7 +128,7 @@ def _files(run: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(run.glob("events.*")):
         yield from _events(path)
     for path in sorted(run.rglob("*")):
-        if path.is_file() and not path.name.startswith("events."):
+        if path.is_file() and not path.name.startswith(("events.", "changes.patch")):
             name = str(path.relative_to(run))
             parsed = name in ("record.pt", "trace.json", "results.json", "config.yaml")
             yield f"files/{name}", not (parsed or path.suffix == ".ckpt") and path.read_bytes()

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from twinloop.models.contract import MakesClassifier, create
 from twinloop.models.layers import conv, conv_transpose, deconv, dense
 
 
@@ -28,6 +30,12 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruct: `[B, C, H, W] -> [B, C, H, W]`, pixels in [0, 1]."""
         return self.decode(self.encode(x))
+
+
+class MakesAutoencoder(Protocol):
+    """A class of autoencoders, or a function that returns one."""
+
+    def __call__(self, *, image_shape: tuple[int, int, int]) -> Autoencoder: ...
 
 
 class LessonAutoencoder(Autoencoder):
@@ -67,6 +75,7 @@ class BottleneckAutoencoder(Autoencoder):
         code_size: Dimension of the latent code.
         widths: Channels after each conv of the encoder; reversed in the decoder.
         hidden: Size of the fully connected layer on either side of the code.
+        encoder: Another encoder, as a class of classifiers, whose classes are the code.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class BottleneckAutoencoder(Autoencoder):
         code_size: int = 32,
         widths: Sequence[int] = (16, 32),
         hidden: int = 256,
+        encoder: MakesClassifier | None = None,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -84,13 +94,14 @@ class BottleneckAutoencoder(Autoencoder):
         deepest = widths[-1] * rows * columns
         down = pairwise([channels, *widths])
         up = pairwise(widths[::-1])
-        self.encoder = nn.Sequential(
-            nn.ZeroPad2d(pad),
-            *(conv(inputs, outputs, kernel_size=4, norm=True) for inputs, outputs in down),  # 7x7
-            nn.Flatten(),
-            dense(deepest, hidden),
-            nn.Linear(hidden, code_size),
-        )
+        layers: list[nn.Module]
+        if encoder:
+            layers = [create(encoder, image_shape=image_shape, classes=code_size)]
+        else:
+            convs = (conv(inputs, outputs, kernel_size=4, norm=True) for inputs, outputs in down)
+            layers = [nn.ZeroPad2d(pad), *convs, nn.Flatten()]  # 28x28, 14x14 and 7x7, 32 * 7 * 7
+            layers += [dense(deepest, hidden), nn.Linear(hidden, code_size)]
+        self.encoder = nn.Sequential(*layers)
         self.decoder = nn.Sequential(
             dense(code_size, hidden),
             dense(hidden, deepest),

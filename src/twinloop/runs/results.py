@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from twinloop.runs import board
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.evaluation import evaluate, evaluate_codes
 from twinloop.runs.history import History
+from twinloop.runs.repository import Repository
 from twinloop.runs.run import Run
 from twinloop.tasks import Classification, Reconstruction, Task
 
@@ -28,7 +28,7 @@ UNITS = {
     "linear_probe_accuracy": "logistic regression on the codes",
     "knn_accuracy": "10 nearest codes",
 }
-PACKAGES = ("torch", "lightning", "torchmetrics", "datasets", "tensorboard", "numpy")
+PACKAGES = ("twinloop", "torch", "lightning", "torchmetrics", "datasets", "tensorboard", "numpy")
 
 
 def write_results(
@@ -52,8 +52,15 @@ def write_results(
         evaluate(task, data, stage, limit=limits[stage], forward_context=forward_context)
         for stage in ("val", "test")
     )
+    labels = {name: run.saver.settings.get(name) for name in ("tags", "notes")}
     found = collect(
-        experiment=experiment, task=task, data=data, history=run.history, val=val, test=test
+        {"experiment": experiment, **labels},
+        run.repository,
+        task=task,
+        data=data,
+        history=run.history,
+        val=val,
+        test=test,
     )
     write(found, run.folder / "results.json")
     write_figures(found, task, data, run.folder)
@@ -63,21 +70,22 @@ def write_results(
 
 
 def collect(
+    labels: Mapping[str, Any],
+    repository: Repository,
     *,
-    experiment: str,
     task: Task,
     data: ImageDataModule,
     history: History,
     val: dict[str, float],
     test: dict[str, Any],
 ) -> dict[str, Any]:
-    """The content of results.json, in plain types.
+    """The content of results.json, in plain types; `labels` are the user's words for the run.
 
     `val` and `test` are the metrics of the best checkpoint, whose weights `task` has.
     """
     seconds = [row["seconds"] for row in history.rows]
     return {
-        "experiment": experiment,
+        **labels,
         "loop": history.loops[-1],
         "trained_by": history.loops,
         "weights": history.weights,
@@ -95,7 +103,8 @@ def collect(
         "device": str(task.device),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-        "commit": commit(),
+        "commit": repository.commit,
+        "uncommitted_changes": repository.changed,
         "val": val,
         "test": test | _test_details(task, data),
         "history": history.rows,
@@ -166,16 +175,3 @@ def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
     console.print(table)
     console.print(f"figures and results.json: {folder}", highlight=False)
     console.print(f"in TensorBoard: tensorboard --logdir {logs}", highlight=False)
-
-
-def commit() -> str | None:
-    """The commit of the checkout of this code, with '+' if there are uncommitted changes."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    if head.returncode:
-        return None
-    return head.stdout.strip() + ("+" if status.stdout.strip() else "")

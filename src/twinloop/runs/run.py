@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -15,6 +15,7 @@ from twinloop.runs.board import RunLogger
 from twinloop.runs.folder import check_unused, lock_run, new_run, run_of
 from twinloop.runs.history import History
 from twinloop.runs.record import Record
+from twinloop.runs.repository import Repository
 from twinloop.runs.saver import Saver
 from twinloop.runs.stop import StopSignals
 from twinloop.runs.timings import EventTimings
@@ -30,6 +31,7 @@ class Run:
         history: Its rows of metrics.
         signals: The signals that stop it.
         logger: Lightning's logger to TensorBoard.
+        repository: The user's git repository at its start.
         timings: The time of each event, if recorded.
         record: Every value, if recorded.
         bar: Whether to draw progress bars; None draws them in a terminal.
@@ -40,6 +42,7 @@ class Run:
     history: History
     signals: StopSignals
     logger: RunLogger
+    repository: Repository = field(default_factory=Repository)
     timings: EventTimings | None = None
     record: Record | None = None
     bar: bool | None = None

@@ -1,15 +1,14 @@
 """Image classification."""
 
-from collections.abc import Callable
-
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
+from twinloop.models.contract import MakesClassifier, check_output, create
 from twinloop.tasks.schedule import AnySchedule
 from twinloop.tasks.task import ImageBatch, Task
 
@@ -18,7 +17,7 @@ class Classification(Task):
     """Cross entropy on logits, with accuracy, accuracy by class, and the confusion matrix.
 
     Args:
-        network: Creates a network from the shape of an image and the number of classes.
+        network: A class of networks, or a function, that takes `image_shape` and `classes`.
         optimizer: Creates an optimiser from parameters.
         spec: Facts of the data set, filled in from it.
         schedule: Learning-rate schedule, or creates a scheduler of torch from an optimiser; the
@@ -33,7 +32,7 @@ class Classification(Task):
 
     def __init__(
         self,
-        network: Callable[[tuple[int, int, int], int], nn.Module],
+        network: MakesClassifier,
         optimizer: OptimizerCallable,
         spec: DataSpec,
         schedule: AnySchedule | None = None,
@@ -55,7 +54,8 @@ class Classification(Task):
             "confusion": MulticlassConfusionMatrix(classes, validate_args=False),
         }
         metrics = {"train": train, "val": evaluation, "test": evaluation}
-        super().__init__(network(spec.image_shape, classes), optimizer, schedule, spec, metrics)
+        created = create(network, image_shape=spec.image_shape, classes=classes)
+        super().__init__(created, optimizer, schedule, spec, metrics)
         self.label_smoothing = label_smoothing
         self.tta_flip = tta_flip
 
@@ -72,5 +72,6 @@ class Classification(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross entropy in nats of logits `[B, classes]` and labels `[B]`, a scalar."""
+        check_output(output, (len(target), len(self.spec.class_names)))
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(output, target, label_smoothing=smoothing)

@@ -1,7 +1,5 @@
 """Reconstruction of images from a latent code."""
 
-from collections.abc import Callable
-
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -11,7 +9,8 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.models.autoencoder import Autoencoder
+from twinloop.models.autoencoder import MakesAutoencoder
+from twinloop.models.contract import check_output, create
 from twinloop.tasks.schedule import AnySchedule
 from twinloop.tasks.task import ImageBatch, Task
 
@@ -23,7 +22,7 @@ class Reconstruction(Task):
     with Gaussian noise, the target the clean image.
 
     Args:
-        network: Creates an autoencoder from the shape of an image.
+        network: A class of autoencoders, or a function, that takes `image_shape`.
         optimizer: Creates an optimiser from parameters.
         spec: Facts of the data set, filled in from it.
         schedule: Learning-rate schedule, or creates a scheduler of torch from an optimiser; the
@@ -37,7 +36,7 @@ class Reconstruction(Task):
 
     def __init__(
         self,
-        network: Callable[[tuple[int, int, int]], Autoencoder],
+        network: MakesAutoencoder,
         optimizer: OptimizerCallable,
         spec: DataSpec,
         schedule: AnySchedule | None = None,
@@ -54,7 +53,8 @@ class Reconstruction(Task):
         if min(spec.image_shape[1:]) > 5:
             test["ssim"] = StructuralSimilarityIndexMeasure(data_range=1.0)
         metrics = {"train": {}, "val": val, "test": test}
-        super().__init__(network(spec.image_shape), optimizer, schedule, spec, metrics)
+        created = create(network, image_shape=spec.image_shape)
+        super().__init__(created, optimizer, schedule, spec, metrics)
         self.noise = noise
 
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
@@ -74,4 +74,5 @@ class Reconstruction(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean squared error per pixel of two batches `[B, C, H, W]`, a scalar."""
+        check_output(output, tuple(target.shape))
         return F.mse_loss(output, target)
