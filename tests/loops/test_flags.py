@@ -87,11 +87,6 @@ def test_a_value_without_counterpart_is_refused(flags: dict[str, Any], message: 
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
-    (
-        {"logger": False},
-        "trainer.logger cannot be set, since every run logs to TensorBoard in its own folder; "
-        "unset it",
-    ),
     ({"barebones": True}, "trainer.barebones cannot be set, since a run leaves checkpoints, logs"),
     ({"max_epochs": 0}, "trainer.max_epochs is 0, so there is nothing to train; raise it"),
     ({"limit_train_batches": 0}, "trainer.limit_train_batches is 0, so there is nothing to train"),
@@ -126,7 +121,7 @@ def test_a_flag_that_no_run_supports_is_refused(flags: dict[str, Any], message: 
 def test_supported_flags_are_accepted() -> None:
     check_flags({})
     check_flags(TRAINER_DEFAULTS)
-    check_flags({"logger": None, "barebones": False, "enable_checkpointing": True})
+    check_flags({"logger": [], "barebones": False, "enable_checkpointing": True})
     check_flags({"max_epochs": -1, "max_steps": -1, "limit_train_batches": None})
     check_flags({"gradient_clip_val": 0, "log_every_n_steps": 0, "check_val_every_n_epoch": None})
     check_flags({"precision": "bf16-mixed", "accelerator": "cpu", "callbacks": EarlyStopping("x")})

@@ -295,7 +295,7 @@ def test_a_tasks_own_metrics_are_alike_in_both_loops() -> None:
         assert torch.equal(value, other[name]), name
 
 
-@pytest.mark.parametrize("name", ["num_training_batches", "logger", "strategy"])
+@pytest.mark.parametrize("name", ["num_training_batches", "fit_loop", "strategy"])
 def test_a_trainer_attribute_that_the_learner_lacks_is_refused_by_name(name: str) -> None:
     class Asks(Classification):
         def loss(self, output: Tensor, target: Tensor) -> Tensor:

@@ -136,9 +136,14 @@ class Experiment(LightningCLI):
                 raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
 
     def instantiate_classes(self) -> None:
-        """Build data, task, and the classes that the Trainer's flags name, but no Trainer."""
+        """Build data, task, and the classes that the Trainer's flags name, but no Trainer.
+
+        Loggers are built where a run begins, see `twinloop.cli.loggers`.
+        """
+        config = self.config.clone()
+        config.trainer.logger = None
         with self.user_errors():
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate_classes(config)
         self.data, self.task = self.config_init.data, self.config_init.model
         self.flags: dict[str, Any] = vars(self.config_init.trainer)
 

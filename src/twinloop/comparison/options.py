@@ -4,6 +4,8 @@ from typing import Any
 
 from twinloop.comparison.matrix import Expected, Settings, With, callback, trainer
 
+LOGGERS = "lightning.pytorch.loggers"
+CSV = {"class_path": f"{LOGGERS}.CSVLogger", "init_args": {"save_dir": "."}}
 OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "trainer.accelerator": {"same": ["auto"], "refused": ["tpu", "nothing"]},
     "trainer.strategy": {
@@ -17,7 +19,16 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
         "same": ["32", 64, "bf16"],
         "refused": ["16-mixed", "nothing", "transformer-engine"],
     },
-    "trainer.logger": {"refused": [False, []]},
+    "trainer.logger": {
+        "same": [
+            False,
+            [],
+            True,
+            CSV,
+            [CSV, {**CSV, "class_path": f"{LOGGERS}.TensorBoardLogger"}],
+        ],
+        "refused": ["nothing"],
+    },
     "trainer.max_epochs": {"same": [1], "refused": [0, -2]},
     "trainer.min_epochs": {"homemade refuses": [2]},
     "trainer.max_steps": {"refused": [0, -2]},

@@ -21,7 +21,6 @@ from twinloop.learner.callbacks.limits import in_batches, limited
 from twinloop.tasks import Task
 
 OURS: dict[str, tuple[tuple[bool | None, ...], str]] = {
-    "logger": ((None, True), "every run logs to TensorBoard in its own folder"),
     "barebones": (
         (False,),
         "a run leaves checkpoints, logs and results; `make bench` times a bare Trainer",

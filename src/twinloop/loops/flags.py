@@ -1,7 +1,7 @@
 """The Trainer's flags for the Learner: those with a counterpart, with defaults filled in."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.loggers import Logger
 
 from twinloop.errors import UserError
 from twinloop.loops.checks import OURS, callbacks_of, check_flags
@@ -19,7 +20,7 @@ HANDLED = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches"),
     *("overfit_batches", "fast_dev_run", "val_check_interval", "check_val_every_n_epoch"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
-    *("callbacks", "default_root_dir", "log_every_n_steps", "enable_progress_bar"),
+    *("callbacks", "default_root_dir", "logger", "log_every_n_steps", "enable_progress_bar"),
     "detect_anomaly",
 )
 """The Trainer's flags with a counterpart in the homemade loop."""
@@ -105,6 +106,14 @@ class Flags:
         device = self.device
         for callback in callbacks_of(self.values):
             _check_options(callback, device)
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """The loggers; true and None stand for the one that a run has, and here for none."""
+        given = self["logger"]
+        if isinstance(given, bool | None):
+            return []
+        return list(given) if isinstance(given, Iterable) else [given]
 
     @property
     def device(self) -> torch.device:

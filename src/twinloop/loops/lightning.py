@@ -17,6 +17,7 @@ from twinloop.loops.report import Board, EpochProgress, KeepHistory
 from twinloop.loops.save import SaveCheckpoints
 from twinloop.loops.stop import SaveAndStop
 from twinloop.loops.trace import HookTrace
+from twinloop.processes import is_first
 from twinloop.runs.checkpoint import AtomicCheckpointIO
 from twinloop.runs.run import Run
 from twinloop.tasks import Task
@@ -48,11 +49,12 @@ def trainer_callbacks(run: Run, data: ImageDataModule) -> list[Callback]:
         RandomState(),
         FiniteLoss(),
         KeepHistory(run.history),
-        LearningRateMonitor(logging_interval="step"),
     ]
-    if run.writer is not None:
+    if run.loggers:
+        callbacks.append(LearningRateMonitor(logging_interval="step"))
+    if is_first():
         progress = EpochProgress(run.history, run.bar)
-        callbacks += [progress, Board(run.writer, data, run.saver.settings)]
+        callbacks += [progress, Board(run.loggers, data, run.saver.settings)]
     return [*callbacks, SaveCheckpoints(run.saver), SaveAndStop(run.signals, run.saver.last_path)]
 
 
@@ -83,7 +85,7 @@ def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) 
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(AtomicCheckpointIO())
     without_val = {} if data.sizes["val"] else {"limit_val_batches": 0}
-    return _trainer(flags, callbacks, logger=run.logger, plugins=plugins, **without_val)
+    return _trainer(flags, callbacks, logger=run.loggers, plugins=plugins, **without_val)
 
 
 def _trainer(flags: Mapping[str, Any], callbacks: Sequence[Callback], **ours: Any) -> Trainer:

@@ -29,6 +29,9 @@ class LearnerAsTrainer:
         self.log_every_n_steps = flags["log_every_n_steps"]
         self.estimated_stepping_batches = steps
 
+        self.loggers = flags.loggers
+        self.logger = self.loggers[0] if self.loggers else None
+
     @property
     def current_epoch(self) -> int:
         return self.learn.epoch if self.learn else 0
