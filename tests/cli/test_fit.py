@@ -151,6 +151,11 @@ def test_a_task_with_hyperparameters_is_trained_and_read_back(
             "trainer.enable_checkpointing cannot be set",
         ),
         (
+            "lightning",
+            ["--trainer.callbacks+=twinloop.learner.callbacks.AnomalyCB"],
+            "AnomalyCB is a callback of the homemade loop; pass --loop homemade",
+        ),
+        (
             "homemade",
             ["--trainer.benchmark", "true"],
             "trainer.benchmark: the homemade loop has no counterpart",

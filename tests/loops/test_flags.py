@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateFinder,
@@ -18,6 +19,9 @@ from torch.optim import SGD
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
+from twinloop.learner import Callback, Learner
+from twinloop.learner.callbacks import AnomalyCB
+from twinloop.loops import lightning
 from twinloop.loops.checks import OURS, check_flags, check_run
 from twinloop.loops.flags import (
     HANDLED,
@@ -77,7 +81,7 @@ def test_a_flag_may_switch_off_what_the_homemade_loop_never_does(value: Any) -> 
         ({"val_check_interval": "00:00:00:05"}, "trainer.val_check_interval is a time"),
         (
             {"callbacks": ModelCheckpoint()},
-            "ModelCheckpoint; it has counterparts for EarlyStop",
+            r"ModelCheckpoint \(its .*\); it has counterparts for EarlyStop",
         ),
     ],
 )
@@ -102,11 +106,6 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
         {"callbacks": [StochasticWeightAveraging(0.1)]},
         "trainer.callbacks: StochasticWeightAveraging computes its average after the last "
         "checkpoint and validation; use EMAWeightAveraging, whose average is validated and saved",
-    ),
-    (
-        {"callbacks": LearningRateFinder()},
-        "trainer.callbacks: LearningRateFinder writes to task.lr, which no task reads; "
-        "search with twinloop.learner.callbacks.lr_find, and set model.optimizer.lr",
     ),
 ]
 
@@ -168,6 +167,12 @@ NEVER: list[tuple[Schedule | None, dict[str, Any], str]] = [
     ),
     (None, {"val_check_interval": 6, "limit_train_batches": 5}, "is 6, and an epoch has 5 batches"),
     (Plateau(), {"limit_val_batches": 0}, LATE),
+    (
+        OneCycle(),
+        {"callbacks": BackboneFinetuning()},
+        "trainer.callbacks: BackboneFinetuning adds a group of parameters, which a schedule does "
+        "not allow; set model.schedule to null",
+    ),
     (Plateau(), {"check_val_every_n_epoch": None, "val_check_interval": 23}, LATE),
     (
         None,
@@ -253,7 +258,8 @@ class Own(EarlyStopping):
         (EarlyStopping("val/loss", log_rank_zero_only=True), "log_rank_zero_only of EarlyStopping"),
         (average(device="meta"), "device of EMAWeightAveraging"),
         (average(multi_avg_fn=print), "multi_avg_fn of EMAWeightAveraging"),
-        (Own("val/loss"), "Own; it has counterparts for EarlyStopping and EMAWeightAveraging"),
+        (LearningRateFinder(), "LearningRateFinder (its on_fit_start); it has counterparts for"),
+        (Own("val/loss"), "Own (its setup); it has counterparts for EarlyStopping and EMAWeight"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -261,6 +267,43 @@ def test_an_option_of_a_callback_without_counterpart_is_refused(callback: Any, n
     message = f"trainer.callbacks: the homemade loop has no counterpart for {name}"
     with pytest.raises(UserError, match=re.escape(message)):
         Flags.of({"accelerator": "cpu", "callbacks": [EarlyStopping("train/loss"), callback]})
+
+
+class Misspelled(Callback):
+    """Has a method that is nearly an event."""
+
+    def after_bacth(self, learn: Learner) -> None: ...
+
+
+class Predicts(Callback):
+    """Has a verb."""
+
+    def predict(self, learn: Learner) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (
+            Misspelled(),
+            "TypeError: Misspelled.after_bacth is no event; did you mean 'after_batch'?",
+        ),
+        (Predicts(), "Predicts implements 'predict', as TrainCB does"),
+    ],
+)
+def test_a_callback_of_the_learner_that_it_cannot_call_is_refused(
+    callback: Callback, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^trainer.callbacks: {re.escape(message)}$"):
+        Flags.of({"callbacks": [callback]})
+
+
+def test_a_trainer_refuses_a_callback_of_the_learner_by_name() -> None:
+    lightning.check_callbacks({"callbacks": [EarlyStopping("val/loss")]})
+    with pytest.raises(
+        UserError, match="AnomalyCB is a callback of the homemade loop; pass --loop"
+    ):
+        lightning.check_callbacks({"callbacks": AnomalyCB()})
 
 
 def test_the_options_of_a_callback_with_a_counterpart_are_not_refused() -> None:

@@ -76,8 +76,7 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
         task.load_state_dict(checkpoint["state_dict"])
     check_flags(flags)
     is_homemade = experiment.config.loop == "homemade"
-    if is_homemade:
-        check_callbacks(flags)
+    (check_callbacks if is_homemade else lightning.check_callbacks)(flags)
     trainer = lightning.bare_trainer(flags)
     if is_homemade:
         Flags.of(flags)

@@ -1,11 +1,14 @@
 """Parse an experiment file and its overrides, and build its parts, by the only LightningCLI."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch import Callback as LightningCallback
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from twinloop.cli.experiment import files_of, parse, read_experiment
@@ -13,6 +16,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
 from twinloop.files import expanded
+from twinloop.learner import Callback
 from twinloop.loops import Loop
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.folder import latest_run
@@ -68,6 +72,18 @@ OPTIONS: dict[str, tuple[Any, str | None, str]] = {
 """Type, default and help of our own options; every command takes those in a run's config.yaml."""
 
 
+class _Trainer(Trainer):
+    """The Trainer's flags for the parser, with callbacks of either loop."""
+
+    def __init__(
+        self,
+        *,
+        callbacks: list[LightningCallback | Callback] | LightningCallback | Callback | None = None,
+        **flags: Any,
+    ) -> None:
+        super().__init__(callbacks=callbacks, **flags)  # type: ignore[arg-type]
+
+
 class Experiment(LightningCLI):
     """An experiment: its data, its task and the flags of the Trainer.
 
@@ -86,6 +102,7 @@ class Experiment(LightningCLI):
         super().__init__(
             Task,
             ImageDataModule,
+            trainer_class=_Trainer,
             args=args,
             run=False,
             subclass_mode_model=True,
@@ -126,9 +143,13 @@ class Experiment(LightningCLI):
         """
         self.config = parse(parser, args)
         for name in PATHS:
-            if self.config.get(name):
-                kind = type(self.config[name])
-                self.config[name] = kind(expanded(str(self.config[name])))
+            if given := self.config.get(name):
+                if re.match(r"\w\w+:/", str(given)):
+                    raise UserError(
+                        f"{name} is {given}; it must be local, as only the dirpath of a "
+                        "ModelCheckpoint may be remote"
+                    )
+                self.config[name] = type(given)(expanded(str(given)))
         for file in self.config.config or ():
             data = read_experiment(Path(str(file))).get("data")
             seeds = (None, self.config.seed_everything)

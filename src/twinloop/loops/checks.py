@@ -9,14 +9,15 @@ import torch
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     EarlyStopping,
-    LearningRateFinder,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
+from twinloop.learner import Callback
 from twinloop.learner.callbacks.limits import in_batches, limited
 from twinloop.tasks import Task
 
@@ -81,11 +82,6 @@ def check_flags(given: Mapping[str, Any]) -> None:
                 "checkpoint and validation; use EMAWeightAveraging, whose average is validated "
                 "and saved"
             )
-        if isinstance(callback, LearningRateFinder):
-            raise UserError(
-                "trainer.callbacks: LearningRateFinder writes to task.lr, which no task reads; "
-                "search with twinloop.learner.callbacks.lr_find, and set model.optimizer.lr"
-            )
 
 
 def check_run(
@@ -102,6 +98,8 @@ def check_run(
     sizes = {
         name: math.ceil(size / processes / data.batch_size) for name, size in data.sizes.items()
     }
+    if any(isinstance(callback, BackboneFinetuning) for callback in callbacks_of(trainer)):
+        _check_backbone(task)
     batches = _limited("train", sizes["train"], trainer)
     validates = _limited("val", sizes["val"], trainer) > 0
     _limited("test", sizes["test"], trainer)
@@ -117,6 +115,20 @@ def check_run(
     # A user's task may log metrics of its own.
     if not overridden_hooks(task):
         _check_monitors(trainer, task, batches, validates=validates)
+
+
+def _check_backbone(task: Task) -> None:
+    """Refuse BackboneFinetuning without a backbone, or with a schedule."""
+    if not list(task.backbone.parameters()):
+        raise UserError(
+            f"trainer.callbacks: BackboneFinetuning: {type(task.network).__name__} has no weights "
+            "before its last layer; give it an attribute `backbone`, or override that of the task"
+        )
+    if task.schedule:
+        raise UserError(
+            "trainer.callbacks: BackboneFinetuning adds a group of parameters, which a schedule "
+            "does not allow; set model.schedule to null"
+        )
 
 
 def _check_monitors(
@@ -197,8 +209,8 @@ def _limited(stage: str, size: int, trainer: Mapping[str, Any]) -> int:
     return batches
 
 
-def callbacks_of(flags: Mapping[str, Any]) -> Sequence[LightningCallback]:
-    """The callbacks of the flags, which may be a list, one callback, or None."""
+def callbacks_of(flags: Mapping[str, Any]) -> Sequence[LightningCallback | Callback]:
+    """The callbacks of the flags, of either loop: a list of them, one, or None."""
     given = flags.get("callbacks") or ()
     return given if isinstance(given, Sequence) else [given]
 

@@ -138,7 +138,7 @@ def _learner(task: Task, data: ImageDataModule, flags: Flags, extra: Sequence[Ca
     callbacks = [
         *_callbacks(task, data, flags, trainer, batches),
         *optimizers.scheduler_callbacks(),
-        *(*counterparts(flags), *step_callbacks(flags), *extra),
+        *(*counterparts(flags, task), *step_callbacks(flags), *extra),
     ]
     if flags.loggers:
         callbacks.append(cbs.LoggerCB(flags.loggers, flags["log_every_n_steps"]))
