@@ -117,14 +117,14 @@ def learner_with_metrics(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
 
 def _run(work: Work, task: Task, folder: Path, loop: str) -> Run:
     saver = Saver(folder, task.monitor, task.mode, {"experiment": work.experiment}, "")
-    return Run(folder, saver, History(loop), StopSignals(), RunLogger(folder))
+    return Run(folder, saver, History(loop), StopSignals(), [RunLogger(folder)])
 
 
 @contextmanager
 def _learner(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator[Fit]:
-    wanted = Flags.of(flags(work) | {"log_every_n_steps": 10})
     run = _run(work, task, folder, "homemade")
-    with run.logger.experiment:
+    wanted = Flags.of(flags(work) | {"log_every_n_steps": 10, "logger": run.loggers})
+    with run.logging():
         extra = learner_callbacks(run, task, work.data, wanted, checkpoint=None)
         kept = [cb for cb in extra if board or not isinstance(cb, BoardCB)]
         learn = build_learner(task, work.data, wanted, kept)
@@ -149,7 +149,7 @@ def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator
     trainer = Trainer(
         **flags(work),
         default_root_dir=folder,
-        logger=run.logger,
+        logger=run.loggers,
         callbacks=kept,
         plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,
@@ -157,8 +157,8 @@ def _lightning(work: Work, task: Task, folder: Path, *, board: bool) -> Iterator
         enable_model_summary=False,
         log_every_n_steps=10,
     )
-    yield lambda: trainer.fit(task, datamodule=work.data)
-    run.logger.experiment.close()
+    with run.logging():
+        yield lambda: trainer.fit(task, datamodule=work.data)
 
 
 def lightning_all(work: Work, task: Task, folder: Path) -> Any:

@@ -1,5 +1,6 @@
 """What tests of several folders share: whole commands on digits, quiet Trainers, checkpoints."""
 
+import importlib
 import io
 import os
 import re
@@ -28,7 +29,7 @@ SHORT = ("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3", "--m
 def make_quick(patch: pytest.MonkeyPatch) -> None:
     """Leave out what has tests of its own and takes most of the time of a command."""
     for name in ("log_start", "log_epoch", "log_end"):
-        patch.setattr(board, name, lambda *_: None)
+        patch.setattr(board, name, lambda *_, **__: None)
     patch.setattr(results, "write_figures", lambda *_: None)
     patch.setattr(results, "evaluate_codes", lambda *_: {})
 
@@ -61,6 +62,13 @@ def saved(run: Path, name: str = "last") -> dict[str, Any]:
     """A checkpoint of a run, read as any other program would."""
     checkpoint: dict[str, Any] = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
     return checkpoint
+
+
+def write_module(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a user's own that an experiment may name."""
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(folder)
+    importlib.invalidate_caches()
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from twinloop.cli import main
@@ -29,6 +30,7 @@ DOCS = (
     "own-experiments",
     "optimisers",
     "projects",
+    "loggers",
 )
 """The pages of docs/, in the order in which the README links to them."""
 PAGES = {
@@ -106,7 +108,7 @@ def test_all_pages_and_commands_are_found() -> None:
     assert len(COMMANDS) >= 35
     assert COMMANDS[:2] == ["make train-ae", "make test"]
     assert set(NOT_RUN) <= set(COMMANDS)
-    assert list(MODULES) == ["my_model", "my_data", "my_callback", "my_experiment"]
+    assert list(MODULES) == ["my_model", "my_data", "my_callback", "my_experiment", "my_logger"]
     # tests/learner/test_docs.py runs the others.
     others = ("README.md", "docs/learner.md")
     blocks = [text.count("```python") for page, text in PAGES.items() if page not in others]
@@ -153,18 +155,38 @@ def test_commands_for_other_machines_are_parsed(
     assert "\nexperiment: classifier\n" in capsys.readouterr().out
 
 
+def test_the_settings_of_the_page_of_loggers_are_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGES["docs/loggers.md"], re.DOTALL)
+    (tmp_path / "more.yaml").write_text(block)
+    files = ["--config", "experiments/mlp.yaml", "--config", str(tmp_path / "more.yaml")]
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *files, "--print_config"])
+    assert ended.value.code in (None, 0)
+    printed = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]
+    names = [logger["class_path"].rpartition(".")[2] for logger in printed]
+    assert names == ["TensorBoardLogger", "CSVLogger", "WandbLogger", "MLFlowLogger"]
+
+
 def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in MODULES.items():
         Path(f"{name}.py").write_text(text)
     try:
-        for name in MODULES:
-            found = runpy.run_path(f"{name}.py")
+        ran = {name: runpy.run_path(f"{name}.py") for name in MODULES}
     finally:
         for name in MODULES:
             sys.modules.pop(name, None)
+    logger = ran["my_logger"]["Lines"]("lines.jsonl")
+    logger.log_hyperparams({"seed": 1})
+    logger.log_metrics({"loss": 0.5}, 3)
+    lines = Path("lines.jsonl").read_text()
+    assert lines == '{"seed": 1, "step": null}\n{"loss": 0.5, "step": 3}\n'
     # It has compared both loops itself; the callback did its work, and the model learned.
+    found = ran["my_experiment"]
     weights = torch.cat([weight.flatten() for weight in found["one"].parameters()])
     assert weights.abs().max() == 0.5
     assert found["learn"].metrics["val/accuracy"] > 0.5

@@ -19,6 +19,7 @@ from tests.commands import (
     fit,
     run_in,
     saved,
+    write_module,
 )
 from twinloop.cli import main
 from twinloop.comparison.parity import LOOPS, Loop
@@ -58,13 +59,6 @@ def results_of(run: Path) -> dict[str, float]:
     test = json.loads((run / "results.json").read_text())["test"]
     del test["class_accuracy"]
     return dict(test)
-
-
-def write_module(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a user's own that an experiment may name."""
-    (folder / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(folder)
-    importlib.invalidate_caches()
 
 
 def own(name: str, **options: object) -> list[str]:
@@ -151,7 +145,16 @@ def test_a_task_with_hyperparameters_is_trained_and_read_back(
             own("StochasticWeightAveraging", swa_lrs=1, device="cpu"),
             "use EMAWeightAveraging",
         ),
-        ("homemade", ["--trainer.logger", "false"], "trainer.logger cannot be set"),
+        (
+            "homemade",
+            ["--trainer.enable_checkpointing", "false"],
+            "trainer.enable_checkpointing cannot be set",
+        ),
+        (
+            "lightning",
+            ["--trainer.callbacks+=twinloop.learner.callbacks.AnomalyCB"],
+            "AnomalyCB is a callback of the homemade loop; pass --loop homemade",
+        ),
         (
             "homemade",
             ["--trainer.benchmark", "true"],

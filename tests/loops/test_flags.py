@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateFinder,
@@ -21,6 +22,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
+from twinloop.learner import Callback, Learner
+from twinloop.learner.callbacks import AnomalyCB
+from twinloop.loops import lightning
 from twinloop.loops.checks import OURS, check_flags, check_run
 from twinloop.loops.flags import (
     HANDLED,
@@ -80,7 +84,7 @@ def test_a_flag_may_switch_off_what_the_homemade_loop_never_does(value: Any) -> 
         ({"val_check_interval": "00:00:00:05"}, "trainer.val_check_interval is a time"),
         (
             {"callbacks": ModelCheckpoint()},
-            "ModelCheckpoint; it has counterparts for EarlyStop",
+            r"ModelCheckpoint \(its .*\); it has counterparts for EarlyStop",
         ),
     ],
 )
@@ -90,11 +94,6 @@ def test_a_value_without_counterpart_is_refused(flags: dict[str, Any], message: 
 
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
-    (
-        {"logger": False},
-        "trainer.logger cannot be set, since every run logs to TensorBoard in its own folder; "
-        "unset it",
-    ),
     ({"barebones": True}, "trainer.barebones cannot be set, since a run leaves checkpoints, logs"),
     ({"max_epochs": 0}, "trainer.max_epochs is 0, so there is nothing to train; raise it"),
     ({"limit_train_batches": 0}, "trainer.limit_train_batches is 0, so there is nothing to train"),
@@ -111,11 +110,6 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
         "trainer.callbacks: StochasticWeightAveraging computes its average after the last "
         "checkpoint and validation; use EMAWeightAveraging, whose average is validated and saved",
     ),
-    (
-        {"callbacks": LearningRateFinder()},
-        "trainer.callbacks: LearningRateFinder writes to task.lr, which no task reads; "
-        "search with twinloop.learner.callbacks.lr_find, and set model.optimizer.lr",
-    ),
 ]
 
 
@@ -129,7 +123,7 @@ def test_a_flag_that_no_run_supports_is_refused(flags: dict[str, Any], message: 
 def test_supported_flags_are_accepted() -> None:
     check_flags({})
     check_flags(TRAINER_DEFAULTS)
-    check_flags({"logger": None, "barebones": False, "enable_checkpointing": True})
+    check_flags({"logger": [], "barebones": False, "enable_checkpointing": True})
     check_flags({"max_epochs": -1, "max_steps": -1, "limit_train_batches": None})
     check_flags({"gradient_clip_val": 0, "log_every_n_steps": 0, "check_val_every_n_epoch": None})
     check_flags({"precision": "bf16-mixed", "accelerator": "cpu", "callbacks": EarlyStopping("x")})
@@ -180,6 +174,12 @@ NEVER: list[tuple[Schedule | None, dict[str, Any], str]] = [
     ),
     (None, {"val_check_interval": 6, "limit_train_batches": 5}, "is 6, and an epoch has 5 batches"),
     (Plateau(), {"limit_val_batches": 0}, LATE),
+    (
+        OneCycle(),
+        {"callbacks": BackboneFinetuning()},
+        "trainer.callbacks: BackboneFinetuning adds a group of parameters, which a schedule does "
+        "not allow; set model.schedule to null",
+    ),
     (Plateau(), {"check_val_every_n_epoch": None, "val_check_interval": 23}, LATE),
     (
         rise("val/loss", 2),
@@ -291,7 +291,8 @@ class Own(EarlyStopping):
         (EarlyStopping("val/loss", log_rank_zero_only=True), "log_rank_zero_only of EarlyStopping"),
         (average(device="meta"), "device of EMAWeightAveraging"),
         (average(multi_avg_fn=print), "multi_avg_fn of EMAWeightAveraging"),
-        (Own("val/loss"), "Own; it has counterparts for EarlyStopping and EMAWeightAveraging"),
+        (LearningRateFinder(), "LearningRateFinder (its on_fit_start); it has counterparts for"),
+        (Own("val/loss"), "Own (its setup); it has counterparts for EarlyStopping and EMAWeight"),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -299,6 +300,43 @@ def test_an_option_of_a_callback_without_counterpart_is_refused(callback: Any, n
     message = f"trainer.callbacks: the homemade loop has no counterpart for {name}"
     with pytest.raises(UserError, match=re.escape(message)):
         Flags.of({"accelerator": "cpu", "callbacks": [EarlyStopping("train/loss"), callback]})
+
+
+class Misspelled(Callback):
+    """Has a method that is nearly an event."""
+
+    def after_bacth(self, learn: Learner) -> None: ...
+
+
+class Predicts(Callback):
+    """Has a verb."""
+
+    def predict(self, learn: Learner) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (
+            Misspelled(),
+            "TypeError: Misspelled.after_bacth is no event; did you mean 'after_batch'?",
+        ),
+        (Predicts(), "Predicts implements 'predict', as TrainCB does"),
+    ],
+)
+def test_a_callback_of_the_learner_that_it_cannot_call_is_refused(
+    callback: Callback, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^trainer.callbacks: {re.escape(message)}$"):
+        Flags.of({"callbacks": [callback]})
+
+
+def test_a_trainer_refuses_a_callback_of_the_learner_by_name() -> None:
+    lightning.check_callbacks({"callbacks": [EarlyStopping("val/loss")]})
+    with pytest.raises(
+        UserError, match="AnomalyCB is a callback of the homemade loop; pass --loop"
+    ):
+        lightning.check_callbacks({"callbacks": AnomalyCB()})
 
 
 def test_the_options_of_a_callback_with_a_counterpart_are_not_refused() -> None:

@@ -323,7 +323,7 @@ def test_a_tasks_own_metrics_are_alike_in_both_loops() -> None:
         assert torch.equal(value, other[name]), name
 
 
-@pytest.mark.parametrize("name", ["num_training_batches", "logger", "strategy"])
+@pytest.mark.parametrize("name", ["num_training_batches", "fit_loop", "strategy"])
 def test_a_trainer_attribute_that_the_learner_lacks_is_refused_by_name(name: str) -> None:
     class Asks(Classification):
         def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -331,8 +331,8 @@ def test_a_trainer_attribute_that_the_learner_lacks_is_refused_by_name(name: str
             return super().loss(output, target)
 
     message = (
-        f"the task uses trainer.{name}, which the homemade loop does not provide; pass --loop "
-        "lightning"
+        f"the task, or a callback, uses trainer.{name}, which the homemade loop does not provide; "
+        "pass --loop lightning"
     )
     with pytest.raises(UserError, match=message) as caught:
         trained("homemade", Asks)

@@ -1,13 +1,17 @@
 """What TensorBoard reads of a run is what the run had."""
 
+import csv
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger, Logger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
@@ -22,6 +26,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.models import MLP, BottleneckAutoencoder
 from twinloop.runs import board
+from twinloop.runs.board import RunLogger
 from twinloop.tasks import Classification, Reconstruction
 
 
@@ -46,6 +51,15 @@ def read(folder: Path) -> Any:
     return events
 
 
+@contextmanager
+def loggers_in(folder: Path) -> Iterator[list[RunLogger]]:
+    """The default logger of a run in `folder`."""
+    folder.mkdir(exist_ok=True)
+    logger = RunLogger(folder)
+    yield [logger]
+    logger.finalize("success")
+
+
 def image(events: Any, tag: str) -> Any:
     """The pixels of the one image under a tag."""
     (event,) = events.Images(tag)
@@ -59,10 +73,10 @@ def test_log_start_writes_graph_and_settings_and_leaves_the_task_unchanged(
     task.network.decoder.eval()
     before = {name: value.clone() for name, value in task.state_dict().items()}
     state = torch.get_rng_state()
-    with SummaryWriter(tmp_path) as writer:
+    with loggers_in(tmp_path) as loggers:
         config = {"seed": 1, "data": {"source": "digits", "sizes": [1, 2], "revision": None}}
         config["model"] = {"class_path": "Reconstruction", "init_args": {"noise": 0.5}}
-        board.log_start(writer, task, config)
+        board.log_start(loggers, task, config)
     assert torch.equal(torch.get_rng_state(), state)
     assert task.network.encoder[1].training
     assert not task.network.decoder[1].training
@@ -87,8 +101,8 @@ def test_the_graph_is_that_of_add_graph_by_one_forward_pass(
         warnings.simplefilter("ignore")
         writer.add_graph(task.network, torch.zeros(1, 1, 8, 8))
     task.network.register_forward_hook(lambda *_: passes.append("once"))
-    with SummaryWriter(tmp_path / "ours") as writer:
-        board.log_start(writer, task, {})
+    with loggers_in(tmp_path / "ours") as loggers:
+        board.log_start(loggers, task, {})
     assert passes == ["once"]
     assert read(tmp_path / "ours").Graph() == read(tmp_path / "own").Graph()
 
@@ -131,8 +145,8 @@ def test_a_network_that_cannot_be_traced_is_reported_and_has_no_graph(
 
     task = Classification(network, lambda weights: SGD(weights, 0.1), digits.spec).train()
     state = torch.get_rng_state()
-    with SummaryWriter(tmp_path) as writer:
-        board.log_start(writer, task, {"seed": 1})
+    with loggers_in(tmp_path) as loggers:
+        board.log_start(loggers, task, {"seed": 1})
     printed = capfd.readouterr()
     assert printed.out.startswith(f"TensorBoard's graph is left out: {reason}")
     assert printed.out.count("\n") == 1
@@ -150,10 +164,10 @@ def test_a_full_disk_raises_and_is_not_mistaken_for_a_graph_that_fails(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with SummaryWriter(tmp_path) as writer:
-        monkeypatch.setattr(writer, "add_graph", full)
+    with loggers_in(tmp_path) as loggers:
+        monkeypatch.setattr(loggers[0].experiment, "add_graph", full)
         with pytest.raises(OSError, match="No space left"):
-            board.log_start(writer, classifier, {})
+            board.log_start(loggers, classifier, {})
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2])
@@ -161,8 +175,8 @@ def test_log_epoch_writes_originals_above_reconstructions(
     noise: float, digits: ImageDataModule, tmp_path: Path
 ) -> None:
     task = autoencoder(digits, noise).train()
-    with SummaryWriter(tmp_path) as writer:
-        board.log_epoch(writer, task, digits, step=7)
+    with loggers_in(tmp_path) as loggers:
+        board.log_epoch(loggers, task, digits, step=7)
     assert task.network.encoder[1].training
     events = read(tmp_path)
     names = {f"weights/{name}" for name, _ in task.network.named_parameters()}
@@ -190,8 +204,8 @@ def test_log_epoch_writes_images_in_colour(tmp_path: Path) -> None:
     data = ImageDataModule("digits", val_size=9)
     data.data = DecodedData(spec, split, split, "test")
     task = autoencoder(data)
-    with SummaryWriter(tmp_path) as writer:
-        board.log_epoch(writer, task, data, step=1)
+    with loggers_in(tmp_path) as loggers:
+        board.log_epoch(loggers, task, data, step=1)
     shown = image(read(tmp_path), "val/reconstructions")[::3, ::3]
     assert shown.shape == (16, 8 * 6, 3)
     originals = pixels[data.rows["val"][:8]].permute(2, 0, 3, 1).reshape(8, 8 * 6, 3)
@@ -202,8 +216,8 @@ def test_log_epoch_writes_the_confusion_of_a_classifier(
     classifier: Classification, digits: ImageDataModule, tmp_path: Path
 ) -> None:
     classifier.last_metrics["val/confusion"] = torch.eye(10).long()
-    with SummaryWriter(tmp_path) as writer:
-        board.log_epoch(writer, classifier, digits, step=3)
+    with loggers_in(tmp_path) as loggers:
+        board.log_epoch(loggers, classifier, digits, step=3)
     events = read(tmp_path)
     assert events.Tags()["images"] == ["val/confusion"]
     title = "digits, val: true class down, predicted across"
@@ -215,8 +229,8 @@ def test_log_end_writes_results_beside_the_settings(
     classifier: Classification, digits: ImageDataModule, tmp_path: Path
 ) -> None:
     found = {"val": {"accuracy": 0.75}, "test": {"loss": 0.5}}
-    with SummaryWriter(tmp_path) as writer:
-        board.log_end(writer, classifier, digits, found, step=9)
+    with loggers_in(tmp_path) as loggers:
+        board.log_end(loggers, classifier, digits, found, step=9)
     events = read(tmp_path)
     scalars = {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
@@ -230,8 +244,8 @@ def test_log_end_writes_the_codes_of_the_test_split(
     digits: ImageDataModule, tmp_path: Path
 ) -> None:
     task = autoencoder(digits).train()
-    with SummaryWriter(tmp_path) as writer:
-        board.log_end(writer, task, digits, {"val": {}, "test": {"loss": 0.5}}, step=9)
+    with loggers_in(tmp_path) as loggers:
+        board.log_end(loggers, task, digits, {"val": {}, "test": {"loss": 0.5}}, step=9)
     assert task.network.encoder[1].training
     (codes,) = tmp_path.rglob("tensors.tsv")
     with torch.no_grad():
@@ -249,3 +263,52 @@ def test_without_val_the_images_are_those_of_train() -> None:
     assert list(shown) == ["original", "reconstruction"]
     expected = data.data.train.images[data.rows["train"][:4]] / 255
     torch.testing.assert_close(shown["original"], expected)
+
+
+class Own(Logger):
+    """A user's logger, which keeps what it is given; it has images, as W&B's has."""
+
+    name, version = "own", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.params: dict[str, Any] = {}
+        self.metrics: list[tuple[int | None, dict[str, float]]] = []
+        self.images: list[tuple[str, Any, int]] = []
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        self.params |= params
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.metrics.append((step, metrics))
+
+    def log_image(self, key: str, images: list[Any], step: int) -> None:
+        self.images.append((key, *images, step))
+
+
+def test_another_logger_gets_settings_results_and_images_if_it_has_them(
+    classifier: Classification, digits: ImageDataModule, tmp_path: Path
+) -> None:
+    own = Own()
+    loggers = [own, CSVLogger(tmp_path)]
+    board.log_start(loggers, classifier, {"seed": 1, "model": {"class_path": "MLP"}}, resumed=True)
+    classifier.last_metrics["val/confusion"] = torch.eye(10).long()
+    board.log_epoch(loggers, classifier, digits, step=3)
+    found = {"val": {"accuracy": 0.75, "loss": 2.0}, "test": {"loss": 0.5, "class_accuracy": {}}}
+    board.log_end(loggers, classifier, digits, found, step=9)
+    assert own.params == {"seed": 1, "model": "MLP"}
+    final = {"test/loss": 0.5, "val/accuracy_best": 0.75}
+    assert own.metrics == [(9, final)]
+    ((key, pixels, step),) = own.images
+    assert (key, step, pixels.dtype, pixels.ndim) == ("val/confusion", 3, np.uint8, 3)
+    table = next(tmp_path.rglob("metrics.csv")).read_text()
+    (written,) = csv.DictReader(table.splitlines())
+    assert {name: float(value) for name, value in written.items()} == final | {"step": 9}
+
+
+def test_a_resumed_run_has_graph_and_settings_in_its_tensorboard(
+    classifier: Classification, tmp_path: Path
+) -> None:
+    with loggers_in(tmp_path) as loggers:
+        board.log_start(loggers, classifier, {"seed": 1}, resumed=True)
+    assert not read(tmp_path).Tags()["graph"]

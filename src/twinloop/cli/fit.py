@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from torch import distributed
 
+from twinloop.cli.loggers import loggers_of
 from twinloop.cli.parser import Experiment, best_of
 from twinloop.errors import UserError
 from twinloop.loops import homemade, lightning
@@ -15,7 +16,6 @@ from twinloop.loops.flags import Flags, check_callbacks
 from twinloop.loops.homemade import check_task
 from twinloop.processes import is_first, peer_lost, world_size
 from twinloop.runs import results
-from twinloop.runs.board import RunLogger
 from twinloop.runs.checkpoint import check_fits, read_checkpoint, resume_errors
 from twinloop.runs.history import History
 from twinloop.runs.last_batch import check_last_batch
@@ -48,8 +48,7 @@ def main(args: list[str]) -> int:
     requested = experiment.config.run_folder
     with run_folder(*where, requested=requested, resumed=resume) as folder:
         run = open_run(experiment, folder)
-        # However the run ends, TensorBoard's file is complete and its thread has ended.
-        with run.writer or nullcontext():
+        with run.logging():
             train(experiment, run, resume)
             if run.signals.received:
                 raise Stopped(run.signals.received, "after the last epoch", run.saver.last_path)
@@ -78,8 +77,7 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
         task.load_state_dict(checkpoint["state_dict"])
     check_flags(flags)
     is_homemade = experiment.config.loop == "homemade"
-    if is_homemade:
-        check_callbacks(flags)
+    (check_callbacks if is_homemade else lightning.check_callbacks)(flags)
     trainer = lightning.bare_trainer(flags)
     if is_homemade:
         Flags.of(flags)
@@ -127,7 +125,7 @@ def open_run(experiment: Experiment, folder: Path) -> Run:
         saver,
         History(config.loop, str(config.weights) if config.weights else None),
         StopSignals(),
-        RunLogger(folder),
+        loggers_of(experiment, folder),
         repository,
         timings=EventTimings() if config.record != "no" else None,
         record=Record() if config.record == "all" else None,

@@ -1,11 +1,14 @@
 """Parse an experiment file and its overrides, and build its parts, by the only LightningCLI."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch import Callback as LightningCallback
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from twinloop.cli.experiment import files_of, local_file, parse, read_experiment
@@ -13,6 +16,7 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
 from twinloop.files import expanded
+from twinloop.learner import Callback
 from twinloop.loops import Loop
 from twinloop.processes import is_first
 from twinloop.runs.checkpoint import read_checkpoint
@@ -71,6 +75,18 @@ OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
 """Type, default and help of our own options; every command takes those in a run's config.yaml."""
 
 
+class _Trainer(Trainer):
+    """The Trainer's flags for the parser, with callbacks of either loop."""
+
+    def __init__(
+        self,
+        *,
+        callbacks: list[LightningCallback | Callback] | LightningCallback | Callback | None = None,
+        **flags: Any,
+    ) -> None:
+        super().__init__(callbacks=callbacks, **flags)  # type: ignore[arg-type]
+
+
 class Experiment(LightningCLI):
     """An experiment: its data, its task and the flags of the Trainer.
 
@@ -89,6 +105,7 @@ class Experiment(LightningCLI):
         super().__init__(
             Task,
             ImageDataModule,
+            trainer_class=_Trainer,
             args=args,
             run=False,
             subclass_mode_model=True,
@@ -131,9 +148,13 @@ class Experiment(LightningCLI):
         if self.config.config and local_file() and is_first():
             print(f"settings of {local_file()} apply", flush=True)
         for name in PATHS:
-            if self.config.get(name):
-                kind = type(self.config[name])
-                self.config[name] = kind(expanded(str(self.config[name])))
+            if given := self.config.get(name):
+                if re.match(r"\w\w+:/", str(given)):
+                    raise UserError(
+                        f"{name} is {given}; it must be local, as only the dirpath of a "
+                        "ModelCheckpoint may be remote"
+                    )
+                self.config[name] = type(given)(expanded(str(given)))
         for file in self.config.config or ():
             data = read_experiment(Path(str(file))).get("data")
             seeds = (None, self.config.seed_everything)
@@ -141,9 +162,14 @@ class Experiment(LightningCLI):
                 raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
 
     def instantiate_classes(self) -> None:
-        """Build data, task, and the classes that the Trainer's flags name, but no Trainer."""
+        """Build data, task, and the classes that the Trainer's flags name, but no Trainer.
+
+        Loggers are built where a run begins, see `twinloop.cli.loggers`.
+        """
+        config = self.config.clone()
+        config.trainer.logger = None
         with self.user_errors():
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate_classes(config)
         self.data, self.task = self.config_init.data, self.config_init.model
         self.flags: dict[str, Any] = vars(self.config_init.trainer)
 

@@ -20,6 +20,8 @@ def _torch_schedule(name: str, more: Settings, **init_args: Any) -> Settings:
     return {SCHEDULE: {"class_path": "twinloop.tasks.TorchSchedule", "init_args": given}}
 
 
+LOGGERS = "lightning.pytorch.loggers"
+CSV = {"class_path": f"{LOGGERS}.CSVLogger", "init_args": {"save_dir": "."}}
 OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "trainer.accelerator": {"same": ["auto"], "refused": ["tpu", "nothing"]},
     "trainer.strategy": {
@@ -33,7 +35,17 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
         "same": ["32", 64, "bf16"],
         "refused": ["16-mixed", "nothing", "transformer-engine"],
     },
-    "trainer.logger": {"refused": [False, []]},
+    "trainer.logger": {
+        "same": [
+            False,
+            [],
+            True,
+            CSV,
+            [CSV, {**CSV, "class_path": f"{LOGGERS}.TensorBoardLogger"}],
+        ],
+        "refused": ["nothing"],
+    },
+    "trainer.default_root_dir": {"refused": ["memory://runs"]},
     "trainer.max_epochs": {"same": [1], "refused": [0, -2]},
     "trainer.min_epochs": {"homemade refuses": [2]},
     "trainer.max_steps": {"refused": [0, -2]},
@@ -140,7 +152,6 @@ IMPOSSIBLE: dict[str, Settings] = {
     "early stopping without val": trainer(limit_val_batches=0)
     | callback("EarlyStopping", monitor="val/loss"),
     "early stopping in an invalid mode": callback("EarlyStopping", monitor="val/loss", mode="best"),
-    "a learning-rate finder": callback("LearningRateFinder"),
     "stochastic weight averaging": callback("StochasticWeightAveraging", swa_lrs=0.1, device="cpu"),
     "weight averaging with an unknown option": callback(
         "EMAWeightAveraging", decay=0.9, nothing=True
@@ -160,6 +171,7 @@ UNTRANSLATED: dict[str, dict[str, Any]] = {
     "DeviceStatsMonitor": {},
     "GradientAccumulationScheduler": {"scheduling": {0: 2}},
     "LambdaCallback": {},
+    "LearningRateFinder": {},
     "LearningRateMonitor": {"logging_interval": "step"},
     "ModelCheckpoint": {},
     "ModelPruning": {"pruning_fn": "l1_unstructured"},
@@ -174,7 +186,7 @@ UNTRANSLATED: dict[str, dict[str, Any]] = {
     "WeightAveraging": {},
 }
 """Lightning's callbacks without a homemade counterpart, and their required arguments."""
-REFUSED = ("LearningRateFinder", "StochasticWeightAveraging")
+REFUSED = ("StochasticWeightAveraging",)
 """Callbacks that both loops refuse: see `IMPOSSIBLE`."""
 BASES = ("BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar")
 """Base classes among Lightning's callbacks."""

@@ -127,10 +127,14 @@ def _files(run: Path) -> Iterator[tuple[str, Any]]:
             yield from _leaves(content, name.partition(".")[0], run)
     for path in sorted(run.glob("events.*")):
         yield from _events(path)
+    for path in sorted(run.rglob("hparams.yaml")):
+        name = str(path.relative_to(run))
+        yield from _leaves(yaml.safe_load(path.read_text()), name, run)
     for path in sorted(run.rglob("*")):
         if path.is_file() and not path.name.startswith(("events.", "changes.patch")):
             name = str(path.relative_to(run))
             parsed = name in ("record.pt", "trace.json", "results.json", "config.yaml")
+            parsed |= path.name == "hparams.yaml"
             yield f"files/{name}", not (parsed or path.suffix == ".ckpt") and path.read_bytes()
 
 

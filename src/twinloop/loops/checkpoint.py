@@ -159,7 +159,7 @@ def _pack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
         if cb.scaler:
             checkpoint["MixedPrecision"] = cb.state_dict()
     elif not isinstance(cb, SchedCB) and (state := cb.state_dict()):
-        states[type(cb).__name__.removesuffix("CB")] = state
+        states[_state_key(cb)] = state
 
 
 def _unpack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
@@ -174,10 +174,13 @@ def _unpack_callback(cb: Callback, checkpoint: dict[str, Any]) -> None:
         )
     elif isinstance(cb, cbs.MixedPrecisionCB):
         cb.load_state_dict(checkpoint.get("MixedPrecision", {}))
-    elif not isinstance(cb, SchedCB):
-        name = type(cb).__name__.removesuffix("CB")
-        if name in states:
-            cb.load_state_dict(states[name])
+    elif not isinstance(cb, SchedCB) and _state_key(cb) in states:
+        cb.load_state_dict(states[_state_key(cb)])
+
+
+def _state_key(cb: Callback) -> str:
+    """Lightning's key of the state, if it has one, or the name of the Trainer's counterpart."""
+    return str(getattr(cb, "state_key", type(cb).__name__.removesuffix("CB")))
 
 
 def _early_stopping_key(cb: cbs.EarlyStoppingCB) -> str:

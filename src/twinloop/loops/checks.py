@@ -9,20 +9,20 @@ import torch
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     EarlyStopping,
-    LearningRateFinder,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError, as_user_error
+from twinloop.learner import Callback
 from twinloop.learner.callbacks.limits import in_batches, limited
 from twinloop.tasks import Task
 from twinloop.tasks.optimizer import Parameters, check_optimizer
 
 OURS: dict[str, tuple[tuple[bool | None, ...], str]] = {
-    "logger": ((None, True), "every run logs to TensorBoard in its own folder"),
     "barebones": (
         (False,),
         "a run leaves checkpoints, logs and results; `make bench` times a bare Trainer",
@@ -83,11 +83,6 @@ def check_flags(given: Mapping[str, Any]) -> None:
                 "checkpoint and validation; use EMAWeightAveraging, whose average is validated "
                 "and saved"
             )
-        if isinstance(callback, LearningRateFinder):
-            raise UserError(
-                "trainer.callbacks: LearningRateFinder writes to task.lr, which no task reads; "
-                "search with twinloop.learner.callbacks.lr_find, and set model.optimizer.lr"
-            )
 
 
 def check_run(
@@ -105,6 +100,8 @@ def check_run(
     sizes = {
         name: math.ceil(size / processes / data.batch_size) for name, size in data.sizes.items()
     }
+    if any(isinstance(callback, BackboneFinetuning) for callback in callbacks_of(trainer)):
+        _check_backbone(task)
     batches = _limited("train", sizes["train"], trainer)
     validates = _limited("val", sizes["val"], trainer) > 0
     _limited("test", sizes["test"], trainer)
@@ -132,6 +129,20 @@ def _check_optimizer(trainer: Mapping[str, Any], task: Task) -> None:
     modules = [type(callback).__module__ for callback in callbacks_of(trainer)]
     own = [name for name in modules if not name.startswith(("lightning.", "twinloop."))]
     check_optimizer(optimizer, exchanged=bool(own or overridden_hooks(task)))
+
+
+def _check_backbone(task: Task) -> None:
+    """Refuse BackboneFinetuning without a backbone, or with a schedule."""
+    if not list(task.backbone.parameters()):
+        raise UserError(
+            f"trainer.callbacks: BackboneFinetuning: {type(task.network).__name__} has no weights "
+            "before its last layer; give it an attribute `backbone`, or override that of the task"
+        )
+    if task.schedule:
+        raise UserError(
+            "trainer.callbacks: BackboneFinetuning adds a group of parameters, which a schedule "
+            "does not allow; set model.schedule to null"
+        )
 
 
 def _check_monitors(
@@ -221,8 +232,8 @@ def _limited(stage: str, size: int, trainer: Mapping[str, Any]) -> int:
     return batches
 
 
-def callbacks_of(flags: Mapping[str, Any]) -> Sequence[LightningCallback]:
-    """The callbacks of the flags, which may be a list, one callback, or None."""
+def callbacks_of(flags: Mapping[str, Any]) -> Sequence[LightningCallback | Callback]:
+    """The callbacks of the flags, of either loop: a list of them, one, or None."""
     given = flags.get("callbacks") or ()
     return given if isinstance(given, Sequence) else [given]
 

@@ -12,7 +12,9 @@ from twinloop.learner import Callback
 from twinloop.learner import callbacks as cbs
 from twinloop.loops.checks import callbacks_of, checks_at_epoch_end
 from twinloop.loops.flags import Flags
+from twinloop.loops.observe import ObserveEpochEndCB, ObserverCB
 from twinloop.processes import world_size
+from twinloop.tasks import Task
 
 DTYPES = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
@@ -38,11 +40,15 @@ def scheduler_callback(
     return kind(sched_func, config.frequency)
 
 
-def counterparts(flags: Flags) -> list[Callback]:
-    """The Learner's callbacks for Lightning's; `fast_dev_run` has no early stopping."""
+def counterparts(flags: Flags, task: Task) -> list[Callback]:
+    """The Learner's callbacks, and those for Lightning's; `fast_dev_run` has no early stopping."""
     found: list[Callback] = []
     for callback in callbacks_of(flags.values):
-        if isinstance(callback, EarlyStopping) and not flags["fast_dev_run"]:
+        if isinstance(callback, Callback):
+            found.append(callback)
+        elif isinstance(callback, EarlyStopping):
+            if flags["fast_dev_run"]:
+                continue
             found.append(
                 cbs.EarlyStoppingCB(
                     callback.monitor,
@@ -64,6 +70,9 @@ def counterparts(flags: Flags) -> list[Callback]:
                     should_update=callback.should_update,
                 )
             )
+        else:
+            observer = ObserverCB(callback, task)
+            found += [ObserveEpochEndCB(observer), observer]
     return found
 
 

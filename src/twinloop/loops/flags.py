@@ -1,7 +1,7 @@
 """The Trainer's flags for the Learner: those with a counterpart, with defaults filled in."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,13 @@ import torch
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.loggers import Logger
 
-from twinloop.errors import UserError
+from twinloop.errors import UserError, as_user_error
+from twinloop.learner import Callback
+from twinloop.learner.callback import VERBS, sort_callbacks
 from twinloop.loops.checks import OURS, callbacks_of, check_flags
+from twinloop.loops.observe import missing_hooks
 from twinloop.processes import local_rank, world_size
 
 HANDLED = (
@@ -19,7 +23,7 @@ HANDLED = (
     *("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches"),
     *("overfit_batches", "fast_dev_run", "val_check_interval", "check_val_every_n_epoch"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
-    *("callbacks", "default_root_dir", "log_every_n_steps", "enable_progress_bar"),
+    *("callbacks", "default_root_dir", "logger", "log_every_n_steps", "enable_progress_bar"),
     "detect_anomaly",
 )
 """The Trainer's flags with a counterpart in the homemade loop."""
@@ -104,7 +108,16 @@ class Flags:
         check_callbacks(self.values)
         device = self.device
         for callback in callbacks_of(self.values):
-            _check_options(callback, device)
+            if isinstance(callback, LightningCallback) and type(callback) in COUNTERPARTS:
+                _check_options(callback, device)
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """The loggers; true and None stand for the one that a run has, and here for none."""
+        given = self["logger"]
+        if isinstance(given, bool | None):
+            return []
+        return list(given) if isinstance(given, Iterable) else [given]
 
     @property
     def device(self) -> torch.device:
@@ -140,13 +153,21 @@ COUNTERPARTS: dict[type[LightningCallback], tuple[str, ...]] = {
 
 
 def check_callbacks(flags: Mapping[str, Any]) -> None:
-    """Refuse a callback without a counterpart."""
+    """Refuse a callback without a counterpart, and one of the Learner's that it cannot call."""
     for callback in callbacks_of(flags):
-        if type(callback) not in COUNTERPARTS:
+        name = type(callback).__name__
+        if isinstance(callback, Callback):
+            with as_user_error("trainer.callbacks"):
+                sort_callbacks(callback)
+            if verbs := [verb for verb in VERBS if hasattr(callback, verb)]:
+                raise UserError(
+                    f"trainer.callbacks: {name} implements {verbs[0]!r}, as TrainCB does"
+                )
+        elif type(callback) not in COUNTERPARTS and (hooks := missing_hooks(callback)):
             known = " and ".join(kind.__name__ for kind in COUNTERPARTS)
             raise UserError(
-                f"trainer.callbacks: the homemade loop has no counterpart for "
-                f"{type(callback).__name__}; it has counterparts for {known}"
+                f"trainer.callbacks: the homemade loop has no counterpart for {name} (its "
+                f"{', '.join(hooks)}); it has counterparts for {known}"
             )
 
 

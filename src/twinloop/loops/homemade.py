@@ -36,7 +36,7 @@ from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
 from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
 from twinloop.loops.stop import SaveAndStopCB
 from twinloop.loops.task import BatchPrepCB, LearnerAsTrainer, TaskMetricsCB
-from twinloop.processes import join, world_size
+from twinloop.processes import is_first, join, world_size
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.run import Run
 from twinloop.tasks import Task
@@ -53,7 +53,7 @@ def train(
 
     The caller has called `check_task` and `check_run`.
     """
-    filled = Flags.of(flags)
+    filled = Flags.of({**flags, "logger": run.loggers if run else False})
     join(filled.device)
     if world_size() > 1 or filled["strategy"] == "ddp":
         reset_seed()  # as Lightning's ddp does: every process draws the same from here on
@@ -100,12 +100,9 @@ def learner_callbacks(
     ]
     if checkpoint:
         callbacks.append(cbs.ResumeCB(checkpoint, codec.unpack))
-    if run.writer is not None:
-        callbacks += [
-            EpochProgressCB(run.history, run.bar),
-            cbs.TensorBoardCB(run.writer, flags["log_every_n_steps"]),
-            BoardCB(run.writer, task, data, run.saver.settings),
-        ]
+    if is_first():
+        callbacks.append(EpochProgressCB(run.history, run.bar))
+        callbacks.append(BoardCB(run.loggers, task, data, run.saver.settings))
     return callbacks
 
 
@@ -141,8 +138,10 @@ def _learner(task: Task, data: ImageDataModule, flags: Flags, extra: Sequence[Ca
     callbacks = [
         *_callbacks(task, data, flags, trainer, batches),
         *optimizers.scheduler_callbacks(),
-        *(*counterparts(flags), *step_callbacks(flags), *extra),
+        *(*counterparts(flags, task), *step_callbacks(flags), *extra),
     ]
+    if flags.loggers:
+        callbacks.append(cbs.LoggerCB(flags.loggers, flags["log_every_n_steps"]))
     loaders = DataLoaders(train, valid if limited(len(valid), flags["limit_val_batches"]) else ())
     learner = Learner(task, loaders, task.loss, optimizers.lr, callbacks, optimizers)
     trainer.learn = weakref.proxy(learner)

@@ -9,14 +9,17 @@ from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, Progres
 from lightning.pytorch.plugins import CheckpointIO
 
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.errors import UserError
 from twinloop.loops.checkpoint import RandomState
 from twinloop.loops.checks import callbacks_of
+from twinloop.loops.finders import Found, has_finder, without_finders
 from twinloop.loops.finite import FiniteLoss
 from twinloop.loops.record import KeepRecord
 from twinloop.loops.report import Board, EpochProgress, KeepHistory
 from twinloop.loops.save import SaveCheckpoints
 from twinloop.loops.stop import SaveAndStop
 from twinloop.loops.trace import HookTrace
+from twinloop.processes import is_first
 from twinloop.runs.checkpoint import AtomicCheckpointIO
 from twinloop.runs.run import Run
 from twinloop.tasks import Task
@@ -33,7 +36,13 @@ def train(
 
     Without a `run` nothing is kept, as for `fast_dev_run`.
     """
-    trainer = _keeping_trainer(flags, data, run) if run else bare_trainer(flags, FiniteLoss())
+    found = [Found(task, data, resumed=resume is not None)] if has_finder(flags) else []
+    if resume:
+        flags = without_finders(flags)
+    if run:
+        trainer = _keeping_trainer(flags, data, run, *found)
+    else:
+        trainer = bare_trainer(flags, FiniteLoss())
     # With max_steps Lightning treats every checkpoint as one from inside an epoch.
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -48,12 +57,23 @@ def trainer_callbacks(run: Run, data: ImageDataModule) -> list[Callback]:
         RandomState(),
         FiniteLoss(),
         KeepHistory(run.history),
-        LearningRateMonitor(logging_interval="step"),
     ]
-    if run.writer is not None:
+    if run.loggers:
+        callbacks.append(LearningRateMonitor(logging_interval="step"))
+    if is_first():
         progress = EpochProgress(run.history, run.bar)
-        callbacks += [progress, Board(run.writer, data, run.saver.settings)]
+        callbacks += [progress, Board(run.loggers, data, run.saver.settings)]
     return [*callbacks, SaveCheckpoints(run.saver), SaveAndStop(run.signals, run.saver.last_path)]
+
+
+def check_callbacks(flags: Mapping[str, Any]) -> None:
+    """Refuse a callback that a Trainer cannot call."""
+    for callback in callbacks_of(flags):
+        if not isinstance(callback, Callback):
+            raise UserError(
+                f"trainer.callbacks: {type(callback).__name__} is a callback of the homemade loop; "
+                "pass --loop homemade"
+            )
 
 
 def bare_trainer(flags: Mapping[str, Any], *callbacks: Callback) -> Trainer:
@@ -71,9 +91,11 @@ def has_own_bar(flags: Mapping[str, Any]) -> bool:
     return any(isinstance(callback, ProgressBar) for callback in callbacks_of(flags))
 
 
-def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) -> Trainer:
+def _keeping_trainer(
+    flags: Mapping[str, Any], data: ImageDataModule, run: Run, *found: Callback
+) -> Trainer:
     """A Trainer with the callbacks and plugins that keep `run`."""
-    callbacks = trainer_callbacks(run, data)
+    callbacks = [*found, *trainer_callbacks(run, data)]
     if run.timings:
         callbacks.insert(0, HookTrace(run.timings.events, run.timings.times))
     if run.record:
@@ -83,11 +105,13 @@ def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) 
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins.append(AtomicCheckpointIO())
     without_val = {} if data.sizes["val"] else {"limit_val_batches": 0}
-    return _trainer(flags, callbacks, logger=run.logger, plugins=plugins, **without_val)
+    ours = {"logger": run.loggers, "plugins": plugins, "default_root_dir": run.folder}
+    return _trainer(flags, callbacks, **ours, **without_val)
 
 
 def _trainer(flags: Mapping[str, Any], callbacks: Sequence[Callback], **ours: Any) -> Trainer:
     """A Trainer with `flags`, overridden by `ours`, and without Lightning's own bar."""
     if not has_own_bar(flags):
         ours["enable_progress_bar"] = False
-    return Trainer(**{**flags, **ours, "callbacks": [*callbacks_of(flags), *callbacks]})
+    theirs = [callback for callback in callbacks_of(flags) if isinstance(callback, Callback)]
+    return Trainer(**{**flags, **ours, "callbacks": [*theirs, *callbacks]})

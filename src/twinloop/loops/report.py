@@ -1,10 +1,13 @@
-"""Report each epoch: a row of the history, a line and bars, TensorBoard; for either loop."""
+"""Report each epoch: a row of the history, a line and bars, images; for either loop."""
 
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from torch.utils.tensorboard.writer import SummaryWriter
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.utilities import _log_hyperparams
 
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import Callback, Learner, Order
@@ -129,39 +132,40 @@ class EpochProgressCB(cbs.ProgressCB):
 
 
 class Board(Checkpoint):
-    """Logs everything but scalars to TensorBoard: see `twinloop.runs.board`."""
+    """Logs everything but scalars: see `twinloop.runs.board`."""
 
     def __init__(
-        self, writer: SummaryWriter, data: ImageDataModule, config: dict[str, Any]
+        self, loggers: Sequence[Logger], data: ImageDataModule, config: dict[str, Any]
     ) -> None:
-        self.writer, self.data, self.config = writer, data, config
+        self.loggers, self.data, self.config = loggers, data, config
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log graph and hyperparameters, unless the run is resumed."""
         assert isinstance(pl_module, Task)
-        if trainer.global_step == 0:
-            board.log_start(self.writer, pl_module, self.config)
+        resumed = trainer.global_step > 0
+        board.log_start(self.loggers, pl_module, self.config, resumed=resumed)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        board.log_epoch(self.writer, pl_module, self.data, trainer.global_step)
+        board.log_epoch(self.loggers, pl_module, self.data, trainer.global_step)
 
 
 class BoardCB(Callback):
-    """Logs everything but scalars to TensorBoard: see `twinloop.runs.board`."""
+    """Logs everything but scalars: see `twinloop.runs.board`."""
 
     order = Order.RESUME + 1
 
     def __init__(
-        self, writer: SummaryWriter, task: Task, data: ImageDataModule, config: dict[str, Any]
+        self, loggers: Sequence[Logger], task: Task, data: ImageDataModule, config: dict[str, Any]
     ) -> None:
-        self.writer, self.task, self.data, self.config = writer, task, data, config
+        self.loggers, self.task, self.data, self.config = loggers, task, data, config
 
     def before_fit(self, learn: Learner) -> None:
-        """Log graph and hyperparameters, unless the run is resumed."""
-        if learn.steps == 0:
-            board.log_start(self.writer, self.task, self.config)
+        """Log hyperparameters: those that the task has saved, as a Trainer does, and the run's."""
+        fitted = {"lightning_module": self.task, "datamodule": self.data}
+        trainer = SimpleNamespace(loggers=self.loggers, **fitted)
+        _log_hyperparams(trainer)  # type: ignore[arg-type]
+        board.log_start(self.loggers, self.task, self.config, resumed=learn.steps > 0)
 
     def after_epoch(self, learn: Learner) -> None:
         if learn.ends_epoch:
-            board.log_epoch(self.writer, self.task, self.data, learn.steps)
+            board.log_epoch(self.loggers, self.task, self.data, learn.steps)

@@ -11,15 +11,17 @@ from twinloop.errors import UserError
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
 from twinloop.loops.flags import Flags
+from twinloop.processes import is_first
 from twinloop.tasks import Task
 
 
 class LearnerAsTrainer:
-    """The attributes of `self.trainer` that a task may use while the Learner trains it.
+    """The attributes of a Trainer that a task or a callback may use while the Learner trains.
 
     `steps` is the number of optimiser steps of the whole run; infinite if it is unlimited.
     """
 
+    batch: Any = None  # as loaded and augmented
     sanity_checking = False
     state = TrainerState(fn=TrainerFn.FITTING)
 
@@ -27,7 +29,10 @@ class LearnerAsTrainer:
         self.learn: Learner | None = None
         self.max_epochs, self.max_steps = flags["max_epochs"], flags["max_steps"]
         self.log_every_n_steps = flags["log_every_n_steps"]
+        self.loggers = flags.loggers
+        self.logger = self.loggers[0] if self.loggers else None
         self.estimated_stepping_batches = steps
+        self.is_global_zero = is_first()
 
     @property
     def current_epoch(self) -> int:
@@ -45,13 +50,33 @@ class LearnerAsTrainer:
     def validating(self) -> bool:
         return not self.training
 
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]:
+        return self.learn.metrics if self.learn else {}
+
+    @property
+    def optimizers(self) -> list[Any]:
+        return [self.learn.opt] if self.learn else []
+
+    @property
+    def should_stop(self) -> bool:
+        return self.learn is not None and self.learn.stopping
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # looked up by Python itself, as by copy
             raise AttributeError(name)
+        used = "self.log" if name == "barebones" else f"trainer.{name}"  # what `log` asks first
         raise UserError(
-            f"the task uses trainer.{name}, which the homemade loop does not provide; pass --loop "
-            "lightning, or override a method of Task (inputs_and_targets, loss, count, compute)"
+            f"the task, or a callback, uses {used}, which the homemade loop does not provide; pass "
+            "--loop lightning, or override a method of Task (inputs_and_targets, loss, count, "
+            "compute)"
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to set what the Learner would not read, by the same error."""
+        if vars(self).get("learn") is not None and name not in ("learn", "batch"):
+            self.__getattr__(name)
+        super().__setattr__(name, value)
 
 
 class BatchPrepCB(Callback):
@@ -63,8 +88,8 @@ class BatchPrepCB(Callback):
         self.task, self.data, self.trainer = task, data, trainer
 
     def before_batch(self, learn: Learner) -> None:
-        images = self.data.on_after_batch_transfer(learn.batch, 0)
-        learn.batch = self.task.inputs_and_targets(images)
+        self.trainer.batch = self.data.on_after_batch_transfer(learn.batch, 0)
+        learn.batch = self.task.inputs_and_targets(self.trainer.batch)
 
 
 class TaskMetricsCB(cbs.MetricsCB):

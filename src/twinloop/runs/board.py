@@ -1,11 +1,16 @@
-"""Log everything but scalars to TensorBoard: graph, hyperparameters, histograms, images, codes."""
+"""Log everything but the scalars of training: hyperparameters, images, results.
+
+TensorBoard also has the graph, histograms of the weights, and codes.
+"""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.tensorboard.summary import hparams
@@ -35,11 +40,22 @@ class RunLogger(TensorBoardLogger):
         self.experiment.flush()
 
 
-def log_start(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:
-    """Log the graph of the network, and the hyperparameters; `log_end` adds their results.
+def log_start(
+    loggers: Sequence[Logger], task: Task, config: dict[str, Any], *, resumed: bool = False
+) -> None:
+    """Log the hyperparameters; to TensorBoard, unless the run is `resumed` in it, with the graph.
 
     The graph of a network that cannot be traced is left out, with a line that gives the reason.
     """
+    for logger in loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(_flat(config))
+        elif not resumed:
+            _start_tensorboard(logger.experiment, task, config)
+
+
+def _start_tensorboard(writer: SummaryWriter, task: Task, config: dict[str, Any]) -> None:
+    """Write the graph, and the hyperparameters; `log_end` adds their results."""
     example = torch.zeros(1, *task.spec.image_shape).to(next(task.parameters()))
     with evaluating(task), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # the graph is drawn by tracing, which torch deprecates
@@ -65,30 +81,67 @@ def _traced(network: nn.Module, example: Tensor) -> Any:
         return None
 
 
-def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
-    """Log weights as histograms; reconstructions or the confusion matrix of val."""
-    for name, weight in task.network.named_parameters():
-        writer.add_histogram(f"weights/{name}", weight, step)
+def log_epoch(loggers: Sequence[Logger], task: Task, data: ImageDataModule, step: int) -> None:
+    """Log reconstructions or the confusion matrix of val; to TensorBoard, weights as histograms."""
+    image = _image(task, data) if loggers else None
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for name, weight in task.network.named_parameters():
+                logger.experiment.add_histogram(f"weights/{name}", weight, step)
+        if image:
+            _log_image(logger, *image, step)
+
+
+def _image(task: Task, data: ImageDataModule) -> tuple[str, np.ndarray] | None:
+    """The name and pixels of the image of an epoch, uint8 `[H, W, C]`; None if it has none."""
     if isinstance(task, Reconstruction):
         grid = torch.cat(list(reconstructed(task, data, IMAGES).values()))
-        columns = len(grid) // (3 if task.noise else 2)
-        writer.add_image("val/reconstructions", _tile(grid, columns), step)
-    elif "val/confusion" in task.last_metrics:
+        tiled = _tile(grid, len(grid) // (3 if task.noise else 2)).permute(1, 2, 0)
+        return "val/reconstructions", (tiled * 255).byte().numpy()
+    if "val/confusion" in task.last_metrics:
         title = f"{task.spec.name}, val: true class down, predicted across"
         counts = task.last_metrics["val/confusion"]
-        image = figures.confusion_image(counts, task.spec.class_names, title)
-        writer.add_image("val/confusion", image, step, dataformats="HWC")
+        return "val/confusion", figures.confusion_image(counts, task.spec.class_names, title)
+    return None
+
+
+def _log_image(logger: Logger, name: str, image: np.ndarray, step: int) -> None:
+    """Log an image if the logger has images: `log_image` is the method of W&B's."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(name, image, step, dataformats="HWC")
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_image(logger.run_id, image, key=name, step=step)
+    elif hasattr(logger, "log_image"):
+        logger.log_image(name, [image], step)
 
 
 def log_end(
-    writer: SummaryWriter, task: Task, data: ImageDataModule, results: dict[str, Any], step: int
+    loggers: Sequence[Logger],
+    task: Task,
+    data: ImageDataModule,
+    results: dict[str, Any],
+    step: int,
 ) -> None:
-    """Log the results of the hyperparameters; codes of test with thumbnails and classes."""
+    """Log the results of the best checkpoint, at its step: of test, and of its monitored metric."""
     stage, _, name = task.monitor.partition("/")
-    if name in results[stage]:
-        writer.add_scalar(f"hp/{stage}_{name}", results[stage][name], step)
-    if results["test"]:
-        writer.add_scalar("hp/test_loss", results["test"]["loss"], step)
+    best = results[stage].get(name)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            hyper = {} if best is None else {f"hp/{stage}_{name}": best}
+            if results["test"]:
+                hyper["hp/test_loss"] = results["test"]["loss"]
+            logger.log_metrics(hyper, step)
+            _log_codes(logger.experiment, task, data, step)
+        else:
+            final = {f"test/{k}": v for k, v in results["test"].items() if isinstance(v, float)}
+            logger.log_metrics(
+                final | ({} if best is None else {f"{task.monitor}_best": best}), step
+            )
+        logger.save()
+
+
+def _log_codes(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
+    """Write the codes of test to TensorBoard, with thumbnails and classes."""
     if isinstance(task.network, Autoencoder):
         # Evenly spaced, since the split may be sorted by class.
         rows = torch.linspace(0, len(data.data.test) - 1, min(PROJECTED, len(data.data.test)))
@@ -101,7 +154,6 @@ def log_end(
         side = max(images.shape[2:])
         images = F.pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))
         writer.add_embedding(codes.cpu(), names, images, step, "codes")
-    writer.flush()
 
 
 def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> dict[str, Tensor]:

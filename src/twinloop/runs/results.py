@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import TensorBoardLogger
+
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
@@ -64,9 +66,9 @@ def write_results(
     )
     write(found, run.folder / "results.json")
     write_figures(found, task, data, run.folder)
-    if run.writer:
-        board.log_end(run.writer, task, data, found, int(weights["global_step"]))
-    show(found, run.folder, run.folder.parent.parent)
+    board.log_end(run.loggers, task, data, found, int(weights["global_step"]))
+    in_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in run.loggers)
+    show(found, run.folder, run.folder.parent.parent if in_tensorboard else None)
 
 
 def collect(
@@ -154,7 +156,7 @@ def write(results: dict[str, Any], path: Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
+def show(results: dict[str, Any], folder: Path, logs: Path | None) -> None:
     """Print a table of the results, and the next commands."""
     from rich.console import Console
     from rich.table import Table
@@ -174,4 +176,5 @@ def show(results: dict[str, Any], folder: Path, logs: Path) -> None:
     console = Console(soft_wrap=not os.isatty(1), markup=False, emoji=False)
     console.print(table)
     console.print(f"figures and results.json: {folder}", highlight=False)
-    console.print(f"in TensorBoard: tensorboard --logdir {logs}", highlight=False)
+    if logs:
+        console.print(f"in TensorBoard: tensorboard --logdir {logs}", highlight=False)

@@ -1,17 +1,16 @@
 """A run: its folder, and everything that either loop keeps in it."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch.utils.tensorboard.writer import SummaryWriter
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.processes import is_first
-from twinloop.runs.board import RunLogger
 from twinloop.runs.folder import check_unused, lock_run, new_run, run_of
 from twinloop.runs.history import History
 from twinloop.runs.record import Record
@@ -30,7 +29,7 @@ class Run:
         saver: Its checkpoints and its config.yaml.
         history: Its rows of metrics.
         signals: The signals that stop it.
-        logger: Lightning's logger to TensorBoard.
+        loggers: Lightning's loggers.
         repository: The user's git repository at its start.
         timings: The time of each event, if recorded.
         record: Every value, if recorded.
@@ -41,16 +40,27 @@ class Run:
     saver: Saver
     history: History
     signals: StopSignals
-    logger: RunLogger
+    loggers: Sequence[Logger]
     repository: Repository = field(default_factory=Repository)
     timings: EventTimings | None = None
     record: Record | None = None
     bar: bool | None = None
 
-    @property
-    def writer(self) -> SummaryWriter | None:
-        """TensorBoard's writer; only the first process has one."""
-        return self.logger.experiment if is_first() else None
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Complete what the loggers write, and end their threads, however the run ends."""
+        try:
+            yield
+        except BaseException:
+            self._finalize("failed")
+            raise
+        self._finalize("success")
+
+    def _finalize(self, status: str) -> None:
+        for logger in self.loggers:
+            logger.finalize(status)
+            if isinstance(logger, WandbLogger):  # the next run of this process would continue it
+                logger.experiment.finish(exit_code=int(status != "success"))
 
 
 @contextmanager

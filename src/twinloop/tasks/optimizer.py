@@ -16,10 +16,15 @@ from twinloop.errors import UserError, as_user_error
 
 
 class Parameters(list[nn.Parameter]):
-    """The parameters of a network, and their `names` for an optimiser that asks for them."""
+    """The parameters of a network, and their `names` for an optimiser that asks for them.
+
+    Without those that are frozen, which BackboneFinetuning adds later.
+    """
 
     def __init__(self, network: nn.Module) -> None:
-        named = dict(network.named_parameters())
+        named = {
+            name: weight for name, weight in network.named_parameters() if weight.requires_grad
+        }
         super().__init__(named.values())
         self.names = list(named)
 

@@ -62,6 +62,7 @@ class Task(LightningModule):
         self.val_metrics = StageMetrics("val", metrics["val"])
         self.test_metrics = StageMetrics("test", metrics["test"])
         self.last_metrics: dict[str, Tensor] = {}
+        self.lr: float | None = None  # what a LearningRateFinder has found, in place of the rate
         self._plan: dict[str, float] = {}
         self._resumed_plan: dict[str, float] = {}
 
@@ -127,12 +128,28 @@ class Task(LightningModule):
         """
         with as_user_error("model.optimizer"):
             optimizer = self.optimizer(Parameters(self.network))
+        if self.lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr
         if self.schedule is None:
             return optimizer, None
         self._plan = self.schedule.plan(steps, epochs)
         check_plan(self._plan, self._resumed_plan)
         with as_user_error("model.schedule"):
             return optimizer, self.schedule(optimizer, int(min(steps, sys.maxsize)), epochs or -1)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What `BackboneFinetuning` freezes at first, for a subclass to override.
+
+        By default the network's own `backbone` or `encoder`, or every layer with weights but the
+        last.
+        """
+        for name in ("backbone", "encoder"):
+            if isinstance(part := getattr(self.network, name, None), nn.Module):
+                return part
+        layers = [layer for layer in self.network.modules() if layer._parameters]
+        return nn.ModuleList(layers[:-1])
 
     def metric_names(self, stage: str) -> list[str]:
         """The names of the metrics of `stage` that are logged."""

@@ -16,6 +16,8 @@ from twinloop.learner.callbacks.finite import FiniteLossCB as FiniteLossCB
 from twinloop.learner.callbacks.limits import LimitBatchesCB as LimitBatchesCB
 from twinloop.learner.callbacks.limits import LimitStepsCB as LimitStepsCB
 from twinloop.learner.callbacks.limits import SingleBatchCB as SingleBatchCB
+from twinloop.learner.callbacks.logger import LoggerCB as LoggerCB
+from twinloop.learner.callbacks.logger import TensorBoardCB as TensorBoardCB
 from twinloop.learner.callbacks.lr_finder import LRFinderCB as LRFinderCB
 from twinloop.learner.callbacks.lr_finder import lr_find as lr_find
 from twinloop.learner.callbacks.metrics import MetricsCB as MetricsCB
@@ -26,7 +28,6 @@ from twinloop.learner.callbacks.recorder import RecorderCB as RecorderCB
 from twinloop.learner.callbacks.schedule import BatchSchedCB as BatchSchedCB
 from twinloop.learner.callbacks.schedule import EpochSchedCB as EpochSchedCB
 from twinloop.learner.callbacks.schedule import PlateauSchedCB as PlateauSchedCB
-from twinloop.learner.callbacks.tensorboard import TensorBoardCB as TensorBoardCB
 from twinloop.learner.callbacks.trace import BreakpointCB as BreakpointCB
 from twinloop.learner.callbacks.trace import TraceCB as TraceCB
 from twinloop.learner.callbacks.train import TrainCB as TrainCB

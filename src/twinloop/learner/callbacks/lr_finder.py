@@ -17,11 +17,11 @@ from twinloop.learner.callbacks.checkpoint import (
 from twinloop.learner.callbacks.early_stopping import EarlyStoppingCB
 from twinloop.learner.callbacks.finite import FiniteLossCB
 from twinloop.learner.callbacks.limits import LimitStepsCB
+from twinloop.learner.callbacks.logger import LoggerCB
 from twinloop.learner.callbacks.metrics import MetricsCB
 from twinloop.learner.callbacks.progress import ProgressCB
 from twinloop.learner.callbacks.recorder import RecorderCB
 from twinloop.learner.callbacks.schedule import SchedCB
-from twinloop.learner.callbacks.tensorboard import TensorBoardCB
 from twinloop.learner.callbacks.validate import ValidateCB
 from twinloop.learner.learner import Learner
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ABOUT_A_RUN = (
     *(SchedCB, EarlyStoppingCB, LimitStepsCB, ValidateCB, AverageCB),
-    *(MetricsCB, ProgressCB, TensorBoardCB, CheckpointCB, ResumeCB, FiniteLossCB),
+    *(MetricsCB, ProgressCB, LoggerCB, CheckpointCB, ResumeCB, FiniteLossCB),
     *(ActivationStatsCB, RecorderCB),
 )
 """Callbacks that a search goes without: it has no schedule, and nothing to measure or to save."""

@@ -1,4 +1,4 @@
-"""The curves that TensorBoard reads of a fit."""
+"""What loggers get of a fit, and the curves that TensorBoard reads."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ from twinloop.learner import Callback, DataLoaders, TrainLearner
 from twinloop.learner.callbacks import (
     AccumulateCB,
     BatchSchedCB,
+    LoggerCB,
     MetricsCB,
     TensorBoardCB,
     ValidateCB,
@@ -121,3 +122,35 @@ def test_a_path_is_no_writer() -> None:
     folder: Any = "runs"
     with pytest.raises(TypeError, match=r"writer is 'runs'; it must be a SummaryWriter\(folder\)"):
         TensorBoardCB(folder)
+
+
+class Log:
+    """Keeps what it is given, like the simplest logger."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int | None, dict[str, float]]] = []
+        self.saved = 0
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.logged.append((step, metrics))
+
+    def save(self) -> None:
+        self.saved = len(self.logged)
+
+
+def test_every_logger_gets_the_same_values_at_the_same_steps() -> None:
+    one, other = Log(), Log()
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    model.weight.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]
+    dls = DataLoaders(TRAIN, VALID)
+    cbs = [LoggerCB([one, other], every=4), MetricsCB()]
+    TrainLearner(model, dls, nn.functional.mse_loss, 0.5, cbs).fit(1)
+    expected = [
+        {"lr-SGD": 0.5},
+        {"train/loss_step": 16.0, "epoch": 0},
+        {"train/loss": 7.5, "epoch": 0},
+        {"val/loss": 25.0, "epoch": 0},
+    ]
+    assert one.logged == other.logged == [(3, metrics) for metrics in expected]
+    assert one.saved == 4
