@@ -55,14 +55,14 @@ def export(
     if "safetensors" in formats:
         save_pretrained(task, checkpoint, path, folder)
         file = folder / "model.safetensors"
-        found[file] = _difference(task, build(read_checkpoint(file), file))
+        found[file] = _difference(task, build(read_checkpoint(file), file), file)
     task.float()  # which every other program takes
     for suffix, pack in PACKERS.items():
         if suffix in formats:
             file = folder / f"model.{suffix}"
             with as_user_error(f"{path}: cannot be exported to {suffix}"), _quiet():
                 content, predict = pack(task)
-                found[file] = _difference(task, predict)
+                found[file] = _difference(task, predict, file)
             with atomic_write(file) as part:
                 part.write_bytes(content)
     return found
@@ -118,7 +118,7 @@ def _images(task: Task, size: int) -> Tensor:
     return torch.rand(size, *task.spec.image_shape, generator=random).to(weight.dtype)
 
 
-def _difference(task: Task, predict: Predict) -> float:
+def _difference(task: Task, predict: Predict, file: Path) -> float:
     """The largest absolute difference of outputs in batches of several sizes.
 
     Raises:
@@ -130,8 +130,8 @@ def _difference(task: Task, predict: Predict) -> float:
     largest = float((found - wanted).abs().max())
     if not largest <= TOLERANCE * float(wanted.abs().max()):
         raise UserError(
-            f"its outputs differ by {largest:.2g} from those of the task, which are up to "
-            f"{float(wanted.abs().max()):.2g}; is the network random in evaluation?"
+            f"{file}: not written, since its outputs would differ by {largest:.2g} from those of "
+            f"the run, which are up to {float(wanted.abs().max()):.2g}; is the network random?"
         )
     return largest
 
