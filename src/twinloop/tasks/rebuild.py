@@ -29,9 +29,10 @@ class Rebuilt(LightningModule):
 
     @classmethod
     def rebuild(cls, checkpoint: Mapping[str, Any], **given: Any) -> Self:
-        """Build the task that `checkpoint` names, or a subclass, with initial weights.
+        """Build the task of the class that `checkpoint` names, or this one if it is a subclass.
 
-        The settings of the run are in checkpoints of the command line; `given` has precedence.
+        Its weights are initial ones. The arguments are `given`, or from the settings of the run,
+        which only checkpoints of the command line have.
 
         Raises:
             UserError: the settings name what cannot be imported, or is no network, optimiser or
@@ -89,7 +90,8 @@ def _arguments(kind: type, settings: dict[str, Any], given: Mapping[str, Any]) -
         config = parser.instantiate_classes(parser.parse_object({"task": missing}))
     except ArgumentError as error:
         raise UserError(explain(error)) from error
-    return vars(config.task)
+    found: dict[str, Any] = vars(config.task)
+    return found
 
 
 def _class_paths(settings: Any) -> Iterator[str]:
