@@ -46,13 +46,15 @@ def reading(command: str, checkpoint: Path, run: Path, images: Path) -> list[str
     if command == "compare":
         logs = ["--trainer.default_root_dir", str(run.parents[2])]
         return ["compare", "--config", EXPERIMENT, *logs, "--against", str(checkpoint)]
+    if command == "export":
+        return ["export", str(checkpoint)]
     options = [*COMMAND, "--ckpt_path", str(checkpoint), "--trainer.fast_dev_run", "1"]
     if command in ("lightning", "homemade"):
         return ["fit", *options, "--model.schedule=null", "--loop", command]
     return [command, *options, *(["--data.images", str(images)] * (command == "predict"))]
 
 
-READERS = ("lightning", "homemade", "test", "predict", "compare")
+READERS = ("lightning", "homemade", "test", "predict", "compare", "export")
 PLACES: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     "among the weights": lambda c, code: c["state_dict"].update(more=code),
     "in the optimiser": lambda c, code: c["optimizer_states"][0]["state"][0].update(step=code),

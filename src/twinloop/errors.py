@@ -5,7 +5,8 @@ import re
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 OUT_OF_REACH = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 """No space or no permission to write; a traceback would not help."""
@@ -66,6 +67,22 @@ def as_user_error(what: str) -> Iterator[None]:
             raise
         reason = reason or f"{type(error).__name__}: {_shorten(str(error))}"
         raise UserError(f"{what}: {reason}") from error
+
+
+def import_extra(module: str, extra: str = "export") -> Any:
+    """Import a module of a package that only an extra of pyproject.toml installs.
+
+    Raises:
+        UserError: it cannot be imported; the message names the extra.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UserError(
+            f"{package} cannot be imported ({error}); install the extra {extra!r} of twinloop: "
+            f"pip install '.[{extra}]' in its checkout"
+        ) from error
 
 
 def escape_unprintable(text: str) -> str:

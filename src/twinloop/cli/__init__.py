@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": Command("evaluate:validate", "print the metrics of a checkpoint on val"),
     "test": Command("evaluate:test", "print the metrics of a checkpoint on test"),
     "predict": Command("predict:main", "run a trained model on a folder of images"),
+    "export": Command("export:main", "write a trained model as safetensors, ONNX and torch.export"),
     "compare": Command("compare:main", "train by both loops, and compare the runs"),
     "parity": Command("parity:main", "run the proof of parity, and print its table"),
     "summary": Command("summary:main", "print the layers of a network, their sizes and costs"),

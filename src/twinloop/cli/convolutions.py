@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor, nn
 
-from twinloop.cli.parser import Experiment, best_of
+from twinloop.cli.parser import Experiment
 from twinloop.convolution import page, workbook
 from twinloop.convolution.stages import stages_of
 from twinloop.data.datamodule import ImageDataModule
@@ -16,7 +16,7 @@ from twinloop.errors import UserError
 from twinloop.figures import save
 from twinloop.loops.lightning import bare_trainer
 from twinloop.runs.checkpoint import check_fits, read_checkpoint
-from twinloop.runs.folder import latest_run, run_of
+from twinloop.runs.folder import checkpoint_of, latest_run, run_of
 from twinloop.tasks import Classification
 
 CLASSES = 6
@@ -115,7 +115,7 @@ def _load_weights(experiment: Experiment) -> str:
     task, path = experiment.task, experiment.checkpoint(default=None)
     if path is None:
         try:
-            path = best_of(latest_run(experiment.logs, experiment.name, experiment.data.spec))
+            path = checkpoint_of(latest_run(experiment.logs, experiment.name, experiment.data.spec))
         except UserError:  # no run yet
             trainer = bare_trainer(experiment.flags)
             trainer.fit(task, datamodule=experiment.data)

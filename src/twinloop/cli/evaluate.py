@@ -35,8 +35,11 @@ def load(experiment: Experiment) -> Trainer:
         flags = flags | {"precision": _precision_of(checkpoint)}
     with as_user_error(f"{files_of(experiment.config)}, {path}: cannot be evaluated"):
         check_fits(checkpoint, experiment.task, path)
+        trainer = bare_trainer(flags)
+        # First the precision, or weights in float64 would be rounded.
+        trainer.precision_plugin.convert_module(experiment.task)
         experiment.task.load_state_dict(checkpoint["state_dict"])
-        return bare_trainer(flags)
+        return trainer
 
 
 def _evaluate(stage: str, args: list[str]) -> int:
@@ -48,7 +51,6 @@ def _evaluate(stage: str, args: list[str]) -> int:
     if stage == "val":
         check_split(checkpoint, data, path)
     task.to(trainer.strategy.root_device)
-    trainer.precision_plugin.convert_module(task)
     found = evaluate(
         task,
         data,

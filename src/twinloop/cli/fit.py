@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from torch import distributed
 
 from twinloop.cli.loggers import loggers_of
-from twinloop.cli.parser import Experiment, best_of
+from twinloop.cli.parser import Experiment
 from twinloop.errors import UserError
 from twinloop.loops import homemade, lightning
 from twinloop.loops.checks import check_flags, check_run
@@ -17,6 +17,7 @@ from twinloop.loops.homemade import check_task
 from twinloop.processes import is_first, peer_lost, world_size
 from twinloop.runs import results
 from twinloop.runs.checkpoint import check_fits, read_checkpoint, resume_errors
+from twinloop.runs.folder import checkpoint_of
 from twinloop.runs.history import History
 from twinloop.runs.last_batch import check_last_batch
 from twinloop.runs.record import Record
@@ -71,6 +72,11 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
     task, flags = experiment.task, experiment.flags
     if resume:
         checkpoint = read_checkpoint(resume)
+        if "loops" not in checkpoint:
+            raise UserError(
+                f"{resume}: has no state of training to resume; begin a new run with --weights "
+                f"{resume}"
+            )
         check_data(checkpoint, task.spec, resume)
         check_settings(checkpoint, experiment.settings, resume)
         check_fits(checkpoint, task, resume)
@@ -103,7 +109,7 @@ def _load_weights(experiment: Experiment, resume: Path | None) -> None:
     if weights and resume:
         raise UserError("--weights starts a new run and --ckpt_path resumes one; pass only one")
     if weights:
-        path = best_of(weights) if weights.is_dir() else weights
+        path = checkpoint_of(weights)
         line = load_weights(experiment.task, read_checkpoint(path), path)
         if is_first():
             print(line, flush=True)

@@ -20,7 +20,7 @@ from twinloop.learner import Callback
 from twinloop.loops import Loop
 from twinloop.processes import is_first
 from twinloop.runs.checkpoint import read_checkpoint
-from twinloop.runs.folder import latest_run
+from twinloop.runs.folder import checkpoint_of, latest_run
 from twinloop.tasks import Task
 
 STAND_IN = """
@@ -50,7 +50,7 @@ OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
         Path | None,
         None,
         "A checkpoint, or `last` or `best` of the latest run: fit resumes from it, other commands "
-        "use its weights.",
+        "use its weights, or the best ones of a run's folder.",
     ),
     # torchrun would take --run for one of its own options.
     "--run_folder --run": (
@@ -61,8 +61,8 @@ OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
     "--weights": (
         Path | None,
         None,
-        "Start a new run from the weights of this checkpoint, or of the best one in this run "
-        "folder. Tensors of other names or shapes keep their initial values.",
+        "Start a new run from the weights of this checkpoint, or of the best one in this folder of "
+        "a run or an export. Tensors of other names or shapes keep their initial values.",
     ),
     "--tags": (list[str], [], "Words to find the run by, in results.json and TensorBoard."),
     "--notes": (str | None, None, "A text about the run, in results.json and TensorBoard."),
@@ -216,7 +216,7 @@ class Experiment(LightningCLI):
         if name not in KEYWORDS:
             return Path(name)
         run = run or latest_run(self.logs, self.name, self.data.spec)
-        return best_of(run) if name == "best" else run / "checkpoints" / "last.ckpt"
+        return checkpoint_of(run) if name == "best" else run / "checkpoints" / "last.ckpt"
 
     @cached_property
     def trained(self) -> tuple[Path, dict[str, Any]]:
@@ -227,15 +227,10 @@ class Experiment(LightningCLI):
         """
         path = self.checkpoint(default="best")
         assert path is not None
+        path = checkpoint_of(path)
         return path, read_checkpoint(path)
 
     def _own_run(self) -> Path | None:
         """The run whose config.yaml is the experiment."""
         folders = [Path(str(file)).parent for file in self.config.config or ()]
         return next((folder for folder in folders if (folder / "checkpoints").is_dir()), None)
-
-
-def best_of(run: Path) -> Path:
-    """The best checkpoint of a run, or its last one if nothing was validated."""
-    best = run / "checkpoints" / "best.ckpt"
-    return best if best.is_file() else best.with_name("last.ckpt")

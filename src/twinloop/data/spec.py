@@ -1,6 +1,7 @@
 """The facts of a data set that models, results and figures are built from."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 
 class DataSpec(NamedTuple):
@@ -12,3 +13,9 @@ class DataSpec(NamedTuple):
     image_shape: tuple[int, int, int]
     """Channels, height, width."""
     class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """The facts as a checkpoint or a JSON file has them."""
+        tuples = {name: tuple(facts[name]) for name in ("image_shape", "class_names")}
+        return cls(**{**facts, **tuples})

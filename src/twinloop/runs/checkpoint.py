@@ -1,5 +1,6 @@
 """Write checkpoints atomically, and read them without running code that they may contain."""
 
+import json
 import os
 import pickle
 import traceback
@@ -17,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from twinloop.data.decode import MAX_PIXELS
 from twinloop.data.spec import DataSpec
-from twinloop.errors import UserError, as_user_error
+from twinloop.errors import UserError, as_user_error, import_extra
 from twinloop.files import save_whole
 from twinloop.runs.stop import Stopped
 
@@ -40,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of tensors and plain types.
+    """Read a checkpoint of tensors and plain types, or the weights of an export and its config.
 
     Raises:
         UserError: a file that is missing, truncated, or not a checkpoint of this project, or a
@@ -49,9 +50,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"ckpt_path: there is no file {path}")
     try:
-        _check_archive(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _read(path)
         _check_parts(checkpoint)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, because it holds more than tensors and plain types and could run "
@@ -68,6 +70,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         if not (is_valid(part) or (part is None and name in OPTIONAL)):
             raise UserError(f"{path}: not a checkpoint of this project ({name} missing or invalid)")
     return parts
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        load_file = import_extra("safetensors.torch").load_file
+        config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+        return {**config, "state_dict": load_file(path)}
+    _check_archive(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_archive(path: Path) -> None:
@@ -88,8 +99,7 @@ def _check_archive(path: Path) -> None:
 
 def spec_of(checkpoint: dict[str, Any]) -> DataSpec:
     """The data set that a checkpoint was trained on."""
-    facts = checkpoint["data_spec"]
-    return DataSpec(**facts | {name: tuple(facts[name]) for name in ("image_shape", "class_names")})
+    return DataSpec.of(checkpoint["data_spec"])
 
 
 def _check_parts(checkpoint: Any) -> None:
@@ -206,7 +216,7 @@ def check_fits(checkpoint: dict[str, Any], model: nn.Module, path: Path) -> None
             raise UserError(
                 f"{path}: a checkpoint of another model: {name} has shape "
                 f"{there.get(name, 'none')} there and {here.get(name, 'none')} in this model; "
-                "pass the --config it was trained with"
+                "use the settings it was trained with (config.yaml in its run folder)"
             )
 
 

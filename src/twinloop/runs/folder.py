@@ -87,6 +87,26 @@ def latest_checkpoint(logs: Path, experiment: str) -> Path:
     )
 
 
+def checkpoint_of(place: Path) -> Path:
+    """The checkpoint at `place`: the file itself, or the best one of a run or exported folder.
+
+    Where nothing was validated, the best is the last.
+
+    Raises:
+        UserError: there is no such file or folder, or no checkpoint in it.
+    """
+    if place.is_file():
+        return place
+    if not place.exists():
+        raise UserError(f"{place}: there is no such run or checkpoint")
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "model.safetensors"):
+        if (place / name).is_file():
+            return place / name
+    runs = [path.parent for path in place.glob("*/checkpoints")]
+    newest = f"; its newest run is {max(runs, key=_number)}" if runs else ""
+    raise UserError(f"{place}: a folder without a checkpoint{newest}")
+
+
 def check_unused(run: Path) -> None:
     """Make sure that a new run does not overwrite another one in the folder `run`.
 

@@ -93,8 +93,9 @@ def _reconstructed(task: Task, images: Tensor, outputs: Tensor, title: str) -> _
     """The codes and errors of an autoencoder."""
     network = task.network
     assert isinstance(network, Autoencoder)
+    weight = next(network.parameters())  # has the device and the type
     with evaluating(network), torch.no_grad():
-        codes = network.encode(images.to(task.device)).flatten(1).cpu()
+        codes = network.encode(images.to(weight)).flatten(1).float().cpu()
     errors = (outputs - images).square().flatten(1).mean(1)
     header = ["mse", *(f"code_{number}" for number in range(codes.shape[1]))]
     rows = torch.cat([errors[:, None], codes], dim=1).tolist()

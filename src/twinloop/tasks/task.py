@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
@@ -20,13 +19,14 @@ from twinloop.finite import check_weights
 from twinloop.processes import gathered, rank, world_size
 from twinloop.tasks.metrics import StageMetrics
 from twinloop.tasks.optimizer import Parameters
+from twinloop.tasks.rebuild import Rebuilt
 from twinloop.tasks.schedule import AnySchedule, Schedule, TorchSchedule, check_plan
 
 ImageBatch = tuple[Tensor, Tensor]
 """Images float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
 
 
-class Task(LightningModule):
+class Task(Rebuilt):
     """A network with its loss, metrics, optimiser and schedule.
 
     A subclass defines the inputs and targets of the network (`inputs_and_targets`), the `loss`,
