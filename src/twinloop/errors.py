@@ -15,6 +15,8 @@ COMPILER = ("torch._dynamo", "torch._inductor")
 LONGEST = 400
 """Characters shown of a parser's message, which may quote a whole file."""
 
+OF_CLASS = r"Problem with given class_path '[\w.]+':"
+
 
 class UserError(Exception):
     """An error that the user can correct: what is wrong, where (file, key, row), and what to do."""
@@ -92,6 +94,7 @@ def _is_misconfiguration(error: BaseException) -> bool:
 def _shorten(message: str) -> str:
     """A parser's message on one line, with only the first of the types that do not match."""
     line = " ".join(message.split())
+    line = re.sub(r" - Expected a path but \S+ either not accessible or invalid", "", line)
     line = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: .*?Errors: - ", "", line
     )
@@ -99,7 +102,10 @@ def _shorten(message: str) -> str:
     line = re.sub(r"[.;]? (Given value|Got value): (Namespace|NestedArg)\(.*", "", line)
     line = re.sub(r"<class '(?:builtins\.)?([\w.]+)'>", r"\1", line)
     line = re.sub(r"(Given|Got) value: ", "got ", line)
-    return _cut(line.replace("Parser key ", "").removesuffix(";"))
+    line = line.replace("Parser key ", "").removesuffix(";")
+    # The class of the data is rarely named in a file; neither is all that it was given of use.
+    inner = re.fullmatch(rf'"data": {OF_CLASS} "([\w.]+)": (.*?)(; got \{{.*)?', line)
+    return _cut(f'"data.{inner[1]}": {inner[2]}' if inner else line)
 
 
 def _cut(line: str) -> str:

@@ -1,15 +1,19 @@
 """Parse an experiment file and its overrides, and build its parts, by the only LightningCLI."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from twinloop.cli.experiment import files_of, parse, read_experiment
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.own import as_data
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
 from twinloop.files import expanded
@@ -25,8 +29,15 @@ STAND_IN = """
 *  For the real data: make ... DATA=FOLDER, or try again with network. *
 ************************************************************************
 """
-PATHS = ("trainer.default_root_dir", "data.cache_dir", "ckpt_path", "run_folder", "weights")
+IMAGES = "twinloop.data.datamodule.ImageDataModule"
+"""The class of the data where an experiment names none."""
+PATHS = (
+    *("trainer.default_root_dir", "data.init_args.cache_dir"),
+    *("ckpt_path", "run_folder", "weights"),
+)
 """Settings in which `~` and `$NAME` are written out; `data.source` and `data.images` do so."""
+SEEDED = ("--data.seed", "--data.init_args.seed")
+"""Options that another one sets."""
 KEYWORDS = ("last", "best")
 """Names of checkpoints of the latest run, for `--ckpt_path`."""
 
@@ -85,10 +96,11 @@ class Experiment(LightningCLI):
         self.spec_of = spec_of
         super().__init__(
             Task,
-            ImageDataModule,
+            LightningDataModule,
             args=args,
             run=False,
             subclass_mode_model=True,
+            subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=42,
             auto_configure_optimizers=False,
@@ -107,16 +119,17 @@ class Experiment(LightningCLI):
         )
         for option, (kind, default, text) in OPTIONS.items():
             parser.add_argument(*option.split(), type=kind, default=default, help=text)
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.set_defaults({"data": {"class_path": IMAGES}})
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         parser.link_arguments(
             "data", "model.init_args.spec", compute_fn=self._spec, apply_on="instantiate"
         )
 
-    def _spec(self, data: ImageDataModule) -> DataSpec:
-        if data.is_stand_in:
+    def _spec(self, data: LightningDataModule) -> DataSpec:
+        if getattr(data, "is_stand_in", False):
             print(STAND_IN, flush=True)
-        self.data = data
-        return self.spec_of(self) if self.spec_of else data.spec
+        self.data = as_data(data, int(self.config.seed_everything))
+        return self.spec_of(self) if self.spec_of else self.data.spec
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, without Lightning's warning about `sys.argv`.
@@ -129,17 +142,40 @@ class Experiment(LightningCLI):
             if self.config.get(name):
                 kind = type(self.config[name])
                 self.config[name] = kind(expanded(str(self.config[name])))
+        if any(str(arg).partition("=")[0] in SEEDED for arg in args):
+            raise UserError("data.seed is set by seed_everything; set that instead")
+        given = {str(arg).removeprefix("--data.").partition("=")[0] for arg in args}
         for file in self.config.config or ():
             data = read_experiment(Path(str(file))).get("data")
-            seeds = (None, self.config.seed_everything)
-            if isinstance(data, dict) and data.get("seed") not in seeds:
+            data = data.get("init_args") or data if isinstance(data, dict) else {}
+            if data.get("seed") not in (None, self.config.seed_everything):
                 raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
+            given |= data.keys()
+        if self.config.data.class_path != IMAGES:
+            self._restore_defaults({name.removeprefix("init_args.") for name in given})
+
+    def _restore_defaults(self, given: Container[str]) -> None:
+        """Undo what the parser does for another class of data: it keeps defaults of IMAGES.
+
+        Raises:
+            UserError: an argument is missing that has no default.
+        """
+        kind = resolve_name(self.config.data.class_path)
+        for name in {*signature(ImageDataModule).parameters} - {"seed"}:
+            own = signature(kind).parameters.get(name)
+            if own is None or name in given:
+                continue
+            if own.default is own.empty:
+                raise UserError(f"data.{name} is not set, which {kind.__name__} needs; set it")
+            self.config.data.init_args[name] = own.default
 
     def instantiate_classes(self) -> None:
         """Build data, task, and the classes that the Trainer's flags name, but no Trainer."""
         with self.user_errors():
             self.config_init = self.parser.instantiate_classes(self.config)
-        self.data, self.task = self.config_init.data, self.config_init.model
+        self.task = self.config_init.model
+        if not hasattr(self, "data"):  # a task without `spec`
+            self._spec(self.config_init.data)
         self.flags: dict[str, Any] = vars(self.config_init.trainer)
 
     def user_errors(self) -> Any:
@@ -159,6 +195,8 @@ class Experiment(LightningCLI):
     def settings(self) -> dict[str, Any]:
         """All settings in plain types."""
         settings: dict[str, Any] = json.loads(self.parser.dump(self.config, format="json"))
+        if settings["data"]["class_path"] == IMAGES:
+            settings["data"] = settings["data"]["init_args"]
         return settings
 
     def as_yaml(self) -> str:

@@ -108,6 +108,27 @@ class ImageDataModule(LightningDataModule):
         """The number of images in train, val and test."""
         return {name: len(rows) for name, rows in self.rows.items()}
 
+    @property
+    def test_split(self) -> str:
+        """The name of the official test split, or that it was held out."""
+        return self.data.test_split
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the images were read."""
+        return self.data.notes
+
+    @property
+    def measures_test(self) -> bool:
+        """Whether the images of test have labels."""
+        return self.data.test.has_labels
+
+    def batches(self, processes: int = 1) -> dict[str, int]:
+        """The number of batches in train, val and test, for each of several processes."""
+        return {
+            name: math.ceil(size / processes / self.batch_size) for name, size in self.sizes.items()
+        }
+
     def __str__(self) -> str:  # Lightning's would create every loader, to count batches
         return f"{type(self).__name__}({self.source!r})"
 
@@ -149,6 +170,11 @@ class ImageDataModule(LightningDataModule):
         # Lightning restores a loader itself, but not one that a schedule has requested before.
         self._resumed = state_dict["train"]
 
+    def expect(self, state: dict[str, Any]) -> None:
+        """The same for the train loader that there is, whose batches the loop skips."""
+        assert self._train is not None
+        self._train.expect(state["train"])
+
     def val_dataloader(self) -> Batches:
         return Batches(self.split("train"), self.rows["val"], self.batch_size)
 
@@ -165,6 +191,14 @@ class ImageDataModule(LightningDataModule):
         count = len(self.predict_images)
         split = cache.Split(self.predict_images, torch.zeros(count, dtype=torch.int64))
         return Batches(split, torch.arange(count), self.batch_size)
+
+    def examples(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first images of val, or of train where val is empty, with their labels."""
+        rows = self.rows["val"] if len(self.rows["val"]) else self.rows["train"]
+        split = self.data.train
+        return self.on_after_batch_transfer(
+            (split.images[rows[:count]], split.labels[rows[:count]], None), 0
+        )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment a batch and convert it to float, on its device."""

@@ -1,6 +1,10 @@
 """The facts of a data set that models, results and figures are built from."""
 
+import math
 from typing import NamedTuple
+
+MAX_VALUES = 3 * 2**26
+"""The most values of an image: 67 million pixels in RGB."""
 
 
 class DataSpec(NamedTuple):
@@ -8,7 +12,21 @@ class DataSpec(NamedTuple):
 
     name: str
     fingerprint: str
-    """SHA-256 of all decoded pixels and labels, equal for equal data on every machine."""
+    """SHA-256 of all decoded pixels and labels, equal for equal data on every machine.
+
+    For data of your own any text that changes whenever the data does.
+    """
     image_shape: tuple[int, int, int]
     """Channels, height, width."""
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+
+    def is_valid(self) -> bool:
+        """Whether all parts have their types, and the names print on a line."""
+        sizes, names = self.image_shape, (self.name, *self.class_names)
+        return (
+            len(sizes) == 3
+            and all(type(size) is int and size > 0 for size in sizes)
+            and math.prod(sizes) <= MAX_VALUES
+            and all(isinstance(name, str) and name.isprintable() for name in names)
+            and isinstance(self.fingerprint, str)
+        )

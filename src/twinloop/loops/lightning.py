@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.plugins import CheckpointIO
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.loops.checkpoint import RandomState
 from twinloop.loops.checks import callbacks_of
 from twinloop.loops.finite import FiniteLoss
@@ -24,7 +24,7 @@ from twinloop.tasks import Task
 
 def train(
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     flags: Mapping[str, Any],
     run: Run | None,
     resume: Path | None,
@@ -36,10 +36,11 @@ def train(
     trainer = _keeping_trainer(flags, data, run) if run else bare_trainer(flags, FiniteLoss())
     # With max_steps Lightning treats every checkpoint as one from inside an epoch.
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
-    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    module: Any = data  # a LightningDataModule, as every Data is
+    trainer.fit(task, datamodule=module, ckpt_path=resume, weights_only=True)
 
 
-def trainer_callbacks(run: Run, data: ImageDataModule) -> list[Callback]:
+def trainer_callbacks(run: Run, data: Data) -> list[Callback]:
     """The callbacks that keep a Trainer's run in its folder.
 
     Lightning lets only the first of several processes write.
@@ -71,7 +72,7 @@ def has_own_bar(flags: Mapping[str, Any]) -> bool:
     return any(isinstance(callback, ProgressBar) for callback in callbacks_of(flags))
 
 
-def _keeping_trainer(flags: Mapping[str, Any], data: ImageDataModule, run: Run) -> Trainer:
+def _keeping_trainer(flags: Mapping[str, Any], data: Data, run: Run) -> Trainer:
     """A Trainer with the callbacks and plugins that keep `run`."""
     callbacks = trainer_callbacks(run, data)
     if run.timings:

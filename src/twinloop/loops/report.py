@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.progress import Bars, epoch_of
@@ -131,9 +131,7 @@ class EpochProgressCB(cbs.ProgressCB):
 class Board(Checkpoint):
     """Logs everything but scalars to TensorBoard: see `twinloop.runs.board`."""
 
-    def __init__(
-        self, writer: SummaryWriter, data: ImageDataModule, config: dict[str, Any]
-    ) -> None:
+    def __init__(self, writer: SummaryWriter, data: Data, config: dict[str, Any]) -> None:
         self.writer, self.data, self.config = writer, data, config
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -153,7 +151,7 @@ class BoardCB(Callback):
     order = Order.RESUME + 1
 
     def __init__(
-        self, writer: SummaryWriter, task: Task, data: ImageDataModule, config: dict[str, Any]
+        self, writer: SummaryWriter, task: Task, data: Data, config: dict[str, Any]
     ) -> None:
         self.writer, self.task, self.data, self.config = writer, task, data, config
 

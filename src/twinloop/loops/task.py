@@ -6,7 +6,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
 from torchmetrics import Metric
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.errors import UserError
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
@@ -15,7 +15,7 @@ from twinloop.tasks import Task
 
 
 class LearnerAsTrainer:
-    """The attributes of `self.trainer` that a task may use while the Learner trains it.
+    """The attributes of `self.trainer` that a task or its data may use while the Learner trains.
 
     `steps` is the number of optimiser steps of the whole run; infinite if it is unlimited.
     """
@@ -27,6 +27,7 @@ class LearnerAsTrainer:
         self.learn: Learner | None = None
         self.max_epochs, self.max_steps = flags["max_epochs"], flags["max_steps"]
         self.log_every_n_steps = flags["log_every_n_steps"]
+        self.overfit_batches = flags["overfit_batches"]
         self.estimated_stepping_batches = steps
 
     @property
@@ -49,8 +50,9 @@ class LearnerAsTrainer:
         if name.startswith("__"):  # looked up by Python itself, as by copy
             raise AttributeError(name)
         raise UserError(
-            f"the task uses trainer.{name}, which the homemade loop does not provide; pass --loop "
-            "lightning, or override a method of Task (inputs_and_targets, loss, count, compute)"
+            f"the task or its data uses trainer.{name}, which the homemade loop does not provide; "
+            "pass --loop lightning, or override a method of Task (inputs_and_targets, loss, count, "
+            "compute)"
         )
 
 
@@ -59,12 +61,12 @@ class BatchPrepCB(Callback):
 
     order = cbs.TruePrecisionCB.order + 1
 
-    def __init__(self, task: Task, data: ImageDataModule, trainer: LearnerAsTrainer) -> None:
+    def __init__(self, task: Task, data: Data, trainer: LearnerAsTrainer) -> None:
         self.task, self.data, self.trainer = task, data, trainer
 
     def before_batch(self, learn: Learner) -> None:
-        images = self.data.on_after_batch_transfer(learn.batch, 0)
-        learn.batch = self.task.inputs_and_targets(images)
+        batch = self.data.on_after_batch_transfer(learn.batch, 0)
+        learn.batch = self.task.inputs_and_targets(batch)
 
 
 class TaskMetricsCB(cbs.MetricsCB):

@@ -13,6 +13,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.errors import escape_unprintable
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
@@ -65,7 +66,7 @@ def _traced(network: nn.Module, example: Tensor) -> Any:
         return None
 
 
-def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
+def log_epoch(writer: SummaryWriter, task: Task, data: Data, step: int) -> None:
     """Log weights as histograms; reconstructions or the confusion matrix of val."""
     for name, weight in task.network.named_parameters():
         writer.add_histogram(f"weights/{name}", weight, step)
@@ -81,15 +82,18 @@ def log_epoch(writer: SummaryWriter, task: Task, data: ImageDataModule, step: in
 
 
 def log_end(
-    writer: SummaryWriter, task: Task, data: ImageDataModule, results: dict[str, Any], step: int
+    writer: SummaryWriter, task: Task, data: Data, results: dict[str, Any], step: int
 ) -> None:
-    """Log the results of the hyperparameters; codes of test with thumbnails and classes."""
+    """Log the results of the hyperparameters; codes of test with thumbnails and classes.
+
+    The codes are those of an ImageDataModule, whose images are at hand.
+    """
     stage, _, name = task.monitor.partition("/")
     if name in results[stage]:
         writer.add_scalar(f"hp/{stage}_{name}", results[stage][name], step)
     if results["test"]:
         writer.add_scalar("hp/test_loss", results["test"]["loss"], step)
-    if isinstance(task.network, Autoencoder):
+    if isinstance(task.network, Autoencoder) and isinstance(data, ImageDataModule):
         # Evenly spaced, since the split may be sorted by class.
         rows = torch.linspace(0, len(data.data.test) - 1, min(PROJECTED, len(data.data.test)))
         images = data.data.test.images[rows.long()].float() / 255
@@ -104,12 +108,12 @@ def log_end(
     writer.flush()
 
 
-def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> dict[str, Tensor]:
+def reconstructed(task: Reconstruction, data: Data, count: int) -> dict[str, Tensor]:
     """The first images of val, with noise if the task has any, and reconstructed: `[N, ...]`."""
-    rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
-    images = data.data.train.images[rows[:count]].to(next(task.parameters())) / 255
+    weight = next(task.parameters())
+    images, labels = data.examples(count)
     with evaluating(task), torch.no_grad():
-        inputs, targets = task.inputs_and_targets((images, images.new_zeros(len(images)).long()))
+        inputs, targets = task.inputs_and_targets((images.to(weight), labels))
         outputs = task(inputs)
     given = {"original": targets, "with noise": inputs} if task.noise else {"original": targets}
     return {

@@ -13,6 +13,8 @@ from torch import nn
 
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
+from twinloop.learner.callbacks.device import to_device
 from twinloop.learner.callbacks.limits import limited
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.pca import pca_mse, sampled
@@ -33,7 +35,7 @@ COMPARED = 2**38
 
 def evaluate(
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     stage: str,
     *,
     limit: int | float | None = None,
@@ -47,13 +49,12 @@ def evaluate(
     Without labels there are none of a task that needs them.
     """
     task.eval()
-    if stage == "test" and task.needs_labels and not data.data.test.has_labels:
+    if stage == "test" and task.needs_labels and not data.measures_test:
         return {}
     loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
     with torch.no_grad():
         for batch in islice(loader, limited(len(loader), 1.0 if limit is None else limit)):
-            images, labels = data.on_after_batch_transfer(batch, 0)
-            moved = images.to(task.device), labels.to(task.device)
+            moved = data.on_after_batch_transfer(to_device(batch, task.device), 0)
             inputs, target = task.inputs_and_targets(moved)
             with forward_context():
                 output = task(inputs)

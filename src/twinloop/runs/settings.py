@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.runs.checkpoint import spec_of
@@ -84,13 +85,14 @@ def _ended_inside(checkpoint: dict[str, Any]) -> bool:
         return False
 
 
-def check_split(checkpoint: dict[str, Any], data: ImageDataModule, path: Path) -> None:
+def check_split(checkpoint: dict[str, Any], data: Data, path: Path) -> None:
     """Make sure that the checkpoint was not trained on rows of val.
 
     Raises:
         UserError: the seed or size of the split differs from that in training.
     """
-    if spec_of(checkpoint).fingerprint != data.spec.fingerprint:
+    other = spec_of(checkpoint).fingerprint != data.spec.fingerprint
+    if other or not isinstance(data, ImageDataModule):  # which knows itself what is val
         return
     settings = checkpoint.get("settings")
     if settings is None:
