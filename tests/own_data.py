@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from twinloop.data.spec import DataSpec
@@ -157,3 +157,22 @@ class Moves(Memory):
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         return batch
+
+
+class Jitter(nn.Module):
+    """Scales each batch by a random value of each of the three generators."""
+
+    def __init__(self, by: float = 0.1) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, images: Tensor) -> Tensor:
+        drawn = torch.rand(len(images), 1, 1, 1, device=images.device) + random.random()
+        return images * (1 - self.by * (drawn + np.random.rand()) / 3)  # noqa: NPY002
+
+
+class Crop(nn.Module):
+    """Changes the size of images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, 1:]

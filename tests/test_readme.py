@@ -27,6 +27,7 @@ DOCS = (
     "learner",
     "proof",
     "own-experiments",
+    "own-data",
 )
 """The pages of docs/, in the order in which the README links to them."""
 PAGES = {
@@ -103,7 +104,10 @@ def test_all_pages_and_commands_are_found() -> None:
     assert len(COMMANDS) >= 35
     assert COMMANDS[:2] == ["make train-ae", "make test"]
     assert set(NOT_RUN) <= set(COMMANDS)
-    assert list(MODULES) == ["my_model", "my_data", "my_callback", "my_experiment"]
+    assert list(MODULES) == [
+        *("my_model", "my_data", "my_callback", "my_experiment"),
+        *("my_waves", "my_stream", "my_augmentation"),
+    ]
     # tests/learner/test_docs.py runs the others.
     others = ("README.md", "docs/learner.md")
     blocks = [text.count("```python") for page, text in PAGES.items() if page not in others]

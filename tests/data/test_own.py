@@ -23,12 +23,12 @@ from tests.own_data import (
 )
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.own import OwnData, as_data
-from twinloop.data.replay import Replay
+from twinloop.data.resumable import Resumable
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 
 
-def images_of(loader: Replay, epoch: int) -> list[Tensor]:
+def images_of(loader: Resumable, epoch: int) -> list[Tensor]:
     loader.set_epoch(epoch)
     return [images for images, _ in loader]
 

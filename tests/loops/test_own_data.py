@@ -11,10 +11,12 @@ import pytest
 import yaml
 
 from tests.commands import STOPPED, error_line, saved
+from tests.data.test_targets import write_pairs
 from tests.loops.test_resume import assert_equal
 from twinloop.cli import main
-from twinloop.cli.parity import compare
+from twinloop.cli.parity import compare, run
 from twinloop.comparison.matrix import Settings, nested
+from twinloop.comparison.outcome import differences
 from twinloop.comparison.parity import LOOPS, Loop
 from twinloop.data.replay import Replay
 
@@ -51,6 +53,90 @@ SAME: dict[str, Settings] = {
 @pytest.mark.parametrize("settings", SAME.values(), ids=SAME.keys())
 def test_both_loops_leave_the_same(settings: Settings, tmp_path: Path) -> None:
     more = {"record": "all", "trainer.default_root_dir": "RUN"}
+    assert compare(SETTINGS | more | settings, tmp_path, "same") == []
+
+
+NETWORK = "model.init_args.network.class_path"
+MLP: Settings = {NETWORK: "twinloop.models.MLP", "model.init_args.network.init_args": {"hidden": 9}}
+AUTOENCODER: Settings = {
+    NETWORK: "twinloop.models.BottleneckAutoencoder",
+    "model.init_args.network.init_args": {"code_size": 3, "widths": [4, 8]},
+}
+TARGETS: dict[str, Settings] = {
+    "Regression": MLP
+    | {"data.target": "numbers", "data.label_column": "box", "model.init_args.outputs": 3},
+    "MultiLabel": MLP | {"data.target": "labels", "data.label_column": "tags"},
+    "ImageToImage": AUTOENCODER
+    | {"data.target": "image", "data.label_column": "after", "data.augmentation": {"shift": 1}},
+}
+"""Tasks whose target is not one class, and their data."""
+MEASURED = {
+    "Regression": {"loss", "mse", "mae"},
+    "MultiLabel": {"loss", "accuracy", "f1"},
+    "ImageToImage": {"loss", "mse", "psnr", "ssim"},
+}
+HEADERS = {
+    "Regression": "file,output_0,output_1,output_2",
+    "MultiLabel": "file,ant,cat,dog",
+    "ImageToImage": "file,mse,code_0",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "settings"), TARGETS.items(), ids=TARGETS.keys())
+def test_other_targets_leave_the_same_in_both_loops(
+    task: str, settings: Settings, tmp_path: Path
+) -> None:
+    source = write_pairs(tmp_path / "pairs", 24)
+    data = {"source": str(source), "image_column": "image", "image_size": [8, 8], "batch_size": 5}
+    more = {f"data.{name}": value for name, value in data.items()}
+    more |= {"record": "all", "trainer.default_root_dir": "RUN"}
+    more |= {"model.class_path": f"twinloop.tasks.{task}"}
+    one, two = (
+        run(SETTINGS | more | settings, loop, tmp_path / "runs", draws=True) for loop in LOOPS
+    )
+    assert differences(one, two) == []
+    assert (one.status, one.steps) == (0, 8)
+    folder = tmp_path / "runs" / "homemade"
+    assert (folder / "curves.png").exists()
+    assert (folder / "reconstructions.png").exists() == (task == "ImageToImage")
+    results = json.loads((folder / "results.json").read_text())
+    assert set(results["test"]) == MEASURED[task]
+    command = ["predict", "--config", str(folder / "config.yaml"), "--data.images", str(source)]
+    assert main(command) == 0
+    header = (folder / "predictions" / "pairs" / "predictions.csv").read_text().partition("\n")[0]
+    assert header.startswith(HEADERS[task])
+
+
+@pytest.mark.slow
+def test_an_autoencoder_shows_its_reconstructions_and_says_what_is_left_out(tmp_path: Path) -> None:
+    settings = {"record": "all", "model.class_path": "twinloop.tasks.Reconstruction"}
+    settings |= {"trainer.default_root_dir": "RUN"} | AUTOENCODER | named("Augmented")
+    one, two = (run(SETTINGS | settings, loop, tmp_path, draws=True) for loop in LOOPS)
+    assert differences(one, two) == []
+    printed = [text for key, text in one.found.items() if key.startswith("printed/")]
+    assert "PCA, probes and the projector are left out: they need an ImageDataModule" in printed
+    assert (tmp_path / "homemade" / "reconstructions.png").exists()
+    assert any("TensorBoard/val/reconstructions" in key for key in two.found)
+
+
+AUGMENTED: dict[str, Settings] = {
+    "one": {"data.augmentation": {"class_path": "tests.own_data.Jitter"}},
+    "several": {
+        "data.augmentation": [
+            {"class_path": "tests.own_data.Jitter", "init_args": {"by": 0.5}},
+            {"class_path": "torch.nn.Dropout", "init_args": {"p": 0.1}},
+        ]
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", AUGMENTED.values(), ids=AUGMENTED.keys())
+def test_augmentation_of_ones_own_leaves_the_same_in_both_loops(
+    settings: Settings, tmp_path: Path
+) -> None:
+    more = {"record": "all", "trainer.default_root_dir": "RUN", "data.source": "digits"}
     assert compare(SETTINGS | more | settings, tmp_path, "same") == []
 
 

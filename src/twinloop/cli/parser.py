@@ -152,22 +152,7 @@ class Experiment(LightningCLI):
                 raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
             given |= data.keys()
         if self.config.data.class_path != IMAGES:
-            self._restore_defaults({name.removeprefix("init_args.") for name in given})
-
-    def _restore_defaults(self, given: Container[str]) -> None:
-        """Undo what the parser does for another class of data: it keeps defaults of IMAGES.
-
-        Raises:
-            UserError: an argument is missing that has no default.
-        """
-        kind = resolve_name(self.config.data.class_path)
-        for name in {*signature(ImageDataModule).parameters} - {"seed"}:
-            own = signature(kind).parameters.get(name)
-            if own is None or name in given:
-                continue
-            if own.default is own.empty:
-                raise UserError(f"data.{name} is not set, which {kind.__name__} needs; set it")
-            self.config.data.init_args[name] = own.default
+            restore_defaults(self.config.data, {n.removeprefix("init_args.") for n in given})
 
     def instantiate_classes(self) -> None:
         """Build data, task, and the classes that the Trainer's flags name, but no Trainer."""
@@ -246,3 +231,19 @@ def best_of(run: Path) -> Path:
     """The best checkpoint of a run, or its last one if nothing was validated."""
     best = run / "checkpoints" / "best.ckpt"
     return best if best.is_file() else best.with_name("last.ckpt")
+
+
+def restore_defaults(data: Any, given: Container[str]) -> None:
+    """Undo what the parser does for another class of data: it keeps the defaults of IMAGES.
+
+    Raises:
+        UserError: an argument is missing that has no default.
+    """
+    kind = resolve_name(data.class_path)
+    for name in {*signature(ImageDataModule).parameters} - {"seed"}:
+        own = signature(kind).parameters.get(name)
+        if own is None or name in given:
+            continue
+        if own.default is own.empty:
+            raise UserError(f"data.{name} is not set, which {kind.__name__} needs; set it")
+        data.init_args[name] = own.default

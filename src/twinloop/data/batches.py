@@ -1,16 +1,14 @@
 """Batches gathered whole by index: no loop over images, no PIL, no worker processes."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from twinloop.data.augment import Augmentation
+from twinloop.data.augment import Augmentation, Transforms
 from twinloop.data.cache import Split
+from twinloop.data.resumable import Resumable
 from twinloop.data.split import generator
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -29,59 +27,6 @@ def to_integers(random: Tensor) -> Tensor:
 def from_integers(random: Tensor) -> Tensor:
     """Decode the float32 values from `to_integers`, exactly."""
     return random.float() / 2**24
-
-
-class Resumable(ABC):
-    """The batches of an epoch, a function of (seed, epoch), from any of them on."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.epoch = 0
-        self.position = 0
-        self._resume_at: tuple[int, int] | None = None
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """The number of batches in an epoch."""
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[Any]:
-        """The batches; the epoch is that of the moment when the first one is requested.
-
-        Lightning creates the iterator before it calls `set_epoch`.
-        """
-
-    @abstractmethod
-    def rows_of(self, number: int) -> Tensor | None:
-        """The rows of the split, `[B]`, in batch `number` of the epoch, if they are known."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order the next iterator follows."""
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and the number of its batches that were yielded."""
-        return {"epoch": self.epoch, "position": self.position}
-
-    def expect(self, state: dict[str, int]) -> None:
-        """Note the position of a checkpoint; the loop itself skips the batches before it."""
-        self.position = state["position"]
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume after those batches, if the next iterator is of the same epoch."""
-        self.expect(state)
-        self._resume_at = state["epoch"], state["position"] % len(self)
-
-    def _first(self) -> int:
-        """The batch of the epoch to begin with, once."""
-        first = self._resume_at[1] if self._resume_at and self._resume_at[0] == self.epoch else 0
-        self._resume_at = None
-        return first
-
-    @property
-    def batch_sampler(self) -> Any:
-        """The place where Lightning looks for `set_epoch`."""
-        return SimpleNamespace(sampler=self)
 
 
 class Batches(Resumable):
@@ -105,7 +50,7 @@ class Batches(Resumable):
         *,
         seed: int = 0,
         shuffle: bool = False,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | Transforms | None = None,
     ) -> None:
         super().__init__(seed)
         self.split = split

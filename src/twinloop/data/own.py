@@ -5,7 +5,6 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -16,7 +15,8 @@ from torch.utils.data import DataLoader
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.protocol import Data
 from twinloop.data.replay import Replay
-from twinloop.data.spec import DataSpec
+from twinloop.data.resumable import ResumableData
+from twinloop.data.spec import DataFacts, DataSpec
 from twinloop.data.split import seeded
 from twinloop.errors import UserError
 
@@ -33,7 +33,7 @@ def as_data(module: LightningDataModule, seed: int) -> Data:
     return OwnData(module, seed)
 
 
-class OwnData(LightningDataModule):
+class OwnData(ResumableData):
     """Makes `Data` of a LightningDataModule: batches that depend only on (seed, epoch).
 
     The module has `spec`, a DataSpec, at least after `setup`, and `train_dataloader`; loaders of
@@ -49,16 +49,11 @@ class OwnData(LightningDataModule):
         UserError: what the module lacks, by name.
     """
 
-    test_split = "test"
-    notes = ()
-    measures_test = True
+    facts = DataFacts("test")
 
     def __init__(self, module: LightningDataModule, seed: int = 42) -> None:
-        super().__init__()
-        self.module, self.seed = module, seed
-        self.device = torch.device("cpu")
-        self._train: Replay | None = None
-        self._resumed: dict[str, int] | None = None
+        super().__init__(seed)
+        self.module = module
         if self._has("transfer_batch_to_device"):
             raise self._error("overrides transfer_batch_to_device, which neither loop calls")
         if not self._has("train_dataloader"):
@@ -90,19 +85,9 @@ class OwnData(LightningDataModule):
             raise self._error("is no ImageDataModule, which several processes need; train in one")
         return {stage: batches for stage, (_, batches) in self._counts.items()}
 
-    def setup(self, stage: str) -> None:
-        """Take over the device of the Trainer, if there is one."""
-        if self.trainer is not None:
-            self.device = self.trainer.strategy.root_device
-
-    def train_dataloader(self) -> Replay:
-        """The batches of train, or of the first epoch always by the flag `overfit_batches`."""
-        overfit = getattr(self.trainer, "overfit_batches", 0) > 0
-        self._train = self._replay("train", fixed=overfit)
-        if self._resumed is not None:
-            self._train.load_state_dict(self._resumed)
-            self._resumed = None
-        return self._train
+    def train_batches(self, *, overfit: bool = False) -> Replay:
+        """The batches of train, always those of the first epoch if `overfit` is true."""
+        return self._replay("train", fixed=overfit)
 
     def val_dataloader(self) -> Replay:
         return self._replay("val", fixed=True)
@@ -130,20 +115,15 @@ class OwnData(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the epoch and the module's own state, for a checkpoint."""
-        if self._train is None:
-            return {}
         own = self.module.state_dict()
-        return {"train": self._train.state_dict()} | ({"module": own} if own else {})
+        return super().state_dict() | ({"module": own} if own else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next train loader at the position of a checkpoint."""
-        self._resumed = state_dict["train"]
+        super().load_state_dict(state_dict)
         self.module.load_state_dict(state_dict.get("module", {}))
 
     def expect(self, state: dict[str, Any]) -> None:
-        """The same for the train loader that there is, whose batches the loop skips."""
-        assert self._train is not None
-        self._train.expect(state["train"])
+        super().expect(state)
         self.module.load_state_dict(state.get("module", {}))
 
     def _replay(self, stage: str, *, fixed: bool) -> Replay:

@@ -1,12 +1,12 @@
 """What loops, checkpoints and reports need of a data module."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 
-from twinloop.data.batches import Resumable
-from twinloop.data.spec import DataSpec
+from twinloop.data.resumable import Resumable
+from twinloop.data.spec import DataFacts, DataSpec
 
 
 class Data(Protocol):
@@ -30,16 +30,8 @@ class Data(Protocol):
         """The number of rows in train, val and test; 0 if there are none."""
 
     @property
-    def test_split(self) -> str:
-        """What test is, for results.json."""
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What a user should know of how the data was read."""
-
-    @property
-    def measures_test(self) -> bool:
-        """Whether test has the targets that metrics need."""
+    def facts(self) -> DataFacts:
+        """What is known once it is read."""
 
     def batches(self, processes: int = 1) -> dict[str, int]:
         """The number of batches in train, val and test, for each of several processes."""

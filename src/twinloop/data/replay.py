@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from twinloop.data.batches import Resumable
+from twinloop.data.resumable import Resumable
 from twinloop.data.split import generator, seeded
 from twinloop.errors import UserError
 

@@ -1,6 +1,7 @@
 """The facts of a data set that models, results and figures are built from."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_VALUES = 3 * 2**26
@@ -30,3 +31,14 @@ class DataSpec(NamedTuple):
             and all(isinstance(name, str) and name.isprintable() for name in names)
             and isinstance(self.fingerprint, str)
         )
+
+
+class DataFacts(NamedTuple):
+    """What is known only once a data set is read."""
+
+    test_split: str
+    """The name of the test split, or that it was held out."""
+    notes: Sequence[str] = ()
+    """What a user should know of how the data was read."""
+    measures_test: bool = True
+    """Whether test has the targets that metrics need."""

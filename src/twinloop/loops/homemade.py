@@ -16,8 +16,8 @@ import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.fabric.utilities.seed import reset_seed
 
-from twinloop.data.batches import Resumable
 from twinloop.data.protocol import Data
+from twinloop.data.resumable import Resumable
 from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner
 from twinloop.learner import callbacks as cbs

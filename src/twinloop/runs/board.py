@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +13,7 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop import figures
+from twinloop.data.columns import UNLABELLED
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.protocol import Data
 from twinloop.errors import escape_unprintable
@@ -100,7 +102,8 @@ def log_end(
         labels = data.data.test.labels[rows.long()]
         with evaluating(task), torch.no_grad():
             codes = task.network.encode(images.to(next(task.parameters()))).flatten(1).float()
-        names = [task.spec.class_names[label] if label >= 0 else "" for label in labels]
+        classes = labels if labels.ndim == 1 else torch.full([len(labels)], UNLABELLED)
+        names = [task.spec.class_names[label] if label >= 0 else "" for label in classes]
         # The projector requires square thumbnails.
         side = max(images.shape[2:])
         images = F.pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))
@@ -110,10 +113,9 @@ def log_end(
 
 def reconstructed(task: Reconstruction, data: Data, count: int) -> dict[str, Tensor]:
     """The first images of val, with noise if the task has any, and reconstructed: `[N, ...]`."""
-    weight = next(task.parameters())
-    images, labels = data.examples(count)
+    batch = move_data_to_device(data.examples(count), task.device)
     with evaluating(task), torch.no_grad():
-        inputs, targets = task.inputs_and_targets((images.to(weight), labels))
+        inputs, targets = task.inputs_and_targets(batch)
         outputs = task(inputs)
     given = {"original": targets, "with noise": inputs} if task.noise else {"original": targets}
     return {

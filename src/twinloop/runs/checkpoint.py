@@ -135,7 +135,8 @@ def _are_settings(settings: Any) -> bool:
     """Whether a checkpoint's `settings` have those that other commands read."""
     try:
         precision = settings["trainer"].get("precision")
-        values = settings["seed_everything"], settings["data"].get("val_size", 0)
+        data = settings["data"].get("init_args", settings["data"])
+        values = settings["seed_everything"], data.get("val_size", 0)
     except (AttributeError, KeyError, TypeError, IndexError):
         return False
     return isinstance(precision, str | int | None) and all(

@@ -20,7 +20,7 @@ from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.evaluation import evaluate, evaluate_codes
 from twinloop.runs.history import History
 from twinloop.runs.run import Run
-from twinloop.tasks import Classification, Reconstruction, Task
+from twinloop.tasks import Classification, ImageToImage, Reconstruction, Task
 
 UNITS = {
     "mse": "per pixel, pixels in [0, 1]",
@@ -85,9 +85,9 @@ def collect(
         "dataset": {
             "name": task.spec.name,
             "fingerprint": task.spec.fingerprint,
-            "test_split": data.test_split,
+            "test_split": data.facts.test_split,
             "sizes": data.sizes,
-            "notes": list(data.notes),
+            "notes": list(data.facts.notes),
         },
         "seed": data.seed,
         "parameters": sum(weight.numel() for weight in task.network.parameters()),
@@ -106,8 +106,11 @@ def collect(
 def _test_details(task: Task, data: Data) -> dict[str, Any]:
     """The results on test besides the scalar metrics: of codes, and by class."""
     details: dict[str, Any] = {}
-    if isinstance(task.network, Autoencoder) and isinstance(data, ImageDataModule):
+    compares = isinstance(task.network, Autoencoder) and not isinstance(task, ImageToImage)
+    if compares and isinstance(data, ImageDataModule):
         details |= evaluate_codes(task.network, data)
+    elif compares:
+        print("PCA, probes and the projector are left out: they need an ImageDataModule")
     if isinstance(task, Classification):
         # A class without images in test has no accuracy.
         counts = task.last_metrics["test/confusion"].sum(1).tolist()

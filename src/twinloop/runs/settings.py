@@ -97,7 +97,8 @@ def check_split(checkpoint: dict[str, Any], data: Data, path: Path) -> None:
     settings = checkpoint.get("settings")
     if settings is None:
         return
-    then = settings["seed_everything"], settings["data"]["val_size"]
+    split = settings["data"].get("init_args", settings["data"])
+    then = settings["seed_everything"], split.get("val_size", data.val_size)
     if then != (data.seed, data.val_size):
         raise UserError(
             f"{path} was trained with seed_everything {then[0]} and data.val_size {then[1]:g}, "

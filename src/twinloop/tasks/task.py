@@ -22,7 +22,7 @@ from twinloop.tasks.metrics import StageMetrics
 from twinloop.tasks.schedule import Schedule, check_plan
 
 ImageBatch = tuple[Tensor, Tensor]
-"""Images float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
+"""Images float32 `[B, C, H, W]` in [0, 1], and labels int64 `[B]` or another target of the data."""
 
 
 class Task(LightningModule):
