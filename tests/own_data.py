@@ -123,6 +123,13 @@ class Stream(LightningDataModule):
         return batch["image"].float(), batch["label"]
 
 
+class Sized(Memory):
+    """Has to be told how large a batch is."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__(batch_size)
+
+
 class NoSpec(Memory):
     """Has no facts."""
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from twinloop.cli import main
 from twinloop.comparison.parity import experiments, table
+from twinloop.data.own import OwnData
 
 ROOT = Path(__file__).parent.parent
 DOCS = (
@@ -160,12 +161,17 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     for name, text in MODULES.items():
         Path(f"{name}.py").write_text(text)
     try:
-        for name in MODULES:
-            found = runpy.run_path(f"{name}.py")
+        modules = {name: runpy.run_path(f"{name}.py") for name in MODULES}
     finally:
         for name in MODULES:
             sys.modules.pop(name, None)
+    sizes = [
+        OwnData(modules[name][kind]()).batches()["train"]
+        for name, kind in (("my_waves", "Waves"), ("my_stream", "Stream"))
+    ]
+    assert sizes == [16, 10]
     # It has compared both loops itself; the callback did its work, and the model learned.
+    found = modules["my_experiment"]
     weights = torch.cat([weight.flatten() for weight in found["one"].parameters()])
     assert weights.abs().max() == 0.5
     assert found["learn"].metrics["val/accuracy"] > 0.5

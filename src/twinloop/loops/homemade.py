@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.fabric.utilities.seed import reset_seed
+from torch import Tensor
 
 from twinloop.data.protocol import Data
 from twinloop.data.resumable import Resumable
@@ -59,7 +60,7 @@ def train(
         reset_seed()  # as Lightning's ddp does: every process draws the same from here on
         if world_size() == 1:
             _set_num_threads_if_needed()  # as its launcher does: sums depend on the threads
-    callbacks: list[Callback] = [cbs.FiniteLossCB(Resumable.rows_of)]
+    callbacks: list[Callback] = [cbs.FiniteLossCB(_rows_of)]
     if run:
         checkpoint = read_checkpoint(resume) if resume else None
         callbacks = learner_callbacks(run, task, data, filled, checkpoint)
@@ -95,7 +96,7 @@ def learner_callbacks(
     codec = CheckpointCodec(task, data, flags["accumulate_grad_batches"])
     save = SaveCheckpointsCB(run.saver, codec)
     callbacks: list[Callback] = [
-        *(codec, KeepHistoryCB(run.history), cbs.FiniteLossCB(Resumable.rows_of)),
+        *(codec, KeepHistoryCB(run.history), cbs.FiniteLossCB(_rows_of)),
         *(save, SaveBestCB(save), SaveAndStopCB(run.signals, save, codec)),
     ]
     if checkpoint:
@@ -164,6 +165,10 @@ def _callbacks(
         cbs.ValidateCB(flags["check_val_every_n_epoch"], interval),
         *precision_callbacks(flags["precision"], data.device),
     ]
+
+
+def _rows_of(loader: Resumable, number: int) -> Tensor | None:
+    return loader.rows_of(number)
 
 
 def _prepare_device(data: Data, flags: Flags) -> None:
