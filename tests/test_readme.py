@@ -17,6 +17,7 @@ from PIL import Image
 
 from twinloop.cli import main
 from twinloop.comparison.parity import experiments, table
+from twinloop.data.own import OwnData
 
 ROOT = Path(__file__).parent.parent
 DOCS = (
@@ -32,6 +33,7 @@ DOCS = (
     "optimisers",
     "projects",
     "loggers",
+    "own-data",
 )
 """The pages of docs/, in the order in which the README links to them."""
 PAGES = {
@@ -109,7 +111,10 @@ def test_all_pages_and_commands_are_found() -> None:
     assert len(COMMANDS) >= 35
     assert COMMANDS[:2] == ["make train-ae", "make test"]
     assert set(NOT_RUN) <= set(COMMANDS)
-    assert list(MODULES) == ["my_model", "my_data", "my_callback", "my_experiment", "my_logger"]
+    assert list(MODULES) == [
+        *("my_model", "my_data", "my_callback", "my_experiment", "my_logger"),
+        *("my_waves", "my_stream", "my_augmentation"),
+    ]
     # tests/learner/test_docs.py and tests/runs/test_docs.py run the others.
     others = ("README.md", "docs/learner.md", "docs/models.md")
     blocks = [text.count("```python") for page, text in PAGES.items() if page not in others]
@@ -186,6 +191,11 @@ def test_the_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     logger.log_metrics({"loss": 0.5}, 3)
     lines = Path("lines.jsonl").read_text()
     assert lines == '{"seed": 1, "step": null}\n{"loss": 0.5, "step": 3}\n'
+    sizes = [
+        OwnData(ran[name][kind]()).batches()["train"]
+        for name, kind in (("my_waves", "Waves"), ("my_stream", "Stream"))
+    ]
+    assert sizes == [16, 10]
     # It has compared both loops itself; the callback did its work, and the model learned.
     found = ran["my_experiment"]
     weights = torch.cat([weight.flatten() for weight in found["one"].parameters()])

@@ -22,6 +22,8 @@ NOT_MEANT = (
 LONGEST = 400
 """Characters shown of a parser's message, which may quote a whole file."""
 
+OF_CLASS = r"Problem with given class_path '[\w.]+':"
+
 
 class UserError(Exception):
     """An error that the user can correct: what is wrong, where (file, key, row), and what to do.
@@ -124,6 +126,7 @@ def _shorten(message: str) -> str:
     line = " ".join(message.split())
     # The parser tries a file of settings before a class.
     line = re.sub(r" - Expected a path .*? or invalid - Type .*? callable class:", "", line)
+    line = re.sub(r" - Expected a path but \S+ either not accessible or invalid", "", line)
     line = re.sub(
         r"Does not validate against any of the Union subtypes Subtypes: .*?Errors: - ", "", line
     )
@@ -133,7 +136,10 @@ def _shorten(message: str) -> str:
     line = re.sub(r"[.;]? (Given value|Got value): (Namespace|NestedArg)\(.*", "", line)
     line = re.sub(r"<class '(?:builtins\.)?([\w.]+)'>", r"\1", line)
     line = re.sub(r"(Given|Got) value: ", "got ", line)
-    return _cut(line.replace("Parser key ", "").removesuffix(";"))
+    line = line.replace("Parser key ", "").removesuffix(";")
+    # The class of the data is rarely named in a file; neither is all that it was given of use.
+    inner = re.fullmatch(rf'"data": {OF_CLASS} "([\w.]+)": (.*?)(; got \{{.*)?', line)
+    return _cut(f'"data.{inner[1]}": {inner[2]}' if inner else line)
 
 
 def _cut(line: str) -> str:

@@ -3,11 +3,16 @@
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import pytest
 
+from tests.own_data import Augmented
 from twinloop.cli import main
 from twinloop.cli.experiment import MAX_DEPTH, MAX_VALUES, checked_name, read_experiment
+from twinloop.cli.parser import Experiment, restore_defaults
+from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.own import OwnData
 from twinloop.errors import UserError
 
 MLP = Path(__file__).parents[2] / "experiments" / "mlp.yaml"
@@ -126,3 +131,45 @@ def test_an_experiment_name_that_is_no_plain_folder_name_is_refused(name: object
     message = re.escape(f"mlp.yaml: experiment is {name!r}, which is not a valid name; ")
     with pytest.raises(UserError, match=message):
         checked_name(name, "mlp.yaml")
+
+
+@pytest.mark.slow
+def test_data_without_a_class_is_an_image_data_module_and_stays_so_in_its_config(
+    tmp_path: Path,
+) -> None:
+    first = Experiment(["--config", str(MLP), "--data.source", "digits"])
+    config = tmp_path / "config.yaml"
+    config.write_text(first.as_yaml())
+    again = Experiment(["--config", str(config)])
+    assert "class_path: twinloop.data.datamodule.ImageDataModule" in config.read_text()
+    assert type(first.data) is type(again.data) is ImageDataModule
+    assert first.settings["data"] == again.settings["data"]
+    assert first.settings["data"]["batch_size"] == 256  # as in checkpoints of older runs
+
+
+def test_other_data_keeps_what_is_set_and_its_own_defaults() -> None:
+    for given, size in ((set(), 8), ({"batch_size"}, 256)):
+        data = Namespace(class_path="tests.own_data.Augmented", init_args={"batch_size": 256})
+        restore_defaults(data, given)
+        assert data.init_args == {"batch_size": size}
+    data = Namespace(class_path="tests.own_data.Sized", init_args={"batch_size": 256})
+    with pytest.raises(UserError, match=r"data.batch_size is not set, which Sized needs; set it"):
+        restore_defaults(data, ())
+
+
+@pytest.mark.slow
+def test_other_data_is_named_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unset = tmp_path / "unset.yaml"
+    unset.write_text(MLP.read_text().replace("  batch_size: 256\n", ""))
+    sizes = []
+    for file, options in ((MLP, ()), (unset, ()), (unset, ("--data.batch_size", "5"))):
+        named = ["--config", str(file), "--data", "tests.own_data.Augmented", *options]
+        data = Experiment(named).data
+        assert isinstance(data, OwnData)
+        assert isinstance(data.module, Augmented)
+        sizes.append(data.module.batch_size)
+    assert sizes == [256, 8, 5]
+    assert main(["summary", "--config", str(MLP), "--data.seed", "3"]) == 2
+    assert "data.seed is set by seed_everything; set that instead" in capsys.readouterr().err

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from twinloop.data.augment import Augmentation
+from tests.own_data import Crop, Jitter
+from twinloop.data.augment import Augmentation, Transforms
 from twinloop.errors import UserError
 
 IMAGE = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=torch.uint8)
@@ -97,3 +98,21 @@ def test_an_invalid_size_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"erase is 4, larger than images of 3x3"):
         changed(Augmentation(erase=4), 0, 0, 0, 0, 0)
     assert changed(Augmentation(erase=3), 0, 0, 0, 0, 0) == [[0] * 3] * 3
+
+
+def test_modules_change_a_batch_by_its_random_values_alone() -> None:
+    images = torch.full((3, 1, 4, 4), 255, dtype=torch.uint8)
+    augmentation = Transforms([Jitter(), Jitter(0.5)])
+    values = augmentation.random_values(6, seed=1, epoch=0)
+    assert torch.equal(values, Augmentation().random_values(6, seed=1, epoch=0))
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    first = augmentation(images, values[:3])
+    assert torch.equal(state, torch.get_rng_state())
+    torch.rand(5)
+    assert torch.equal(augmentation(images, values[:3]), first)
+    assert not torch.equal(augmentation(images, values[3:]), first)
+    assert first.dtype == torch.float32
+    assert 0 < first.min() < first.max() < 1
+    with pytest.raises(UserError, match=r"Crop made \[3, 1, 3, 4\] of images of"):
+        Transforms([Crop()])(images, values[:3])

@@ -331,8 +331,8 @@ def test_a_trainer_attribute_that_the_learner_lacks_is_refused_by_name(name: str
             return super().loss(output, target)
 
     message = (
-        f"the task, or a callback, uses trainer.{name}, which the homemade loop does not provide; "
-        "pass --loop lightning"
+        f"the task, its data or a callback uses trainer.{name}, which the homemade loop does not "
+        "provide; pass --loop lightning"
     )
     with pytest.raises(UserError, match=message) as caught:
         trained("homemade", Asks)

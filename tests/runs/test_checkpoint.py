@@ -206,7 +206,7 @@ def test_a_checkpoint_larger_than_its_file_or_malformed_is_refused(
 
 SPECS: dict[str, dict[str, Any]] = {
     "no shape": {"image_shape": (1, 4)},
-    "channels": {"image_shape": (7, 4, 4)},
+    "channels": {"image_shape": ("1", 4, 4)},
     "a tensor": {"image_shape": (torch.ones(2), 4, 4)},
     "no pixels": {"image_shape": (1, 0, 4)},
     "too many pixels": {"image_shape": (1, 10**5, 10**5)},

@@ -13,7 +13,7 @@ from tests.commands import encode_as_windows
 from twinloop.data.spec import DataSpec
 from twinloop.models import MLP, BottleneckAutoencoder
 from twinloop.runs.predictions import predictions_folder, write_predictions
-from twinloop.tasks import Classification, Reconstruction
+from twinloop.tasks import Classification, MultiLabel, Reconstruction, Regression
 
 ROOT = Path("images")
 PATHS = [ROOT / "a.jpg", ROOT / "a.png", ROOT / "inside" / "b.png"]
@@ -131,3 +131,19 @@ def test_a_second_folder_of_the_same_name_has_predictions_of_its_own(
     # The folder is replaced as a whole, and nothing else is left.
     assert not (run / "predictions" / "Ω" / "old.png").exists()
     assert sorted(path.name for path in (run / "predictions").iterdir()) == ["Ω", "Ω-1"]
+
+
+def test_numbers_and_labels_are_written_by_name(tmp_path: Path) -> None:
+    images = torch.rand(3, 1, 8, 8)
+    spec = DataSpec("boxes", "", (1, 8, 8))
+    task = Regression(MLP, lambda weights: SGD(weights, 0.1), spec, outputs=2)
+    outputs = torch.tensor([[1.0, 0.5], [2.0, -3.0], [0.0, 4.0]])
+    write_predictions(task, images, outputs, PATHS, ROOT, tmp_path / "numbers")
+    assert table(tmp_path / "numbers")[:2] == [
+        ["file", "output_0", "output_1"],
+        ["a.jpg", "1", "0.5"],
+    ]
+    named = spec._replace(class_names=("cat", "dog"))
+    labels = MultiLabel(MLP, lambda weights: SGD(weights, 0.1), named)
+    write_predictions(labels, images, torch.zeros(3, 2), PATHS, ROOT, tmp_path / "labels")
+    assert table(tmp_path / "labels")[:2] == [["file", "cat", "dog"], ["a.jpg", "0.5", "0.5"]]

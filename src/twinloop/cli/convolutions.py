@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
@@ -47,6 +48,7 @@ def main(args: list[str]) -> int:
     experiment = ExperimentWithOutput(args)
     task, data, folder = experiment.task, experiment.data, experiment.config.output
     _check(experiment, folder)
+    assert isinstance(data, ImageDataModule)
     untrained = copy.deepcopy(task.network)
     source = _load_weights(experiment)
     network = task.network.eval().cpu()
@@ -85,6 +87,8 @@ def _check(experiment: Experiment, folder: Path) -> None:
             f"{experiment.name} is not a classifier; pass the --config of one, "
             "such as experiments/lesson-classifier.yaml"
         )
+    if not isinstance(experiment.data, ImageDataModule):
+        raise UserError("the figures are of the images of an ImageDataModule; data is of your own")
     try:
         stages_of(experiment.task.network, torch.zeros(experiment.data.spec.image_shape))
     except ValueError as error:
@@ -118,7 +122,8 @@ def _load_weights(experiment: Experiment) -> str:
             path = checkpoint_of(latest_run(experiment.logs, experiment.name, experiment.data.spec))
         except UserError:  # no run yet
             trainer = bare_trainer(experiment.flags)
-            trainer.fit(task, datamodule=experiment.data)
+            data: Any = experiment.data
+            trainer.fit(task, datamodule=data)
             return f"{trainer.global_step} steps of training"
     checkpoint = read_checkpoint(path)
     check_fits(checkpoint, task, path)

@@ -50,6 +50,7 @@ def _evaluate(stage: str, args: list[str]) -> int:
     print(f"checkpoint: {path}")
     if stage == "val":
         check_split(checkpoint, data, path)
+    data.trainer = trainer  # which may be read by data of a user's own
     task.to(trainer.strategy.root_device)
     found = evaluate(
         task,

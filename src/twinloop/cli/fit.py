@@ -9,6 +9,7 @@ from torch import distributed
 
 from twinloop.cli.loggers import loggers_of
 from twinloop.cli.parser import Experiment
+from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.loops import homemade, lightning
 from twinloop.loops.checks import check_flags, check_run
@@ -92,13 +93,14 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
     processes = max(trainer.world_size, world_size())
     check_run(flags, task, experiment.data, processes)
     steps = flags["max_steps"] * flags["accumulate_grad_batches"]
-    check_last_batch(
-        task,
-        experiment.data,
-        limit=flags["overfit_batches"] or flags["limit_train_batches"],
-        max_batches=int(flags["fast_dev_run"]) or (math.inf if steps < 0 else steps),
-        processes=processes,
-    )
+    if isinstance(experiment.data, ImageDataModule):
+        check_last_batch(
+            task,
+            experiment.data,
+            limit=flags["overfit_batches"] or flags["limit_train_batches"],
+            max_batches=int(flags["fast_dev_run"]) or (math.inf if steps < 0 else steps),
+            processes=processes,
+        )
     _load_weights(experiment, resume)
     return trainer
 

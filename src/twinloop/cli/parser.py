@@ -2,17 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from lightning.pytorch import Callback as LightningCallback
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from twinloop.cli.experiment import files_of, local_file, parse, read_experiment
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.own import as_data
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
 from twinloop.files import expanded
@@ -30,8 +33,15 @@ STAND_IN = """
 *  For the real data: make ... DATA=FOLDER, or try again with network. *
 ************************************************************************
 """
-PATHS = ("trainer.default_root_dir", "data.cache_dir", "ckpt_path", "run_folder", "weights")
+IMAGES = "twinloop.data.datamodule.ImageDataModule"
+"""The class of the data where an experiment names none."""
+PATHS = (
+    *("trainer.default_root_dir", "data.init_args.cache_dir"),
+    *("ckpt_path", "run_folder", "weights"),
+)
 """Settings in which `~` and `$NAME` are written out; `data.source` and `data.images` do so."""
+SEEDED = ("--data.seed", "--data.init_args.seed")
+"""Options that another one sets."""
 KEYWORDS = ("last", "best")
 """Names of checkpoints of the latest run, for `--ckpt_path`."""
 
@@ -104,11 +114,12 @@ class Experiment(LightningCLI):
         self.spec_of = spec_of
         super().__init__(
             Task,
-            ImageDataModule,
+            LightningDataModule,
             trainer_class=_Trainer,
             args=args,
             run=False,
             subclass_mode_model=True,
+            subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=42,
             auto_configure_optimizers=False,
@@ -127,16 +138,17 @@ class Experiment(LightningCLI):
         )
         for option, (kind, default, text) in OPTIONS.items():
             parser.add_argument(*option.split(), type=kind, default=default, help=text)
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.set_defaults({"data": {"class_path": IMAGES}})
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         parser.link_arguments(
             "data", "model.init_args.spec", compute_fn=self._spec, apply_on="instantiate"
         )
 
-    def _spec(self, data: ImageDataModule) -> DataSpec:
-        if data.is_stand_in:
+    def _spec(self, data: LightningDataModule) -> DataSpec:
+        if getattr(data, "is_stand_in", False):
             print(STAND_IN, flush=True)
-        self.data = data
-        return self.spec_of(self) if self.spec_of else data.spec
+        self.data = as_data(data, int(self.config.seed_everything))
+        return self.spec_of(self) if self.spec_of else self.data.spec
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse `args`, without Lightning's warning about `sys.argv`.
@@ -155,11 +167,17 @@ class Experiment(LightningCLI):
                         "ModelCheckpoint may be remote"
                     )
                 self.config[name] = type(given)(expanded(str(given)))
+        if any(str(arg).partition("=")[0] in SEEDED for arg in args):
+            raise UserError("data.seed is set by seed_everything; set that instead")
+        given = {str(arg).removeprefix("--data.").partition("=")[0] for arg in args}
         for file in self.config.config or ():
             data = read_experiment(Path(str(file))).get("data")
-            seeds = (None, self.config.seed_everything)
-            if isinstance(data, dict) and data.get("seed") not in seeds:
+            data = data.get("init_args") or data if isinstance(data, dict) else {}
+            if data.get("seed") not in (None, self.config.seed_everything):
                 raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
+            given |= data.keys()
+        if self.config.data.class_path != IMAGES:
+            restore_defaults(self.config.data, {n.removeprefix("init_args.") for n in given})
 
     def instantiate_classes(self) -> None:
         """Build data, task, and the classes that the Trainer's flags name, but no Trainer.
@@ -170,7 +188,9 @@ class Experiment(LightningCLI):
         config.trainer.logger = None
         with self.user_errors():
             self.config_init = self.parser.instantiate_classes(config)
-        self.data, self.task = self.config_init.data, self.config_init.model
+        self.task = self.config_init.model
+        if not hasattr(self, "data"):  # a task without `spec`
+            self._spec(self.config_init.data)
         self.flags: dict[str, Any] = vars(self.config_init.trainer)
 
     def user_errors(self) -> Any:
@@ -190,6 +210,8 @@ class Experiment(LightningCLI):
     def settings(self) -> dict[str, Any]:
         """All settings in plain types."""
         settings: dict[str, Any] = json.loads(self.parser.dump(self.config, format="json"))
+        if settings["data"]["class_path"] == IMAGES:
+            settings["data"] = settings["data"]["init_args"]
         return settings
 
     def as_yaml(self) -> str:
@@ -234,3 +256,19 @@ class Experiment(LightningCLI):
         """The run whose config.yaml is the experiment."""
         folders = [Path(str(file)).parent for file in self.config.config or ()]
         return next((folder for folder in folders if (folder / "checkpoints").is_dir()), None)
+
+
+def restore_defaults(data: Any, given: Container[str]) -> None:
+    """Undo what the parser does for another class of data: it keeps the defaults of IMAGES.
+
+    Raises:
+        UserError: an argument is missing that has no default.
+    """
+    kind = resolve_name(data.class_path)
+    for name in {*signature(ImageDataModule).parameters} - {"seed"}:
+        own = signature(kind).parameters.get(name)
+        if own is None or name in given:
+            continue
+        if own.default is own.empty:
+            raise UserError(f"data.{name} is not set, which {kind.__name__} needs; set it")
+        data.init_args[name] = own.default

@@ -6,7 +6,9 @@ import torch
 
 from twinloop.cli.evaluate import load
 from twinloop.cli.parser import Experiment
+from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.spec import DataSpec
+from twinloop.errors import UserError
 from twinloop.runs.checkpoint import spec_of
 from twinloop.runs.folder import run_of
 from twinloop.runs.predictions import predictions_folder, write_predictions
@@ -17,6 +19,7 @@ def main(args: list[str]) -> int:
     experiment = Experiment(args, _trained_on)
     trainer = load(experiment)
     path, data = experiment.trained[0], experiment.data
+    assert isinstance(data, ImageDataModule)
     outputs: Any = trainer.predict(experiment.task, datamodule=data)
     assert data.images is not None
     folder = predictions_folder(run_of(path), data.images)
@@ -30,5 +33,11 @@ def main(args: list[str]) -> int:
 
 def _trained_on(experiment: Experiment) -> DataSpec:
     """The data set of the checkpoint; the user's images are converted to its shape."""
-    experiment.data.spec = spec_of(experiment.trained[1])
-    return experiment.data.spec
+    data, spec = experiment.data, spec_of(experiment.trained[1])
+    if not isinstance(data, ImageDataModule) or spec.image_shape[0] not in (1, 3):
+        raise UserError(
+            "predict reads image files, by an ImageDataModule in grey or RGB, and this model was "
+            f"trained on other data, {spec.name}; call its task in Python"
+        )
+    data.spec = spec
+    return spec

@@ -94,6 +94,7 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "data.skip_unreadable": {"same": [True]},
     "data.image_column": {"same": ["image"], "refused": ["nothing"]},
     "data.label_column": {"same": ["label"], "refused": ["nothing"]},
+    "data.target": {"same": ["class"], "refused": ["numbers", "nothing"]},
     "data.revision": {"same": ["main"]},
     "data.cache_dir": {"same": ["RUN-cache"]},
     "data.images": {"same": ["RUN"]},

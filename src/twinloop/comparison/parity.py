@@ -93,6 +93,10 @@ ELSEWHERE = {
     "stop and resume": (
         "after SIGTERM in an epoch or at its end; by the same loop or the other (test_resume.py)"
     ),
+    "own data": (
+        "in memory, by worker processes, a stream; modules as augmentation; numbers, labels and "
+        "images as targets; resumed inside an epoch (test_own_data.py)"
+    ),
     "compile": "`default`, in a process of its own (test_cli.py)",
     "processes": "2 over gloo: evenly divided, not evenly, accumulated (test_distributed.py)",
     "device": "CPU; a GPU has not been tried",

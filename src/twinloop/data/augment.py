@@ -1,12 +1,13 @@
-"""Random shift, flip and erasing of whole batches, on any device."""
+"""Random changes of whole batches, on any device: shift, flip and erasing, or anybody's modules."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from twinloop.data.split import generator
+from twinloop.data.split import generator, seeded
 from twinloop.errors import UserError
 
 
@@ -75,3 +76,69 @@ class Augmentation:
 
         rows, columns = inside(images.shape[2], top), inside(images.shape[3], left)
         return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
+
+
+class Transforms:
+    """Modules that change a batch of images, one after the other, as an augmentation.
+
+    Each takes and returns float32 `[B, C, H, W]` in [0, 1], such as torchvision's v2 transforms. It
+    may draw from the global generators of torch, NumPy and Python, which are seeded for the batch
+    and restored afterwards, so that the random values of the network stay as they are.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.modules = modules
+        self.random_values = Augmentation().random_values
+
+    def __call__(self, images: Tensor, random: Tensor) -> Tensor:
+        """Change bytes `images [B, C, H, W]`, seeded by the first row of `random [B, 5]`.
+
+        Raises:
+            UserError: a module returns anything but images of the same shape.
+        """
+        images = as_floats(images)
+        seeds: list[int] = (random[0] * 2**24).long().tolist()
+        with torch.no_grad(), seeded(*seeds, cuda=images.is_cuda):
+            for module in self.modules:
+                changed = module.to(images.device)(images)
+                if not isinstance(changed, Tensor) or changed.shape != images.shape:
+                    got = list(getattr(changed, "shape", [type(changed).__name__]))
+                    raise UserError(
+                        f"data.augmentation: {type(module).__name__} made {got} of images of shape "
+                        f"{list(images.shape)}, which has to stay"
+                    )
+                images = changed
+        return images
+
+
+def as_augmentation(
+    given: Augmentation | nn.Module | list[nn.Module] | None,
+) -> Augmentation | Transforms | None:
+    """Modules as an augmentation."""
+    if isinstance(given, nn.Module | list):
+        return Transforms(given if isinstance(given, list) else [given])
+    return given
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """Bytes as floats in [0, 1]; other tensors as they are."""
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def augmented(
+    augmentation: Augmentation | Transforms, images: Tensor, targets: Tensor, random: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Augment images, and with the same random values images that are their targets.
+
+    Raises:
+        UserError: those are of another size, or are to be changed by modules.
+    """
+    if targets.ndim < 4:
+        return augmentation(images, random), targets
+    if isinstance(augmentation, Transforms) or images.shape[2:] != targets.shape[2:]:
+        raise UserError(
+            "data.augmentation: where targets are images, only shift, flip and erase change both, "
+            "and only if they have the size of the images; unset it"
+        )
+    both = augmentation(torch.cat([images, targets], 1), random)
+    return both[:, : images.shape[1]], both[:, images.shape[1] :]

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from twinloop.data.augment import Augmentation
+from twinloop.data.augment import Augmentation, Transforms
 from twinloop.data.cache import Split
+from twinloop.data.resumable import Resumable
 from twinloop.data.split import generator
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -30,7 +29,7 @@ def from_integers(random: Tensor) -> Tensor:
     return random.float() / 2**24
 
 
-class Batches:
+class Batches(Resumable):
     """An iterable over batches of `rows` of a split.
 
     The order of an epoch depends only on (seed, epoch), so a run can resume at any epoch, and both
@@ -51,17 +50,14 @@ class Batches:
         *,
         seed: int = 0,
         shuffle: bool = False,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | Transforms | None = None,
     ) -> None:
+        super().__init__(seed)
         self.split = split
         self.rows = rows
         self.batch_size = batch_size
-        self.seed = seed
         self.shuffle = shuffle
         self.augmentation = augmentation
-        self.epoch = 0
-        self.position = 0
-        self._resume_at: tuple[int, int] | None = None
         joined = distributed.is_available() and distributed.is_initialized()
         self.rank = distributed.get_rank() if joined else 0
         self.processes = distributed.get_world_size() if joined else 1
@@ -70,16 +66,12 @@ class Batches:
         return math.ceil(len(self.rows) / self.processes / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator reads the epoch when its first batch is requested: Lightning creates the
-        # iterator before it calls set_epoch.
         images, labels = self.split.images, self.split.labels
         rows, random = self._rows_of_process().to(images.device), None
         if self.augmentation:
             values = self.augmentation.random_values(len(self.rows), self.seed, self.epoch)
             random = to_integers(values)[self._share()].to(images.device)
-        first = self._resume_at[1] if self._resume_at and self._resume_at[0] == self.epoch else 0
-        self._resume_at = None
-        for number in range(first, len(self)):
+        for number in range(self._first(), len(self)):
             self.position = number + 1
             part = self._part(number)
             yield (
@@ -89,7 +81,6 @@ class Batches:
             )
 
     def rows_of(self, number: int) -> Tensor:
-        """The rows of the split, `[B]`, in batch `number` of the epoch."""
         return self._rows_of_process()[self._part(number)]
 
     def _rows_of_process(self) -> Tensor:
@@ -109,21 +100,3 @@ class Batches:
 
     def _part(self, number: int) -> slice:
         return slice(number * self.batch_size, (number + 1) * self.batch_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose order the next iterator follows."""
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and the number of its batches that were yielded."""
-        return {"epoch": self.epoch, "position": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resume after those batches, if the next iterator is of the same epoch."""
-        self.position = state["position"]
-        self._resume_at = state["epoch"], state["position"] % len(self)
-
-    @property
-    def batch_sampler(self) -> Any:
-        """The place where Lightning looks for `set_epoch`."""
-        return SimpleNamespace(sampler=self)

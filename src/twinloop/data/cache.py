@@ -31,6 +31,7 @@ from twinloop.data.pool import UNGUARDED
 from twinloop.data.source import Source
 from twinloop.data.spec import DataSpec
 from twinloop.data.split import hold_out_val
+from twinloop.data.targets import columns_of, read_numbers, read_several
 from twinloop.errors import UserError, escape_unprintable
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ DEFAULT = Reading()
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 `[N, C, H, W]` and labels int64 `[N]`, mapped from disk or on a GPU."""
+    """Images uint8 `[N, C, H, W]` and labels int64 `[N]`, mapped from disk or on a GPU.
+
+    Labels may be another target: float32 numbers `[N, K]`, ones and zeros `[N, labels]`, or images.
+    """
 
     images: Tensor
     labels: Tensor
@@ -54,7 +58,7 @@ class Split:
     @property
     def has_labels(self) -> bool:
         """Whether its images have labels."""
-        return bool((self.labels != UNLABELLED).all())
+        return self.labels.ndim > 1 or bool((self.labels != UNLABELLED).all())
 
     def on_gpu(self, device: torch.device) -> "Split":
         """Copy to a GPU if that takes at most half of its free memory; otherwise stay on disk."""
@@ -83,7 +87,9 @@ class DecodedData:
             rows = torch.arange(len(self.train))
             train, val = rows[: -self.val_rows], rows[-self.val_rows :]
         else:
-            train, val = hold_out_val(self.train.labels, val_size, seed)
+            labels = self.train.labels
+            classes = labels if labels.ndim == 1 else torch.zeros(len(labels), dtype=torch.int64)
+            train, val = hold_out_val(classes, val_size, seed)
         return {"train": train, "val": val, "test": torch.arange(len(self.test))}
 
 
@@ -99,7 +105,8 @@ def load(source: Source, cache: Path, reading: Reading = DEFAULT) -> DecodedData
             cache that cannot be written to, a process that ended while it decoded, or a script
             without its guard.
     """
-    wanted = [FORMAT, source.key, *reading]
+    # Caches of classes are older than other targets.
+    wanted = [FORMAT, source.key, *(reading[:-1] if reading.target == "class" else reading)]
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     folder = cache / f"{source.name}-{key}"
     if not folder.is_dir():
@@ -178,21 +185,21 @@ def _write(
     named, notes = named_splits(splits, source)
     features = named["train"].features
     image_column = image_column_of(features, reading.image_column)
-    label_column = label_column_of(features, reading.label_column)
-    if label_column:
-        labels, classes = read_labels(named, label_column)
-    else:
-        labels = {name: np.full(len(rows), UNLABELLED, np.int64) for name, rows in named.items()}
-        classes = ()
-    parts, test_split = parts_of(named, labels["train"])
+    labels, classes, label_column = _targets(named, reading)
+    strata = labels["train"] if reading.target == "class" else np.zeros(len(named["train"]), int)
+    parts, test_split = parts_of(named, strata)
     done, shape = decode_splits(place, parts, image_column, reading)
-    notes += _notes(done, label_column, list(features), labels.get("test"))
+    is_class = reading.target == "class"
+    notes += _notes(done, label_column, list(features), labels.get("test") if is_class else None)
     keep = _readable(parts, done)
     if done.unreadable:
         _leave_out(place, keep)
     for array, kept in keep.items():
         of_array = [labels[part.split][part.numbers] for part in parts if part.array == array]
         np.save(place / f"{array}-labels.npy", np.concatenate(of_array)[kept])
+    if reading.target == "image":
+        assert label_column is not None
+        _decode_targets(place, parts, label_column, reading)
     val_rows = sum(
         int(keep[part.array][part.first :].sum())
         for part in parts
@@ -205,6 +212,36 @@ def _write(
         "val_rows": val_rows,
         "notes": notes,
     }
+
+
+def _targets(
+    named: "dict[str, Dataset]", reading: Reading
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...], str | None]:
+    """The target of every row of each split, the names of classes or labels, and the column."""
+    if reading.target == "class":
+        if isinstance(reading.label_column, list):
+            raise UserError("data.label_column: several columns need data.target 'numbers'")
+        column = label_column_of(named["train"].features, reading.label_column)
+        if column:
+            return *read_labels(named, column), column
+    else:
+        columns = columns_of(named, reading.label_column, reading.target)
+        if reading.target == "numbers":
+            return read_numbers(named, columns), (), columns[0]
+        if reading.target == "labels":
+            return *read_several(named, columns[0]), columns[0]
+        column = columns[0]  # of images, which are decoded later
+    return {name: np.full(len(rows), UNLABELLED) for name, rows in named.items()}, (), column
+
+
+def _decode_targets(place: Path, parts: list[Part], column: str, reading: Reading) -> None:
+    """Decode the images of another column in place of the labels."""
+    folder = place / "targets"
+    folder.mkdir(exist_ok=True)
+    decode_splits(folder, parts, column, reading)
+    for array in {part.array for part in parts}:
+        (folder / f"{array}-images.npy").replace(place / f"{array}-labels.npy")
+    shutil.rmtree(folder)
 
 
 def _notes(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Labels = NDArray[np.int64]
 UNLABELLED = -1
 """The label of every test image where a data set keeps its labels to itself, as on the Hub."""
+SEVERAL = "or several where data.target is labels"
 MANY_CLASSES = 10
 """With more classes than this, at least two images of train per class are expected."""
 
@@ -64,7 +65,8 @@ def _asked(column: str, fitting: list[str], what: str, features: "Features") -> 
         raise UserError(f"{option}: there is no column {column!r}, only {list(features)}")
     if column not in fitting:
         kind = features[column]
-        several = "; one label per image is supported" if "List" in type(kind).__name__ else ""
+        is_list = "List" in type(kind).__name__
+        several = f"; one label per image is supported, {SEVERAL}" if is_list else ""
         raise UserError(
             f"{option}: {column!r} has the type {kind}, which cannot be the {what} column{several}"
         )
@@ -120,7 +122,7 @@ def _classes_of(values: list[Any], column: str) -> list[Any]:
     if len(classes) > max(MANY_CLASSES, len(values) // 2):
         raise UserError(
             f"column {column!r} has {len(classes):,} different values for {len(values):,} images "
-            "of train, which are no classes; set data.label_column"
+            "of train, which are no classes; set data.label_column, or data.target to numbers"
         )
     return classes
 
@@ -136,7 +138,7 @@ def _check_words(classes: list[Any], column: str) -> None:
         if len(parts) > 1 and parts <= set(map(str, classes)):
             raise UserError(
                 f"column {column!r} has {name!r}, which is several of its other values; one label "
-                "per image is supported"
+                f"per image is supported, {SEVERAL}"
             )
 
 

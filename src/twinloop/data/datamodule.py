@@ -3,26 +3,26 @@
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from PIL import ImageColor
-from torch import Tensor
+from torch import Tensor, nn
 
 from twinloop.data import cache
-from twinloop.data.augment import Augmentation
+from twinloop.data.augment import Augmentation, as_augmentation, as_floats, augmented
 from twinloop.data.batches import Batch, Batches, from_integers
 from twinloop.data.decode_splits import Reading
 from twinloop.data.images import read_images
+from twinloop.data.resumable import ResumableData
 from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
-from twinloop.data.spec import DataSpec
+from twinloop.data.spec import DataFacts, DataSpec
+from twinloop.data.targets import Target
 from twinloop.errors import UserError, escape_unprintable
 from twinloop.files import expanded
 from twinloop.processes import is_first
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(ResumableData):
     """Batches `(images, labels)`: float32 `[B, C, H, W]` in [0, 1] and int64 `[B]`.
 
     The Trainer makes these of what the loaders give, bytes, by `on_after_batch_transfer`; without a
@@ -39,10 +39,13 @@ class ImageDataModule(LightningDataModule):
         channels: 1 converts every image to grey, 3 to RGB; by default RGB if any is in colour.
         background: Colour behind transparent images, such as `white` or `#808080`.
         skip_unreadable: Leave out images that cannot be read, which are an error by default.
-        augmentation: Random changes of the training images.
+        augmentation: Random changes of the training images, or modules of your own: `Transforms`.
         seed: Seed of the validation split, and with the epoch of the order and the augmentation.
         image_column: Column of the images, if there are several.
-        label_column: Column of the labels, if there are several.
+        label_column: Column of the labels, if there are several; of numbers also several columns.
+        target: What that column has: a class; a number or numbers, float32 `[B, K]`; labels,
+            `[B, labels]` of ones and zeros; or an image, as the images are. All but a class need
+            `label_column`.
         revision: Commit, tag or branch of the data set on the Hub.
         cache_dir: Folder of the decoded images; $TWINLOOP_CACHE or ~/.cache/twinloop if unset.
         images: An image of your own or a folder of images, for predict.
@@ -59,30 +62,28 @@ class ImageDataModule(LightningDataModule):
         channels: int | None = None,
         background: str = "white",
         skip_unreadable: bool = False,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | nn.Module | list[nn.Module] | None = None,
         seed: int = 42,
         image_column: str | None = None,
-        label_column: str | None = None,
+        label_column: str | list[str] | None = None,
+        target: Target = "class",
         revision: str | None = None,
         cache_dir: Path | None = None,
         images: Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(seed)
         _check_sizes(batch_size, val_size, image_size)
-        _check_pixels(channels, background)
+        _check_pixels(channels, background, skips_pairs=skip_unreadable and target == "image")
         self.source = source_for_make() if source == "auto" else source
         self.is_stand_in = source == "auto" and self.source == "digits"
         self.name, self.revision, self.cache_dir = name, revision, cache_dir
-        self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
+        self.batch_size, self.val_size = batch_size, val_size
         self.reading = Reading(
             image_size and (image_size[0], image_size[1]),
-            *(channels, background, image_column, label_column, skip_unreadable),
+            *(channels, background, image_column, label_column, skip_unreadable, target),
         )
-        self.augmentation = augmentation
+        self.augmentation = as_augmentation(augmentation)
         self.images = expanded(images) if images else None
-        self.device = torch.device("cpu")
-        self._train: Batches | None = None
-        self._resumed: dict[str, int] | None = None
         self._on_gpu: dict[str, cache.Split] = {}
 
     @cached_property
@@ -108,13 +109,19 @@ class ImageDataModule(LightningDataModule):
         """The number of images in train, val and test."""
         return {name: len(rows) for name, rows in self.rows.items()}
 
+    @property
+    def facts(self) -> DataFacts:
+        """What results.json says of how the images were read."""
+        return DataFacts(self.data.test_split, self.data.notes, self.data.test.has_labels)
+
+    def batches(self, processes: int = 1) -> dict[str, int]:
+        """The number of batches in train, val and test, for each of several processes."""
+        return {
+            name: math.ceil(size / processes / self.batch_size) for name, size in self.sizes.items()
+        }
+
     def __str__(self) -> str:  # Lightning's would create every loader, to count batches
         return f"{type(self).__name__}({self.source!r})"
-
-    def setup(self, stage: str) -> None:
-        """Take over the device of the Trainer, if there is one; it is the CPU unless set."""
-        if self.trainer is not None:
-            self.device = self.trainer.strategy.root_device
 
     def split(self, name: str) -> cache.Split:
         """'train' or 'test', in GPU memory if it fits there."""
@@ -123,31 +130,14 @@ class ImageDataModule(LightningDataModule):
             self._on_gpu[name] = mapped.on_gpu(self.device)
         return self._on_gpu.get(name, mapped)
 
-    def train_dataloader(self) -> Batches:
-        """`train_batches` by the Trainer's flag `overfit_batches`."""
-        return self.train_batches(overfit=getattr(self.trainer, "overfit_batches", 0) > 0)
-
     def train_batches(self, *, overfit: bool = False) -> Batches:
         """The batches of train, shuffled and augmented unless `overfit` is true."""
-        self._train = Batches(
+        return Batches(
             *(self.split("train"), self.rows["train"], self.batch_size),
             seed=self.seed,
             shuffle=not overfit,
             augmentation=None if overfit else self.augmentation,
         )
-        if self._resumed is not None:
-            self._train.load_state_dict(self._resumed)
-            self._resumed = None
-        return self._train
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position in the epoch, for a checkpoint."""
-        return {"train": self._train.state_dict()} if self._train is not None else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start the next train loader at the position of a checkpoint."""
-        # Lightning restores a loader itself, but not one that a schedule has requested before.
-        self._resumed = state_dict["train"]
 
     def val_dataloader(self) -> Batches:
         return Batches(self.split("train"), self.rows["val"], self.batch_size)
@@ -166,12 +156,20 @@ class ImageDataModule(LightningDataModule):
         split = cache.Split(self.predict_images, torch.zeros(count, dtype=torch.int64))
         return Batches(split, torch.arange(count), self.batch_size)
 
+    def examples(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first images of val, or of train where val is empty, with their labels."""
+        rows = self.rows["val"] if len(self.rows["val"]) else self.rows["train"]
+        split = self.data.train
+        return self.on_after_batch_transfer(
+            (split.images[rows[:count]], split.labels[rows[:count]], None), 0
+        )
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a batch and convert it to float, on its device."""
+        """Augment a batch and convert it to float, on its device; images as targets as well."""
         images, labels, random = batch
         if random is not None and self.augmentation is not None:
-            images = self.augmentation(images, from_integers(random))
-        return images.float().div_(255), labels
+            images, labels = augmented(self.augmentation, images, labels, from_integers(random))
+        return as_floats(images), as_floats(labels)
 
 
 def _print_notes(data: cache.DecodedData) -> None:
@@ -189,7 +187,9 @@ def _check_sizes(batch_size: int, val_size: float, image_size: tuple[int, int] |
         raise UserError(f"data.image_size is {image_size}; both sides must be at least 1")
 
 
-def _check_pixels(channels: int | None, background: str) -> None:
+def _check_pixels(channels: int | None, background: str, *, skips_pairs: bool) -> None:
+    if skips_pairs:
+        raise UserError("data.skip_unreadable: images as targets are in pairs; correct them")
     if channels not in (None, 1, 3):
         raise UserError(f"data.channels is {channels}; it must be 1 (grey) or 3 (RGB)")
     try:

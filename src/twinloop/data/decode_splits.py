@@ -21,6 +21,7 @@ from twinloop.data.decode import (
 )
 from twinloop.data.journal import Journal, read_lines
 from twinloop.data.parts import Part
+from twinloop.data.targets import Target
 from twinloop.errors import UserError
 
 JOURNAL = "decoded.jsonl"
@@ -38,8 +39,9 @@ class Reading(NamedTuple):
     channels: int | None = None
     background: str = "white"
     image_column: str | None = None
-    label_column: str | None = None
+    label_column: str | list[str] | None = None
     skip_unreadable: bool = False
+    target: Target = "class"
 
 
 def decode_splits(

@@ -1,7 +1,12 @@
 """The validation split, and random generators seeded by (seed, counters)."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Generator, Tensor
 
 from twinloop.errors import UserError
@@ -11,6 +16,22 @@ def generator(seed: int, *counters: int) -> Generator:
     """Create a generator that depends only on the arguments, not on earlier random values."""
     state = np.random.SeedSequence([seed, *counters]).generate_state(1, np.uint64)
     return Generator().manual_seed(int(state[0]))
+
+
+@contextmanager
+def seeded(seed: int, *counters: int, cuda: bool = False) -> Iterator[None]:
+    """Seed the global generators of torch, NumPy and Python, and restore them afterwards.
+
+    Those of GPUs only with `cuda`.
+    """
+    with isolate_rng(include_cuda=cuda):
+        value = generator(seed, *counters).initial_seed()
+        torch.default_generator.manual_seed(value)
+        if cuda:
+            torch.cuda.manual_seed_all(value)
+        np.random.seed(value % 2**32)  # noqa: NPY002 - what other people's data sets draw from
+        random.seed(value)
+        yield
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:

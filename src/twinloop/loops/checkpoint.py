@@ -8,6 +8,7 @@ from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from twinloop.data.protocol import Data
 from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.learner.callbacks.schedule import SchedCB
@@ -51,13 +52,14 @@ class CheckpointCodec(Callback):
 
     Args:
         task: The LightningModule that the Learner trains.
+        data: Its data.
         accumulate: Batches per optimiser step.
     """
 
     order = Order.PREPARE
 
-    def __init__(self, task: Task, accumulate: int = 1) -> None:
-        self.task = task
+    def __init__(self, task: Task, data: Data, accumulate: int = 1) -> None:
+        self.task, self.data = task, data
         self.accumulate = accumulate
         self.validated = Validated()
         self.validating_from: dict[str, Any] | None = None
@@ -105,7 +107,7 @@ class CheckpointCodec(Callback):
             "loops": loops,
             "callbacks": {"RandomState": self.validating_from or RandomState().state_dict()},
             "optimizer_states": [learn.opt.state_dict()],
-            "ImageDataModule": {"train": learn.dls.train.state_dict()},
+            type(self.data).__qualname__: self.data.state_dict(),
             "lr_schedulers": [cb.state_dict() for cb in learn.cbs if isinstance(cb, SchedCB)],
         }
         for cb in learn.cbs:
@@ -129,7 +131,7 @@ class CheckpointCodec(Callback):
             scheduler.load_state_dict(state)
         for cb in learn.cbs:
             _unpack_callback(cb, checkpoint)
-        learn.dls.train.position = checkpoint["ImageDataModule"]["train"]["position"]
+        self.data.expect(checkpoint[type(self.data).__qualname__])
         self.task.on_load_checkpoint(checkpoint)
         validated = loop["epoch_loop.val_loop.batch_progress"]
         current = validated["current"]

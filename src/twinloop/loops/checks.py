@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.errors import UserError, as_user_error
 from twinloop.learner import Callback
 from twinloop.learner.callbacks.limits import in_batches, limited
@@ -85,9 +85,7 @@ def check_flags(given: Mapping[str, Any]) -> None:
             )
 
 
-def check_run(
-    trainer: Mapping[str, Any], task: Task, data: ImageDataModule, processes: int = 1
-) -> None:
+def check_run(trainer: Mapping[str, Any], task: Task, data: Data, processes: int = 1) -> None:
     """Refuse flags that are invalid for this task and this data, shared by `processes`.
 
     `trainer` has all flags, with the Trainer's defaults.
@@ -97,11 +95,9 @@ def check_run(
             that never runs, or a monitored metric that is never measured.
     """
     _check_optimizer(trainer, task)
-    sizes = {
-        name: math.ceil(size / processes / data.batch_size) for name, size in data.sizes.items()
-    }
     if any(isinstance(callback, BackboneFinetuning) for callback in callbacks_of(trainer)):
         _check_backbone(task)
+    sizes = data.batches(processes)
     batches = _limited("train", sizes["train"], trainer)
     validates = _limited("val", sizes["val"], trainer) > 0
     _limited("test", sizes["test"], trainer)

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.loops.checks import callbacks_of
 from twinloop.tasks import Task
 
@@ -33,7 +33,7 @@ class Found(Callback):
         resumed: Whether the run has both from its checkpoint.
     """
 
-    def __init__(self, task: Task, data: ImageDataModule, *, resumed: bool) -> None:
+    def __init__(self, task: Task, data: Data, *, resumed: bool) -> None:
         self.task, self.data, self.resumed = task, data, resumed
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,9 +43,11 @@ class Found(Callback):
             trainer.strategy.setup_optimizers(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lr": self.task.lr, "batch_size": self.data.batch_size}
+        return {"lr": self.task.lr, "batch_size": getattr(self.data, "batch_size", None)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore both, but not from the checkpoint to which a finder itself returns."""
         if self.resumed:
-            self.task.lr, self.data.batch_size = state_dict["lr"], state_dict["batch_size"]
+            self.task.lr = state_dict["lr"]
+            if state_dict["batch_size"] is not None:  # data of one's own may have none
+                setattr(self.data, "batch_size", state_dict["batch_size"])  # noqa: B010

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.fabric.utilities.seed import reset_seed
+from torch import Tensor
 
-from twinloop.data.batches import Batches
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
+from twinloop.data.resumable import Resumable
 from twinloop.errors import UserError
 from twinloop.learner import Callback, DataLoaders, Learner
 from twinloop.learner import callbacks as cbs
@@ -44,7 +45,7 @@ from twinloop.tasks import Task
 
 def train(
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     flags: Mapping[str, Any],
     run: Run | None,
     resume: Path | None,
@@ -59,7 +60,7 @@ def train(
         reset_seed()  # as Lightning's ddp does: every process draws the same from here on
         if world_size() == 1:
             _set_num_threads_if_needed()  # as its launcher does: sums depend on the threads
-    callbacks: list[Callback] = [cbs.FiniteLossCB(Batches.rows_of)]
+    callbacks: list[Callback] = [cbs.FiniteLossCB(_rows_of)]
     if run:
         checkpoint = read_checkpoint(resume) if resume else None
         callbacks = learner_callbacks(run, task, data, filled, checkpoint)
@@ -71,7 +72,7 @@ def train(
     try:
         learn.fit(learn.n_epochs, valid=False)
     finally:
-        task.trainer = None
+        task.trainer, data.trainer.learn = None, None
 
 
 def check_task(task: Task) -> None:
@@ -89,13 +90,13 @@ def check_task(task: Task) -> None:
 
 
 def learner_callbacks(
-    run: Run, task: Task, data: ImageDataModule, flags: Flags, checkpoint: dict[str, Any] | None
+    run: Run, task: Task, data: Data, flags: Flags, checkpoint: dict[str, Any] | None
 ) -> list[Callback]:
     """The callbacks that keep a Learner's run in its folder, resumed from a `checkpoint` if any."""
-    codec = CheckpointCodec(task, flags["accumulate_grad_batches"])
+    codec = CheckpointCodec(task, data, flags["accumulate_grad_batches"])
     save = SaveCheckpointsCB(run.saver, codec)
     callbacks: list[Callback] = [
-        *(codec, KeepHistoryCB(run.history), cbs.FiniteLossCB(Batches.rows_of)),
+        *(codec, KeepHistoryCB(run.history), cbs.FiniteLossCB(_rows_of)),
         *(save, SaveBestCB(save), SaveAndStopCB(run.signals, save, codec)),
     ]
     if checkpoint:
@@ -108,7 +109,7 @@ def learner_callbacks(
 
 def build_learner(
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     flags: Mapping[str, Any] | Flags,
     extra: Sequence[Callback] = (),
 ) -> Learner:
@@ -126,14 +127,13 @@ def build_learner(
     return _learner(task, data, filled, extra)
 
 
-def _learner(task: Task, data: ImageDataModule, flags: Flags, extra: Sequence[Callback]) -> Learner:
+def _learner(task: Task, data: Data, flags: Flags, extra: Sequence[Callback]) -> Learner:
     _prepare_device(data, flags)
-    train = data.train_batches(overfit=flags["overfit_batches"] > 0)
-    valid = data.val_dataloader()
-    batches = limited(len(train), flags["limit_train_batches"])
+    batches = limited(data.batches(world_size())["train"], flags["limit_train_batches"])
     # A LightningModule has only a weak reference to its Trainer; the Learner keeps it alive.
     trainer = LearnerAsTrainer(flags, _steps(flags, batches))
-    task.trainer = trainer  # type: ignore[assignment]
+    task.trainer = data.trainer = trainer  # type: ignore[assignment]
+    train, valid = data.train_dataloader(), data.val_dataloader()
     optimizers = TaskOptimizers(task)
     callbacks = [
         *_callbacks(task, data, flags, trainer, batches),
@@ -150,7 +150,7 @@ def _learner(task: Task, data: ImageDataModule, flags: Flags, extra: Sequence[Ca
 
 
 def _callbacks(
-    task: Task, data: ImageDataModule, flags: Flags, trainer: LearnerAsTrainer, batches: int
+    task: Task, data: Data, flags: Flags, trainer: LearnerAsTrainer, batches: int
 ) -> list[Callback]:
     """The callbacks of every run, whose epochs have `batches` batches of train."""
     interval = flags["val_check_interval"]
@@ -166,7 +166,11 @@ def _callbacks(
     ]
 
 
-def _prepare_device(data: ImageDataModule, flags: Flags) -> None:
+def _rows_of(loader: Resumable, number: int) -> Tensor | None:
+    return loader.rows_of(number)
+
+
+def _prepare_device(data: Data, flags: Flags) -> None:
     """Set the device of the batches, and deterministic algorithms."""
     data.device = flags.device
     if flags["deterministic"]:

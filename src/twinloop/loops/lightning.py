@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.plugins import CheckpointIO
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.errors import UserError
 from twinloop.loops.checkpoint import RandomState
 from twinloop.loops.checks import callbacks_of
@@ -27,7 +27,7 @@ from twinloop.tasks import Task
 
 def train(
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     flags: Mapping[str, Any],
     run: Run | None,
     resume: Path | None,
@@ -45,10 +45,11 @@ def train(
         trainer = bare_trainer(flags, FiniteLoss())
     # With max_steps Lightning treats every checkpoint as one from inside an epoch.
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
-    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    module: Any = data  # a LightningDataModule, as every Data is
+    trainer.fit(task, datamodule=module, ckpt_path=resume, weights_only=True)
 
 
-def trainer_callbacks(run: Run, data: ImageDataModule) -> list[Callback]:
+def trainer_callbacks(run: Run, data: Data) -> list[Callback]:
     """The callbacks that keep a Trainer's run in its folder.
 
     Lightning lets only the first of several processes write.
@@ -91,9 +92,7 @@ def has_own_bar(flags: Mapping[str, Any]) -> bool:
     return any(isinstance(callback, ProgressBar) for callback in callbacks_of(flags))
 
 
-def _keeping_trainer(
-    flags: Mapping[str, Any], data: ImageDataModule, run: Run, *found: Callback
-) -> Trainer:
+def _keeping_trainer(flags: Mapping[str, Any], data: Data, run: Run, *found: Callback) -> Trainer:
     """A Trainer with the callbacks and plugins that keep `run`."""
     callbacks = [*found, *trainer_callbacks(run, data)]
     if run.timings:

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.utilities import _log_hyperparams
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.learner import Callback, Learner, Order
 from twinloop.learner import callbacks as cbs
 from twinloop.progress import Bars, epoch_of
@@ -134,9 +134,7 @@ class EpochProgressCB(cbs.ProgressCB):
 class Board(Checkpoint):
     """Logs everything but scalars: see `twinloop.runs.board`."""
 
-    def __init__(
-        self, loggers: Sequence[Logger], data: ImageDataModule, config: dict[str, Any]
-    ) -> None:
+    def __init__(self, loggers: Sequence[Logger], data: Data, config: dict[str, Any]) -> None:
         self.loggers, self.data, self.config = loggers, data, config
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,7 +153,7 @@ class BoardCB(Callback):
     order = Order.RESUME + 1
 
     def __init__(
-        self, loggers: Sequence[Logger], task: Task, data: ImageDataModule, config: dict[str, Any]
+        self, loggers: Sequence[Logger], task: Task, data: Data, config: dict[str, Any]
     ) -> None:
         self.loggers, self.task, self.data, self.config = loggers, task, data, config
 

@@ -6,7 +6,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
 from torchmetrics import Metric
 
-from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.errors import UserError
 from twinloop.learner import Callback, Learner
 from twinloop.learner import callbacks as cbs
@@ -16,7 +16,7 @@ from twinloop.tasks import Task
 
 
 class LearnerAsTrainer:
-    """The attributes of a Trainer that a task or a callback may use while the Learner trains.
+    """The attributes of a Trainer that a task, its data or a callback may use in a Learner's fit.
 
     `steps` is the number of optimiser steps of the whole run; infinite if it is unlimited.
     """
@@ -31,6 +31,7 @@ class LearnerAsTrainer:
         self.log_every_n_steps = flags["log_every_n_steps"]
         self.loggers = flags.loggers
         self.logger = self.loggers[0] if self.loggers else None
+        self.overfit_batches = flags["overfit_batches"]
         self.estimated_stepping_batches = steps
         self.is_global_zero = is_first()
 
@@ -67,8 +68,8 @@ class LearnerAsTrainer:
             raise AttributeError(name)
         used = "self.log" if name == "barebones" else f"trainer.{name}"  # what `log` asks first
         raise UserError(
-            f"the task, or a callback, uses {used}, which the homemade loop does not provide; pass "
-            "--loop lightning, or override a method of Task (inputs_and_targets, loss, count, "
+            f"the task, its data or a callback uses {used}, which the homemade loop does not "
+            "provide; pass --loop lightning, or override a method of Task (inputs_and_targets, loss, count, "
             "compute)"
         )
 
@@ -84,7 +85,7 @@ class BatchPrepCB(Callback):
 
     order = cbs.TruePrecisionCB.order + 1
 
-    def __init__(self, task: Task, data: ImageDataModule, trainer: LearnerAsTrainer) -> None:
+    def __init__(self, task: Task, data: Data, trainer: LearnerAsTrainer) -> None:
         self.task, self.data, self.trainer = task, data, trainer
 
     def before_batch(self, learn: Learner) -> None:

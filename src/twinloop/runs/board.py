@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,9 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from twinloop import figures
+from twinloop.data.columns import UNLABELLED
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.errors import escape_unprintable
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
@@ -81,7 +84,7 @@ def _traced(network: nn.Module, example: Tensor) -> Any:
         return None
 
 
-def log_epoch(loggers: Sequence[Logger], task: Task, data: ImageDataModule, step: int) -> None:
+def log_epoch(loggers: Sequence[Logger], task: Task, data: Data, step: int) -> None:
     """Log reconstructions or the confusion matrix of val; to TensorBoard, weights as histograms."""
     image = _image(task, data) if loggers else None
     for logger in loggers:
@@ -92,7 +95,7 @@ def log_epoch(loggers: Sequence[Logger], task: Task, data: ImageDataModule, step
             _log_image(logger, *image, step)
 
 
-def _image(task: Task, data: ImageDataModule) -> tuple[str, np.ndarray] | None:
+def _image(task: Task, data: Data) -> tuple[str, np.ndarray] | None:
     """The name and pixels of the image of an epoch, uint8 `[H, W, C]`; None if it has none."""
     if isinstance(task, Reconstruction):
         grid = torch.cat(list(reconstructed(task, data, IMAGES).values()))
@@ -118,7 +121,7 @@ def _log_image(logger: Logger, name: str, image: np.ndarray, step: int) -> None:
 def log_end(
     loggers: Sequence[Logger],
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     results: dict[str, Any],
     step: int,
 ) -> None:
@@ -140,28 +143,31 @@ def log_end(
         logger.save()
 
 
-def _log_codes(writer: SummaryWriter, task: Task, data: ImageDataModule, step: int) -> None:
-    """Write the codes of test to TensorBoard, with thumbnails and classes."""
-    if isinstance(task.network, Autoencoder):
+def _log_codes(writer: SummaryWriter, task: Task, data: Data, step: int) -> None:
+    """Write the codes of test to TensorBoard, with thumbnails and classes.
+
+    They are those of an ImageDataModule, whose images are at hand.
+    """
+    if isinstance(task.network, Autoencoder) and isinstance(data, ImageDataModule):
         # Evenly spaced, since the split may be sorted by class.
         rows = torch.linspace(0, len(data.data.test) - 1, min(PROJECTED, len(data.data.test)))
         images = data.data.test.images[rows.long()].float() / 255
         labels = data.data.test.labels[rows.long()]
         with evaluating(task), torch.no_grad():
             codes = task.network.encode(images.to(next(task.parameters()))).flatten(1).float()
-        names = [task.spec.class_names[label] if label >= 0 else "" for label in labels]
+        classes = labels if labels.ndim == 1 else torch.full([len(labels)], UNLABELLED)
+        names = [task.spec.class_names[label] if label >= 0 else "" for label in classes]
         # The projector requires square thumbnails.
         side = max(images.shape[2:])
         images = F.pad(images, (0, side - images.shape[3], 0, side - images.shape[2]))
         writer.add_embedding(codes.cpu(), names, images, step, "codes")
 
 
-def reconstructed(task: Reconstruction, data: ImageDataModule, count: int) -> dict[str, Tensor]:
+def reconstructed(task: Reconstruction, data: Data, count: int) -> dict[str, Tensor]:
     """The first images of val, with noise if the task has any, and reconstructed: `[N, ...]`."""
-    rows = data.rows["val"] if len(data.rows["val"]) else data.rows["train"]
-    images = data.data.train.images[rows[:count]].to(next(task.parameters())) / 255
+    batch = move_data_to_device(data.examples(count), task.device)
     with evaluating(task), torch.no_grad():
-        inputs, targets = task.inputs_and_targets((images, images.new_zeros(len(images)).long()))
+        inputs, targets = task.inputs_and_targets(batch)
         outputs = task(inputs)
     given = {"original": targets, "with noise": inputs} if task.noise else {"original": targets}
     return {

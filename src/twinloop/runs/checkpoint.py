@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from twinloop.data.decode import MAX_PIXELS
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error, import_extra
 from twinloop.files import save_whole
@@ -149,7 +148,8 @@ def _are_settings(settings: Any) -> bool:
     """Whether a checkpoint's `settings` have those that other commands read."""
     try:
         precision = settings["trainer"].get("precision")
-        values = settings["seed_everything"], settings["data"]["val_size"]
+        data = settings["data"].get("init_args", settings["data"])
+        values = settings["seed_everything"], data.get("val_size", 0)
     except (AttributeError, KeyError, TypeError, IndexError):
         return False
     return (
@@ -179,16 +179,8 @@ def _is_count(value: Any) -> bool:
 def _is_spec(facts: Any) -> bool:
     """Whether a checkpoint's `data_spec` is valid for `spec_of`."""
     try:
-        channels, height, width = facts["image_shape"]
-        return (
-            facts.keys() == set(DataSpec._fields)
-            and all(type(size) is int and size > 0 for size in (channels, height, width))
-            and channels in (1, 3)
-            and height * width <= MAX_PIXELS
-            and all(name.isprintable() for name in (facts["name"], *facts["class_names"]))
-            and isinstance(facts["fingerprint"], str)
-        )
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return DataSpec(**facts).is_valid() and facts.keys() == set(DataSpec._fields)
+    except (AttributeError, TypeError):
         return False
 
 

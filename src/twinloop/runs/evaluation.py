@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from torch import nn
 
 from twinloop.data.batches import Batches
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.learner.callbacks.limits import limited
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.pca import pca_mse, sampled
@@ -33,7 +35,7 @@ COMPARED = 2**38
 
 def evaluate(
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     stage: str,
     *,
     limit: int | float | None = None,
@@ -47,13 +49,12 @@ def evaluate(
     Without labels there are none of a task that needs them.
     """
     task.eval()
-    if stage == "test" and task.needs_labels and not data.data.test.has_labels:
+    if stage == "test" and task.needs_labels and not data.facts.measures_test:
         return {}
     loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
     with torch.no_grad():
         for batch in islice(loader, limited(len(loader), 1.0 if limit is None else limit)):
-            images, labels = data.on_after_batch_transfer(batch, 0)
-            moved = images.to(task.device), labels.to(task.device)
+            moved = data.on_after_batch_transfer(move_data_to_device(batch, task.device), 0)
             inputs, target = task.inputs_and_targets(moved)
             with forward_context():
                 output = task(inputs)
@@ -74,7 +75,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
         `twinloop.runs.pca` for its precision, and when it is left out.
         `linear_probe_accuracy`: a logistic regression on the codes of train, of at most 1000
         iterations, scored on test. `knn_accuracy`: the vote of the 10 nearest codes of train,
-        scored on test. Without labels neither.
+        scored on test. Without classes neither.
     """
     first = Batches(data.split("train"), data.rows["train"][:1], 1)
     size = encode(network, data, first)[0].shape[1]
@@ -86,7 +87,7 @@ def evaluate_codes(network: Autoencoder, data: ImageDataModule) -> dict[str, flo
     test_codes, test_labels = encode(network, data, test)
     pca = pca_mse(data, size)
     found = {} if pca is None else {"pca_mse": pca}
-    if not (data.data.train.has_labels and data.data.test.has_labels):
+    if labels.ndim > 1 or not (data.data.train.has_labels and data.data.test.has_labels):
         return found
     few = sampled(torch.arange(len(test_codes)), COMPARED // codes.size).numpy()
     return found | {

@@ -15,7 +15,7 @@ from twinloop import figures
 from twinloop.errors import escape_unprintable
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
-from twinloop.tasks import Task
+from twinloop.tasks import Classification, MultiLabel, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def write_predictions(
     Args:
         task: The task with its trained weights.
         images: The inputs of the network, `[N, C, H, W]` in [0, 1].
-        outputs: Its outputs: images `[N, C, H, W]` or logits `[N, classes]`.
+        outputs: Its outputs: images `[N, C, H, W]`, logits `[N, classes]` or numbers `[N, K]`.
         paths: The file of each image.
         source: The folder of images given by the user, or the only file.
         folder: The folder to write to.
@@ -75,7 +75,8 @@ def write_predictions(
         for name, image in zip(_png_names(names), outputs, strict=True):
             _save_image(image, part / "reconstructions" / name)
     else:
-        found = _classified(task, images, outputs, title)
+        describe = _classified if isinstance(task, Classification) else _valued
+        found = describe(task, images, outputs, title)
     with (part / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(map(_cell, ["file", *found.header]))
@@ -119,6 +120,20 @@ def _classified(task: Task, images: Tensor, outputs: Tensor, title: str) -> _Pre
         {"logits": outputs, "probabilities": probabilities},
         figures.predictions(images[:SHOWN], captions[:SHOWN], title),
     )
+
+
+def _valued(task: Task, images: Tensor, outputs: Tensor, title: str) -> _Predicted:
+    """The numbers of each image, or the probability of each label."""
+    values = (outputs.sigmoid() if isinstance(task, MultiLabel) else outputs).flatten(1)
+    names = task.spec.class_names
+    if len(names) != values.shape[1]:
+        names = tuple(f"output_{number}" for number in range(values.shape[1]))
+    captions = [
+        "\n".join(f"{name} {value:.3g}" for name, value in zip(names[:2], row[:2], strict=True))
+        for row in values[:SHOWN].tolist()
+    ]
+    figure = figures.predictions(images[:SHOWN], captions, title)
+    return _Predicted(list(names), values.tolist(), {"outputs": outputs}, figure)
 
 
 def _png_names(names: list[str]) -> list[str]:

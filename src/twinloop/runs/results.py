@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from twinloop import figures
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.errors import UserError
 from twinloop.files import as_json, atomic_write
 from twinloop.models.autoencoder import Autoencoder
@@ -21,7 +22,7 @@ from twinloop.runs.evaluation import evaluate, evaluate_codes
 from twinloop.runs.history import History
 from twinloop.runs.repository import Repository
 from twinloop.runs.run import Run
-from twinloop.tasks import Classification, Reconstruction, Task
+from twinloop.tasks import Classification, ImageToImage, Reconstruction, Task
 
 UNITS = {
     "mse": "per pixel, pixels in [0, 1]",
@@ -37,7 +38,7 @@ def write_results(
     run: Run,
     experiment: str,
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     limits: Mapping[str, int | float | None],
     forward_context: Callable[[], AbstractContextManager[Any]],
 ) -> None:
@@ -76,7 +77,7 @@ def collect(
     repository: Repository,
     *,
     task: Task,
-    data: ImageDataModule,
+    data: Data,
     history: History,
     val: dict[str, float],
     test: dict[str, Any],
@@ -94,9 +95,9 @@ def collect(
         "dataset": {
             "name": task.spec.name,
             "fingerprint": task.spec.fingerprint,
-            "test_split": data.data.test_split,
+            "test_split": data.facts.test_split,
             "sizes": data.sizes,
-            "notes": list(data.data.notes),
+            "notes": list(data.facts.notes),
         },
         "seed": data.seed,
         "parameters": sum(weight.numel() for weight in task.network.parameters()),
@@ -108,17 +109,20 @@ def collect(
         "commit": repository.commit,
         "uncommitted_changes": repository.changed,
         "val": val,
-        "test": test | _test_details(task, data),
+        "test": test | (_test_details(task, data) if test else {}),
         "history": history.rows,
     }
 
 
-def _test_details(task: Task, data: ImageDataModule) -> dict[str, Any]:
+def _test_details(task: Task, data: Data) -> dict[str, Any]:
     """The results on test besides the scalar metrics: of codes, and by class."""
     details: dict[str, Any] = {}
-    if isinstance(task.network, Autoencoder):
+    compares = isinstance(task.network, Autoencoder) and not isinstance(task, ImageToImage)
+    if compares and isinstance(data, ImageDataModule):
         details |= evaluate_codes(task.network, data)
-    if isinstance(task, Classification) and data.data.test.has_labels:
+    elif compares:
+        print("PCA, probes and the projector are left out: they need an ImageDataModule")
+    if isinstance(task, Classification):
         # A class without images in test has no accuracy.
         counts = task.last_metrics["test/confusion"].sum(1).tolist()
         shares = task.last_metrics["test/class_accuracy"].tolist()
@@ -127,12 +131,12 @@ def _test_details(task: Task, data: ImageDataModule) -> dict[str, Any]:
     return details
 
 
-def write_figures(results: dict[str, Any], task: Task, data: ImageDataModule, folder: Path) -> None:
+def write_figures(results: dict[str, Any], task: Task, data: Data, folder: Path) -> None:
     """Write curves by epoch; reconstructions of an autoencoder; a classifier's confusion matrix."""
     name = f"{results['experiment']} on {task.spec.name}"
     if results["history"]:
         figures.save(figures.curves(results["history"], name), folder / "curves.png")
-    if isinstance(task, Reconstruction):
+    if isinstance(task, Reconstruction) and results["test"]:
         title = f"{name}: test MSE {results['test']['mse']:.4f}"
         rows = board.reconstructed(task, data, 10)
         figures.save(figures.reconstructions(rows, title), folder / "reconstructions.png")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from twinloop.data.datamodule import ImageDataModule
+from twinloop.data.protocol import Data
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.runs.checkpoint import spec_of
@@ -85,18 +86,20 @@ def _ended_inside(checkpoint: dict[str, Any]) -> bool:
         return False
 
 
-def check_split(checkpoint: dict[str, Any], data: ImageDataModule, path: Path) -> None:
+def check_split(checkpoint: dict[str, Any], data: Data, path: Path) -> None:
     """Make sure that the checkpoint was not trained on rows of val.
 
     Raises:
         UserError: the seed or size of the split differs from that in training.
     """
-    if spec_of(checkpoint).fingerprint != data.spec.fingerprint:
+    other = spec_of(checkpoint).fingerprint != data.spec.fingerprint
+    if other or not isinstance(data, ImageDataModule):  # which knows itself what is val
         return
     settings = checkpoint.get("settings")
     if settings is None:
         return
-    then = settings["seed_everything"], settings["data"]["val_size"]
+    split = settings["data"].get("init_args", settings["data"])
+    then = settings["seed_everything"], split.get("val_size", data.val_size)
     if then != (data.seed, data.val_size):
         raise UserError(
             f"{path} was trained with seed_everything {then[0]} and data.val_size {then[1]:g}, "

@@ -71,7 +71,16 @@ class Classification(Task):
         return batch
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy in nats of logits `[B, classes]` and labels `[B]`, a scalar."""
+        """Cross entropy in nats of logits `[B, classes]` and labels `[B]`, a scalar.
+
+        Raises:
+            UserError: the targets are not one class for each image, or the output not its logits.
+        """
+        if target.ndim != 1:
+            raise UserError(
+                f"a classifier needs one class for each image, and the targets have the shape "
+                f"{list(target.shape)}; set data.target to class, or take MultiLabel"
+            )
         check_output(output, (len(target), len(self.spec.class_names)))
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(output, target, label_smoothing=smoothing)

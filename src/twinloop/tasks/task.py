@@ -23,7 +23,7 @@ from twinloop.tasks.rebuild import Rebuilt
 from twinloop.tasks.schedule import AnySchedule, Schedule, TorchSchedule, check_plan
 
 ImageBatch = tuple[Tensor, Tensor]
-"""Images float32 `[B, C, H, W]` in [0, 1] and labels int64 `[B]`."""
+"""Images float32 `[B, C, H, W]` in [0, 1], and labels int64 `[B]` or another target of the data."""
 
 
 class Task(Rebuilt):

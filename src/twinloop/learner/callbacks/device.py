@@ -1,5 +1,6 @@
 """The device of the model and its batches."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,11 +33,16 @@ class DeviceCB(Callback):
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move every tensor of a tuple, list or dict to `device`, asynchronously from pinned memory."""
+    return changed(batch, lambda part: part.to(device, non_blocking=True))
+
+
+def changed(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change every tensor of a tuple, list or dict."""
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return change(batch)
     if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
+        return {key: changed(value, change) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        parts = [to_device(value, device) for value in batch]
+        parts = [changed(value, change) for value in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch

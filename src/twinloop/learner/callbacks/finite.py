@@ -17,7 +17,8 @@ class FiniteLossCB(Callback):
     In validation a loss is checked one batch later, so that a GPU is not waited for.
 
     Args:
-        rows: `(loader, number of a batch) -> rows of the train split [B]`, for the message.
+        rows: `(loader, number of a batch) -> rows of the train split [B]`, for the message; None
+            where they are not known.
 
     Raises:
         NotFiniteError: names the batch, its rows and the first layer that is not finite.
@@ -25,7 +26,7 @@ class FiniteLossCB(Callback):
 
     order = Order.PREPARE
 
-    def __init__(self, rows: Callable[[Any, int], Tensor] | None = None) -> None:
+    def __init__(self, rows: Callable[[Any, int], Tensor | None] | None = None) -> None:
         self.rows = rows
         self.validated: list[tuple[LossCheck, int, Any, list[Tensor]]] = []
 

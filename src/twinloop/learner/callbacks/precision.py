@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from twinloop.learner.callback import Callback, Order
+from twinloop.learner.callbacks.device import changed
 from twinloop.learner.callbacks.train import TrainCB
 from twinloop.learner.learner import Learner
 
@@ -98,7 +99,7 @@ class TruePrecisionCB(Callback):
 
     def before_batch(self, learn: Learner) -> None:
         """Convert the batch, and by the default type whatever the model creates in forward."""
-        learn.batch = tuple(self._convert(part) for part in learn.batch)
+        learn.batch = changed(learn.batch, self._convert)
         self.default = torch.get_default_dtype()
         torch.set_default_dtype(self.dtype)
 
@@ -111,6 +112,5 @@ class TruePrecisionCB(Callback):
             torch.set_default_dtype(self.default)
             self.default = None
 
-    def _convert(self, part: Any) -> Any:
-        is_float = isinstance(part, Tensor) and part.is_floating_point()
-        return part.to(self.dtype) if is_float else part
+    def _convert(self, part: Tensor) -> Tensor:
+        return part.to(self.dtype) if part.is_floating_point() else part
