@@ -69,8 +69,9 @@ def _folder(folder: Path, name: str, config: str | None) -> Source:
     try:
         for path in files_below(folder):
             stat = path.stat() if path.exists() else path.lstat()
-            name_and_state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
-            key.update(name_and_state.encode())
+            # An archive may give its files times of its own, but not that of their last change.
+            state = f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+            key.update(f"{path.relative_to(folder)}\0{state}\0".encode())
             files.append(path)
     except UnicodeEncodeError as error:
         raw = os.fsencode(path.relative_to(folder))
@@ -161,7 +162,7 @@ def _digits() -> Source:
     return Source("digits", "digits", read)
 
 
-def cache_folder(cache_dir: Path | None) -> Path:
+def cache_folder(cache_dir: str | Path | None) -> Path:
     """The folder of decoded data sets: the argument, `$TWINLOOP_CACHE`, or `~/.cache/twinloop`."""
     named = cache_dir or os.environ.get("TWINLOOP_CACHE") or "~/.cache/twinloop"
     return expanded(named)
