@@ -42,19 +42,19 @@ OPTIONS: dict[str, tuple[Any, str | None, str]] = {
         "Compile the network by torch.compile, in this mode.",
     ),
     "--ckpt_path": (
-        Path | None,
+        str | Path | None,  # an empty one is no path
         None,
         "A checkpoint, or `last` or `best` of the latest run: fit resumes from it, other commands "
         "use its weights.",
     ),
     # torchrun would take --run for one of its own options.
     "--run_folder --run": (
-        Path | None,
+        str | Path | None,
         None,
         "The folder of the run; by default a new one, or that of the run that is resumed.",
     ),
     "--weights": (
-        Path | None,
+        str | Path | None,
         None,
         "Start a new run from the weights of this checkpoint, or of the best one in this run "
         "folder. Tensors of other names or shapes keep their initial values.",
@@ -126,9 +126,8 @@ class Experiment(LightningCLI):
         """
         self.config = parse(parser, args)
         for name in PATHS:
-            if self.config.get(name):
-                kind = type(self.config[name])
-                self.config[name] = kind(expanded(str(self.config[name])))
+            if (path := self.config.get(name)) is not None:
+                self.config[name] = expanded(path) if str(path) else None
         for file in self.config.config or ():
             data = read_experiment(Path(str(file))).get("data")
             seeds = (None, self.config.seed_everything)
