@@ -28,11 +28,14 @@ class Parser(ArgumentParser):
 
 
 def explain(error: BaseException | None) -> str | None:
-    """Describe the first user error in the chain of causes in one line; None if there is none."""
+    """Describe the first user error in the chain of causes; None if there is none.
+
+    It is one line, or a list of indented ones below it.
+    """
     while error is not None:
         line = _explain(error)
         if line is not None:
-            return escape_unprintable(line)
+            return "\n  ".join(map(escape_unprintable, line.split("\n  ")))
         error = error.__cause__
     return None
 

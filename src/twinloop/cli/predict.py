@@ -29,6 +29,9 @@ def main(args: list[str]) -> int:
 
 
 def _trained_on(experiment: Experiment) -> DataSpec:
-    """The data set of the checkpoint; the user's images are converted to its shape."""
-    experiment.data.spec = spec_of(experiment.trained[1])
-    return experiment.data.spec
+    """The data set of the checkpoint; the user's images are read as its own were."""
+    checkpoint, data = experiment.trained[1], experiment.data
+    settings = checkpoint.get("settings") or {"data": {}}
+    data.background = data.background or settings["data"].get("background")
+    data.spec = spec_of(checkpoint)
+    return data.spec

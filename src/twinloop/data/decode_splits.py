@@ -21,7 +21,7 @@ from twinloop.data.decode import (
 )
 from twinloop.data.journal import Journal, read_lines
 from twinloop.data.parts import Part
-from twinloop.errors import UserError
+from twinloop.errors import UserError, escape_unprintable
 
 JOURNAL = "decoded.jsonl"
 LISTED = 50
@@ -73,7 +73,7 @@ def decode_splits(
         shape = in_colour
         done = _decode(tasks, shape)
     if done.unreadable and not reading.skip_unreadable:
-        raise UserError(_list_unreadable(done.reasons))
+        raise UserError(list_unreadable(done.reasons))
     return done, shape
 
 
@@ -136,12 +136,13 @@ def _decode(tasks: Tasks, shape: tuple[int, int, int]) -> Decoded:
     return pool.decode_all(left, tasks.most, journal, sum(tasks.sizes.values()))
 
 
-def _list_unreadable(reasons: list[str]) -> str:
+def list_unreadable(reasons: list[str]) -> str:
+    """The message on images that cannot be read; all reasons up to `LISTED`."""
     advice = "set data.skip_unreadable to true to go without"
     if len(reasons) == 1:
         return f"{reasons[0]}; {advice}"
     more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
-    lines = "\n  ".join([*reasons[:LISTED], *more])
+    lines = "\n  ".join([*map(escape_unprintable, reasons[:LISTED]), *more])
     return f"{len(reasons)} images cannot be read; {advice}\n  {lines}"
 
 
