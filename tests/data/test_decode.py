@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from twinloop.data import decode
 from twinloop.data.decode import (
     ColourError,
     Decoded,
@@ -128,6 +129,26 @@ def test_an_image_is_turned_upright(kind: str) -> None:
     assert found[:, 10:].max() < 15
 
 
+@pytest.mark.slow
+def test_a_heif_file_is_turned_once() -> None:
+    """Its reader turns it, and leaves EXIF that says so; installed by `make test-slow`."""
+    pytest.importorskip("pillow_heif")
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = encoded(np.rot90(upright).copy(), "HEIF", exif=exif.tobytes(), quality=95)
+    with open_image(file) as image:
+        assert height_and_width(image) == (16, 32)
+        assert image.info["original_orientation"] == 6
+    found = decode_image(file, 3)
+    assert found[:, :6].min() > 240
+    assert found[:, 10:].max() < 15
+    with_alpha = np.dstack([upright, np.where(upright[..., 0], 255, 0).astype(np.uint8)])
+    found = decode_image(encoded(with_alpha, "HEIF", quality=95), 1, background="#808080")
+    assert abs(found[0, 12].astype(int) - 128).max() <= 2
+
+
 def test_sixteen_bits_are_scaled_over_their_range() -> None:
     wide = np.array([[0, 128, 129, 257, 32767, 65535]], np.uint16)
     for kind in ("PNG", "TIFF"):
@@ -209,7 +230,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("file", "message"), WRONG.values(), ids=WRONG.keys())
-def test_an_unreadable_image_is_reported_in_one_line(file: bytes | str, message: str) -> None:
+def test_an_unreadable_image_is_reported_in_one_line(
+    file: bytes | str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "HEIF", False)  # also where its reader is installed
     with pytest.raises(UserError, match=message) as caught:
         decode_image(file, 3)
     assert "\n" not in str(caught.value)
