@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 ARCHIVES = (".zip", ".7z", ".rar", ".tgz")
+for _name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    if not os.environ.get(_name):  # an empty one would be the current folder
+        os.environ.pop(_name, None)
+
 FASHION_MNIST = "zalando-datasets/fashion_mnist"
 
 
