@@ -166,11 +166,14 @@ def _uneven(images: list[Path], place: Path) -> str | None:
 
 def _classes(images: list[Path], place: Path) -> list[str]:
     """The folder of each image below `place`, as `a/b`; an empty one where it is in none."""
-    folders = [path.relative_to(place).parent for path in images]
-    # macOS decomposes accents, and so do archives from it.
-    names = [normalize("NFC", folder.as_posix()) if folder.parts else "" for folder in folders]
-    _check_classes(set(names), place)
-    return names
+    folders = [os.path.dirname(path) for path in map(str, images)]  # noqa: PTH120 - many
+    names = {}
+    for folder in set(folders):
+        name = Path(folder).relative_to(place).as_posix()
+        # macOS decomposes accents, and so do archives from it.
+        names[folder] = normalize("NFC", name) if name != "." else ""
+    _check_classes(set(names.values()), place)
+    return [names[folder] for folder in folders]
 
 
 def _names_of(classes: dict[str, list[str]]) -> list[str]:

@@ -69,13 +69,16 @@ def source_for_make() -> str:
 def _folder(folder: Path, name: str, config: str | None) -> Source:
     """A folder of parquet, Arrow or CSV files, or of image files; its files are listed once."""
     key = hashlib.sha256(f"{config}\0".encode())
-    files = []
+    files, start = [], len(str(folder))  # relative_to would take seconds for many files
     try:
         for path in files_below(folder):
-            stat = path.stat() if path.exists() else path.lstat()
+            try:
+                stat = path.stat()
+            except OSError:  # a link to nothing
+                stat = path.lstat()
             # An archive may give its files times of its own, but not that of their last change.
             state = f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
-            key.update(f"{path.relative_to(folder)}\0{state}\0".encode())
+            key.update(f"{str(path)[start:]}\0{state}\0".encode())
             files.append(path)
     except UnicodeEncodeError as error:
         raw = os.fsencode(path.relative_to(folder))
