@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -11,7 +12,26 @@ from typing import Any
 import pytest
 import torch
 
-from twinloop.files import as_json, atomic_write, save_whole
+from twinloop.errors import UserError
+from twinloop.files import as_json, atomic_write, expanded, save_whole
+
+
+def test_home_and_variables_are_written_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("PETS", "cats")
+    monkeypatch.setenv("EMPTY", "")
+    assert expanded("~/$PETS/${PETS}") == Path("/home/me/cats/cats")
+    for path in ("$EMPTY/cats", "${MISSING}"):
+        name = path.strip("${}").partition("/")[0]
+        with pytest.raises(UserError, match=f"^{re.escape(path)}: the variable {name} is not set$"):
+            expanded(path)
+    with pytest.raises(UserError, match=r"^~nobody-here/cats: there is no such home folder$"):
+        expanded("~nobody-here/cats")
+    Path("$MISSING").mkdir()  # a folder may be called that
+    assert expanded("$MISSING") == Path("$MISSING")
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:

@@ -3,16 +3,30 @@
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from twinloop.errors import UserError
+
 
 def expanded(path: str | Path) -> Path:
-    """A path with `~` for the home folder and `$NAME` for a variable written out."""
-    return Path(os.path.expandvars(path)).expanduser()
+    """A path with `~` for the home folder and `$NAME` for a variable written out.
+
+    Raises:
+        UserError: a variable that is not set, or is empty, unless there is a path of that name;
+            or the home of a user who does not exist.
+    """
+    for name in re.findall(r"\$\{?(\w+)", str(path)):
+        if not os.environ.get(name) and not Path(path).exists():
+            raise UserError(f"{path}: the variable {name} is not set")
+    try:
+        return Path(os.path.expandvars(path)).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no such home folder") from error
 
 
 @contextmanager

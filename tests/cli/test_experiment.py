@@ -4,13 +4,15 @@ import re
 import time
 from pathlib import Path
 from types import SimpleNamespace as Namespace
+from typing import Any, cast
 
 import pytest
+from PIL import Image
 
 from tests.own_data import Augmented
-from twinloop.cli import main
+from twinloop.cli import main, predict
 from twinloop.cli.experiment import MAX_DEPTH, MAX_VALUES, checked_name, read_experiment
-from twinloop.cli.parser import Experiment, restore_defaults
+from twinloop.cli.parser import PATHS, Experiment, restore_defaults
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.own import OwnData
 from twinloop.errors import UserError
@@ -55,6 +57,25 @@ def test_files_that_an_experiment_includes_are_bounded_too(
     for data in (tmp_path / "data.yaml", f"{{x: {'[' * 60}{']' * 60}}}"):
         assert main(["fit", "--config", str(MLP), "--data", str(data)]) == 2
         assert capsys.readouterr().err.startswith("error: a value: over 10,000 values or 50 levels")
+
+
+def test_an_empty_path_is_none_and_not_the_current_folder() -> None:
+    empty = [f"--{name}=" for name in PATHS]
+    experiment = Experiment(["--config", str(MLP), "--data.source", "digits", *empty])
+    assert [experiment.config.get(name) for name in PATHS] == [None] * len(PATHS)
+
+
+@pytest.mark.parametrize(("asked", "level"), [(None, 0), ("white", 255)])
+def test_predict_has_the_background_of_the_training(
+    asked: str | None, level: int, tmp_path: Path
+) -> None:
+    Image.new("LA", (8, 8)).save(tmp_path / "0.png")
+    data = ImageDataModule("digits", images=tmp_path, background=asked)
+    spec = {"name": "pets", "fingerprint": "", "image_shape": [1, 8, 8], "class_names": []}
+    checkpoint = {"data_spec": spec, "settings": {"data": {"background": "black"}}}
+    predict._trained_on(cast(Any, Namespace(data=data, trained=(tmp_path, checkpoint))))
+    (batch,) = data.predict_dataloader()
+    assert batch[0].flatten().tolist() == [level] * 64
 
 
 def test_aliases_of_a_bounded_size_are_read(tmp_path: Path) -> None:

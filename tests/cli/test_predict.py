@@ -41,7 +41,7 @@ def test_a_loaded_task_predicts_the_same_bits(
     command = ["predict", "--config", str(run / "config.yaml"), "--data.images", str(images)]
     assert main(command) == 0
     task = twinloop.load(run)
-    _, pixels = read_images(images, task.spec.image_shape)
+    _, pixels, _ = read_images(images, task.spec.image_shape)
     with torch.no_grad():
         outputs = task(pixels.float() / 255)
     assert next(task.parameters()).dtype == getattr(

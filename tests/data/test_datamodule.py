@@ -87,9 +87,11 @@ def test_predict_reads_own_images_without_a_data_set(tmp_path: Path) -> None:
     assert data.paths == [tmp_path / "grey.png"]
 
 
-def test_predict_without_images_is_refused() -> None:
+@pytest.mark.parametrize("images", [None, ""])
+def test_predict_without_images_is_refused(images: str | None) -> None:
+    """An empty path would be the current folder."""
     with pytest.raises(UserError, match=r"data\.images is not set"):
-        ImageDataModule("digits").predict_dataloader()
+        ImageDataModule("digits", images=images).predict_dataloader()
 
 
 def test_auto_without_a_network_is_a_stand_in() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from twinloop.data import decode
 from twinloop.data.decode import (
     ColourError,
     Decoded,
@@ -127,10 +129,60 @@ def test_an_image_is_turned_upright(kind: str) -> None:
     assert found[:, 10:].max() < 15
 
 
+@pytest.mark.slow
+def test_a_heif_file_is_turned_once() -> None:
+    """Its reader turns it, and leaves EXIF that says so; installed by `make test-slow`."""
+    pytest.importorskip("pillow_heif")
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = encoded(np.rot90(upright).copy(), "HEIF", exif=exif.tobytes(), quality=95)
+    with open_image(file) as image:
+        assert height_and_width(image) == (16, 32)
+        assert image.info["original_orientation"] == 6
+    found = decode_image(file, 3)
+    assert found[:, :6].min() > 240
+    assert found[:, 10:].max() < 15
+    with_alpha = np.dstack([upright, np.where(upright[..., 0], 255, 0).astype(np.uint8)])
+    found = decode_image(encoded(with_alpha, "HEIF", quality=95), 1, background="#808080")
+    assert abs(found[0, 12].astype(int) - 128).max() <= 2
+
+
 def test_sixteen_bits_are_scaled_over_their_range() -> None:
     wide = np.array([[0, 128, 129, 257, 32767, 65535]], np.uint16)
     for kind in ("PNG", "TIFF"):
         assert decode_image(encoded(wide, kind), 1)[0, 0].tolist() == [0, 0, 1, 1, 127, 255]
+
+
+def tiff_of(bits: int, photometric: int, data: bytes) -> bytes:
+    """A TIFF file of one row of four values, which Pillow itself can only read."""
+    tags = {256: 4, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1}
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    entries.append(struct.pack("<HHII", 279, 4, 1, len(data)))
+    start = b"II*\0" + struct.pack("<I", 8 + len(data)) + data
+    return start + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+def test_twelve_bits_and_white_as_0_of_tiff_files_are_scaled_over_their_range() -> None:
+    twelve = "".join(f"{value:03x}" for value in (0, 1000, 4095, 2048))
+    # 255 / 4095 * 1000 = 62.3
+    sixteen = np.array([0, 257, 65535, 32768], "<u2").tobytes()
+    for file, expected in (
+        (tiff_of(12, 1, bytes.fromhex(twelve)), [0, 62, 255, 128]),
+        (tiff_of(16, 1, sixteen), [0, 1, 255, 128]),
+        (tiff_of(16, 0, sixteen), [255, 254, 0, 127]),
+    ):
+        assert decode_image(file, 1)[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("most", [65535, 1023])
+def test_grey_of_over_8_bits_in_a_pgm_file_is_scaled_over_its_range(most: int) -> None:
+    values = np.array([0, most // 2, most], ">u2").tobytes()
+    file = f"P5 3 1 {most}\n".encode() + values
+    with open_image(file) as image:
+        assert is_grey(image)
+    assert decode_image(file, 1)[0, 0].tolist() == [0, 127, 255]
 
 
 def test_cmyk_and_the_first_frame_of_an_animation() -> None:
@@ -178,7 +230,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("file", "message"), WRONG.values(), ids=WRONG.keys())
-def test_an_unreadable_image_is_reported_in_one_line(file: bytes | str, message: str) -> None:
+def test_an_unreadable_image_is_reported_in_one_line(
+    file: bytes | str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "HEIF", False)  # also where its reader is installed
     with pytest.raises(UserError, match=message) as caught:
         decode_image(file, 3)
     assert "\n" not in str(caught.value)

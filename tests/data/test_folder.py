@@ -72,12 +72,53 @@ def test_splits_are_known_by_their_folders(train: str, val: str, test: str, tmp_
 
 def test_a_folder_around_them_is_looked_into(tmp_path: Path) -> None:
     inner = images(tmp_path / "pets" / "pets", "train/cat/0.png", "train/dog/0.png", "test/1.png")
-    assert split_folders(tmp_path) == {"train": inner / "train", "test": inner / "test"}
+    (tmp_path / "pets" / "annotations").mkdir()
+    (tmp_path / "pets" / "annotations" / "0.xml").touch()
+    every = images_of(files_below(tmp_path))
+    assert split_folders(tmp_path, every) == {"train": inner / "train", "test": inner / "test"}
+    (inner / "dev").mkdir()  # empty, which is refused later
+    assert set(split_folders(tmp_path, every)) == {"train", "test", "validation"}
 
 
 def test_test_images_without_a_folder_have_no_label(tmp_path: Path) -> None:
     images(tmp_path, "train/cat/0.png", "train/dog/0.png", "test/0.png", "test/1.png")
     assert found(tmp_path)["test"] == [("test/0.png", None), ("test/1.png", None)]
+
+
+@pytest.mark.parametrize("folder", ["unknown", "images", "Test"])
+def test_images_of_test_in_one_folder_that_is_no_class_have_no_label(
+    folder: str, tmp_path: Path
+) -> None:
+    images(tmp_path, "train/cat/0.png", "train/dog/0.png", f"test/{folder}/0.png")
+    assert found(tmp_path)["test"] == [(f"test/{folder}/0.png", None)]
+
+
+def test_where_train_has_one_class_nothing_has_labels(tmp_path: Path) -> None:
+    """As in data sets of defects, where train has none."""
+    images(tmp_path, "train/good/0.png", "train/good/1.png", "test/good/2.png", "test/bent/3.png")
+    assert found(tmp_path) == {
+        "train": [("train/good/0.png", None), ("train/good/1.png", None)],
+        "test": [("test/bent/3.png", None), ("test/good/2.png", None)],
+    }
+
+
+def test_images_at_different_depths_have_no_labels_and_that_is_said(tmp_path: Path) -> None:
+    images(tmp_path, "cat/0.png", "dog/small/1.png", "dog/2.png")
+    assert [label for _, label in found(tmp_path)["train"]] == [None] * 3
+    _, (note,) = read(tmp_path)
+    assert note == (
+        "no labels: images lie at different depths, dog/2.png in 1 and dog/small/1.png in 2 "
+        f"folders below {tmp_path}; for labels there has to be one folder for each class, at the "
+        "same level"
+    )
+
+
+def test_an_empty_folder_beside_classes_is_named(tmp_path: Path) -> None:
+    images(tmp_path, "train/cat/0.png", "train/dog/1.png", "test/cat/2.png")
+    (tmp_path / "train" / "eel").mkdir()
+    (tmp_path / "train" / ".hidden").mkdir()
+    _, notes = read(tmp_path)
+    assert notes == [f"1 folders of {tmp_path} are empty, train/eel for example"]
 
 
 @pytest.mark.parametrize("names", [["0.png", "1.png"], ["only/0.png", "only/1.png"]])
@@ -100,17 +141,25 @@ def test_linked_folders_are_followed_and_a_link_to_a_folder_above_is_not(tmp_pat
 
 def test_what_systems_leave_beside_images_is_no_image(tmp_path: Path) -> None:
     images(tmp_path, "cat/0.png")
-    for name in ("cat/._0.png", "__MACOSX/cat/0.png", ".thumbnails/1.png", "cat/Thumbs.db"):
+    for name in ("cat/._0.png", "__MACOSX/0.png", ".thumbnails/1.png", "cat/Thumbs.db", "Icon\r"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"\0")
     (tmp_path / "folder.png").mkdir()
-    assert images_of(files_below(tmp_path)) == [tmp_path / "cat" / "0.png"]
+    files = list(files_below(tmp_path))
+    assert images_of(files) == [tmp_path / "cat" / "0.png"]
+    assert left_out(tmp_path, files, {str(files[0])}) == []
 
 
 REFUSED = {
-    "depths": (
-        ["cat/0.png", "dog/small/1.png"],
-        r"images lie at different depths, cat/0\.png in 1 and dog/small/1\.png in 2 folders below",
+    "splits as classes": (
+        ["training_set/cat/0.png", "training_set/dog/0.png", "test_set/cat/1.png"],
+        "test_set/cat and training_set/dog in .+ have splits where classes are expected; call the",
+    ),
+    "splits of years": (["train2017/0.png", "val2017/0.png"], "train2017 and val2017 in .+ have s"),
+    "no train": (["val/cat/0.png", "test/cat/1.png"], "test/cat and val/cat in .+ have splits"),
+    "splits two levels down": (
+        ["a/0/train/x/0.png", "b/0/test/x/0.png"],
+        "a/0/train/x and b/0/test/x in .+ have splits where classes are expected",
     ),
     "a class of test": (
         ["train/cat/0.png", "train/dog/0.png", "test/eel/0.png"],

@@ -1,6 +1,7 @@
 """Every kind of input that the documentation names is read as it says there, or refused."""
 
 import csv
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from twinloop.data import decode
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 
@@ -103,6 +105,17 @@ def animation(folder: Path) -> None:
     save(folder / "cat" / "0.gif", TOP, save_all=True, append_images=[other])
 
 
+def black_is_most(folder: Path) -> None:
+    """TIFF files that say of 16 bits that 0 is white: a fax, or a radiograph."""
+    for name in ("cat/0", "cat/1", "dog/2", "dog/3"):
+        save(folder / f"{name}.tif", (255 - TOP).astype(np.uint16) * 257)
+        file = (folder / f"{name}.tif").read_bytes()
+        one = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+        assert file.count(one) == 1
+        zero = file.replace(one, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+        (folder / f"{name}.tif").write_bytes(zero)
+
+
 def photograph(folder: Path) -> None:
     """Its upper left quarter is bright; the blocks of the JPEG are of one grey each."""
     pixels = np.full((256, 256), 40, np.uint8)
@@ -130,11 +143,30 @@ def beside(name: str) -> Write:
     return write
 
 
+def beside_annotations(folder: Path) -> None:
+    files("images/Train/a/0.png", "images/Train/b/1.png", "images/test/b/2.png")(folder)
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "0.xml").touch()
+
+
+def beside_an_empty_folder(folder: Path) -> None:
+    classes(folder)
+    (folder / "eel").mkdir()
+
+
 def unlabelled_test(folder: Path) -> None:
     for split, label in (("train", "ab"), ("test", ["", ""])):
         files("0.png", "1.png")(folder / split)
         rows = "".join(f"{n}.png,{label[n]}\n" for n in range(2))
         (folder / split / "metadata.csv").write_text(f"file_name,label\n{rows}")
+
+
+def withheld_test(folder: Path) -> None:
+    """Classes of words, and -1 in test."""
+    for split, labels in (("train", "ab"), ("test", ["-1", "-1"])):
+        listed(f"file_name,label\n0.png,{labels[0]}\n1.png,{labels[1]}\n", "0.png", "1.png")(
+            folder / split
+        )
 
 
 def truncated(folder: Path) -> None:
@@ -153,6 +185,7 @@ PIXELS = [
         lambda folder: classes(folder, TOP.astype(np.uint16) * 257),
         [200],
     ),
+    Input("16 bits of which 0 is white", "inverted", black_is_most, [200]),
     Input(
         "32 bits or floats",
         "refused",
@@ -214,7 +247,37 @@ FOLDERS = [
         "splits inside of classes: `cat/train`",
         "refused",
         files("cat/train/0.png", "cat/test/1.png", "dog/train/2.png", "dog/test/3.png"),
-        "are splits inside of classes; there have to be classes inside of splits",
+        "have splits where classes are expected; call the folders of splits train, val and test",
+    ),
+    Input(
+        "`train_images` beside `test_images`",
+        "refused",
+        files("train_images/0.png", "train_images/1.png", "test_images/2.png"),
+        "test_images and train_images in .+ have splits where classes are expected",
+    ),
+    Input(
+        "all images in one of several folders",
+        "as if it were alone",
+        beside_annotations,
+        {"train": 2, "val": 0, "test": 1},
+    ),
+    Input(
+        "an empty folder beside classes",
+        "no class, with a note",
+        beside_an_empty_folder,
+        ["1 folders of FOLDER are empty, eel for example"],
+    ),
+    Input(
+        "one class in train",
+        "without labels, whatever test has",
+        files("train/good/0.png", "train/good/1.png", "test/good/2.png", "test/bent/3.png"),
+        (),
+    ),
+    Input(
+        "`test/unknown`, or all of test in `test`",
+        "test without labels, with a note",
+        files("train/a/0.png", "train/b/1.png", "test/unknown/2.png"),
+        ["test has no labels: no metrics on it that need them"],
     ),
     Input(
         "`images` beside `masks`",
@@ -230,9 +293,9 @@ FOLDERS = [
     ),
     Input(
         "images at different depths",
-        "refused",
-        files("a/0.png", "b/c/1.png"),
-        "images lie at different depths",
+        "without labels, with a note",
+        files("a/0.png", "b/c/1.png", "b/c/2.png"),
+        ["no labels: images lie at different depths, a/0.png in 1 and b/c/2.png in 2 folders"],
     ),
     Input("images in one folder", "without labels", files(*(f"{n}.png" for n in range(4))), ()),
     Input(
@@ -291,10 +354,34 @@ LABELS = [
         "train row 1: column 'label' has no label",
     ),
     Input(
-        "all cells of test empty",
+        "all cells of test empty, or -1",
         "test without labels, with a note",
         unlabelled_test,
         ["test has no labels: no metrics on it that need them"],
+    ),
+    Input(
+        "-1 for all of test, beside classes that are words",
+        "test without labels, with a note",
+        withheld_test,
+        ["test has no labels: no metrics on it that need them"],
+    ),
+    Input(
+        "a column `split` of train, val and test",
+        "splits",
+        listed("file_name,label,split\n0.png,a,train\n1.png,b,Train\n2.png,a,val\n3.png,b,test\n"),
+        {"train": 2, "val": 1, "test": 1},
+    ),
+    Input(
+        "no column `label`, one of whole numbers",
+        "the labels, with a note",
+        listed("file_name,age\n0.png,3\n1.png,4\n2.png,3\n3.png,4\n"),
+        ["the labels are column 'age'; set data.label_column to another"],
+    ),
+    Input(
+        "a row with more cells than there are columns",
+        "refused",
+        listed("file_name,title,label\n0.png,a,b\n1.png,a, b,c\n2.png,a,b\n"),
+        "row 2 has 4 cells for 3 columns; save it again",
     ),
     Input(
         "`cat,dog` beside `cat` and `dog`",
@@ -327,7 +414,10 @@ INPUTS = {"pixels": PIXELS, "folders": FOLDERS, "labels, in `metadata.csv`": LAB
 @pytest.mark.parametrize(
     "given", [found for kind in INPUTS.values() for found in kind], ids=lambda given: given.what
 )
-def test_it_is_read_as_the_page_says(given: Input, tmp_path: Path) -> None:
+def test_it_is_read_as_the_page_says(
+    given: Input, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "HEIF", False)  # also where its reader is installed
     folder = tmp_path / "pets"
     folder.mkdir()
     given.write(folder)
@@ -340,7 +430,7 @@ def test_it_is_read_as_the_page_says(given: Input, tmp_path: Path) -> None:
     elif isinstance(given.expected, tuple):
         assert data.spec.class_names == given.expected
     elif isinstance(given.expected[0], str):
-        (note,) = data.data.notes
+        note, *_ = data.data.notes
         assert note.startswith(given.expected[0].replace("FOLDER", str(folder)))
     else:
         assert data.data.train.images[0, :, 0, 0].tolist() == given.expected

@@ -1,5 +1,6 @@
 """Lists of images: which rows belong to which split, and what of a list is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,43 @@ def test_json_lines_keep_their_types(tmp_path: Path) -> None:
     assert found(tmp_path) == {"train": [("0.png", "1"), ("1.png", "02")]}
 
 
+def test_a_value_may_have_any_character_but_the_end_of_a_line(tmp_path: Path) -> None:
+    """str.splitlines would split at each of these."""
+    signs = ["\u2028", "\x85", "\x0c", "\x1d"]
+    names = [f"{number}.png" for number in range(4)]
+    rows = [f"{name},a{sign}b,{sign}c\n" for name, sign in zip(names, signs, strict=True)]
+    folder(tmp_path / "a", *names, csv="".join(["file_name,label,title\n", *rows]))
+    objects = [
+        json.dumps({"file_name": name, "label": f"a{sign}b"}, ensure_ascii=False) + "\n\n"
+        for name, sign in zip(names, signs, strict=True)
+    ]
+    folder(tmp_path / "b", *names, jsonl="".join(objects))
+    for place in (tmp_path / "a", tmp_path / "b"):
+        expected = [(name, f"a{sign}b") for name, sign in zip(names, signs, strict=True)]
+        assert found(place) == {"train": expected}
+
+
+def test_a_column_may_name_the_splits(tmp_path: Path) -> None:
+    text = "file_name,label,split\n0.png,5,train\n1.png,7,TEST\n2.png,7,val\n"
+    folder(tmp_path, "0.png", "1.png", "2.png", csv=text)
+    assert found(tmp_path) == {
+        "train": [("0.png", 5)],
+        "test": [("1.png", 7)],
+        "validation": [("2.png", 7)],
+    }
+    folder(tmp_path, csv=text.replace("val", "other"))
+    assert list(found(tmp_path)) == ["train"]
+
+
 WRONG = {
+    "too many cells": (
+        {"csv": "file_name,title,label\n0.png,one,a\n1.png,one, two,b\n"},
+        "metadata.csv: row 2 has 4 cells for 3 columns; save it again",
+    ),
+    "one name twice": (
+        {"csv": "file_name,label,label\n0.png,a,b\n"},
+        "metadata.csv: there are 2 columns 'label'; save it again",
+    ),
     "no file_name": (
         {"csv": "filename,label\n0.png,a\n"},
         r"metadata.csv row 1: no file_name, only \['filename', 'label'\]; the column of the",

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import runpy
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from twinloop.data import cache, hub
+from twinloop.data import cache, hub, source
 from twinloop.data.source import cache_folder, find_source, source_for_make
 from twinloop.errors import UserError
 
@@ -73,7 +74,12 @@ def test_a_folder_has_a_new_key_once_a_file_changes(tmp_path: Path) -> None:
     touched = find_source(str(tmp_path)).key
     image.unlink()
     removed = find_source(str(tmp_path)).key
-    assert len({key, touched, removed}) == 3
+    other = image.with_name("1.png")
+    before = other.stat()
+    other.write_bytes(bytes(before.st_size))
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))  # as an archive does
+    replaced = find_source(str(tmp_path)).key
+    assert len({key, touched, removed, replaced}) == 4
 
 
 @pytest.mark.parametrize("name", ["pets*", "pets[1]"])
@@ -109,6 +115,14 @@ def test_a_cache_of_hugging_face_that_cannot_be_written_is_named(
     message = r"HF_HOME: cannot write to /proc/none: .+; set it to another folder"
     with pytest.raises(UserError, match=message):
         cache.load(find_source(str(tmp_path / "pets")), tmp_path / "cache")
+
+
+def test_an_empty_cache_of_hugging_face_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", "")
+    monkeypatch.setenv("HF_HUB_CACHE", "/hub")
+    runpy.run_path(source.__file__)
+    assert "HF_HOME" not in os.environ
+    assert os.environ["HF_HUB_CACHE"] == "/hub"
 
 
 def test_the_files_of_a_folder_are_listed_once(

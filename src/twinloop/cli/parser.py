@@ -57,19 +57,19 @@ OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
         "Compile the network by torch.compile, in this mode.",
     ),
     "--ckpt_path": (
-        Path | None,
+        str | Path | None,  # an empty one is no path
         None,
         "A checkpoint, or `last` or `best` of the latest run: fit resumes from it, other commands "
         "use its weights, or the best ones of a run's folder.",
     ),
     # torchrun would take --run for one of its own options.
     "--run_folder --run": (
-        Path | None,
+        str | Path | None,
         None,
         "The folder of the run; by default a new one, or that of the run that is resumed.",
     ),
     "--weights": (
-        Path | None,
+        str | Path | None,
         None,
         "Start a new run from the weights of this checkpoint, or of the best one in this folder of "
         "a run or an export. Tensors of other names or shapes keep their initial values.",
@@ -160,13 +160,13 @@ class Experiment(LightningCLI):
         if self.config.config and local_file() and is_first():
             print(f"settings of {local_file()} apply", flush=True)
         for name in PATHS:
-            if given := self.config.get(name):
-                if re.match(r"\w\w+:/", str(given)):
+            if (path := self.config.get(name)) is not None:
+                if re.match(r"\w\w+:/", str(path)):
                     raise UserError(
-                        f"{name} is {given}; it must be local, as only the dirpath of a "
+                        f"{name} is {path}; it must be local, as only the dirpath of a "
                         "ModelCheckpoint may be remote"
                     )
-                self.config[name] = type(given)(expanded(str(given)))
+                self.config[name] = expanded(path) if str(path) else None
         if any(str(arg).partition("=")[0] in SEEDED for arg in args):
             raise UserError("data.seed is set by seed_everything; set that instead")
         given = {str(arg).removeprefix("--data.").partition("=")[0] for arg in args}

@@ -32,12 +32,14 @@ def main(args: list[str]) -> int:
 
 
 def _trained_on(experiment: Experiment) -> DataSpec:
-    """The data set of the checkpoint; the user's images are converted to its shape."""
-    data, spec = experiment.data, spec_of(experiment.trained[1])
+    """The data set of the checkpoint; the user's images are read as its own were."""
+    checkpoint, data = experiment.trained[1], experiment.data
+    spec, settings = spec_of(checkpoint), checkpoint.get("settings") or {"data": {}}
     if not isinstance(data, ImageDataModule) or spec.image_shape[0] not in (1, 3):
         raise UserError(
             "predict reads image files, by an ImageDataModule in grey or RGB, and this model was "
             f"trained on other data, {spec.name}; call its task in Python"
         )
+    data.background = data.background or settings["data"].get("background")
     data.spec = spec
     return spec

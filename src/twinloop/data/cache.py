@@ -20,6 +20,7 @@ from twinloop.data.columns import (
     UNLABELLED,
     Labels,
     image_column_of,
+    is_guess,
     label_column_of,
     read_labels,
 )
@@ -191,6 +192,8 @@ def _write(
     done, shape = decode_splits(place, parts, image_column, reading)
     is_class = reading.target == "class"
     notes += _notes(done, label_column, list(features), labels.get("test") if is_class else None)
+    if is_class and label_column and is_guess(label_column, reading.label_column, features):
+        notes.append(f"the labels are column {label_column!r}; set data.label_column to another")
     keep = _readable(parts, done)
     if done.unreadable:
         _leave_out(place, keep)
@@ -253,13 +256,7 @@ def _notes(
         notes.append(f"no labels: no column of labels among {columns}")
     elif test is not None and (test == UNLABELLED).all():
         notes.append("test has no labels: no metrics on it that need them")
-    if done.animated:
-        first = min(done.animated)
-        notes.append(f"of {len(done.animated):,} animations the first frame is read ({first})")
-    if done.unreadable:
-        reasons = "; ".join(done.reasons)
-        notes.append(f"{len(done.unreadable):,} images that cannot be read left out: {reasons}")
-    return notes
+    return notes + done.notes
 
 
 def _readable(parts: list[Part], done: Decoded) -> dict[str, NDArray[np.bool_]]:

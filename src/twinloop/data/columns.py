@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 Labels = NDArray[np.int64]
+LABELS = ("label", "labels")
 UNLABELLED = -1
 """The label of every test image where a data set keeps its labels to itself, as on the Hub."""
 SEVERAL = "or several where data.target is labels"
@@ -52,11 +53,17 @@ def label_column_of(features: "Features", asked: str | None) -> str | None:
     words = [name for name, dtype in types.items() if dtype in ("bool", "string", "large_string")]
     if asked is not None:
         return _asked(asked, classes + numbers + words, "label", features)
-    labels = [name for name in features if name.lower() in ("label", "labels")]
+    labels = [name for name in features if name.lower() in LABELS]
     found = classes or [name for name in numbers + words if name in labels] or numbers
     if not found and labels:
         return _asked(labels[0], [], "label", features)  # several labels for an image
     return _only(found, "label") if found else None
+
+
+def is_guess(column: str, asked: str | list[str] | None, features: "Features") -> bool:
+    """Whether a label column is one only because no other can be: numbers of another name."""
+    named = hasattr(features[column], "names") or column.lower() in LABELS
+    return asked is None and not named
 
 
 def _asked(column: str, fitting: list[str], what: str, features: "Features") -> str:
@@ -99,7 +106,8 @@ def read_labels(
     values = {name: split.select_columns([column])[:][column] for name, split in splits.items()}
     if set(values["train"]) == {UNLABELLED}:
         return {name: np.full(len(split), UNLABELLED) for name, split in splits.items()}, ()
-    unlabelled = all(value in (None, UNLABELLED) for value in values.get("test", [0]))
+    none = (None, UNLABELLED, str(UNLABELLED))  # -1 is a word where classes are words
+    unlabelled = all(value in none for value in values.get("test", [0]))
     for split, found in values.items():
         missing = next((row for row, value in enumerate(found) if value is None), None)
         if missing is not None and not (split == "test" and unlabelled):

@@ -1,6 +1,7 @@
 """Any image classification data set as a LightningDataModule."""
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class ImageDataModule(ResumableData):
             5,000), or a number of images. A validation split beside a test split is used whole.
         image_size: Height and width to which every image is resized.
         channels: 1 converts every image to grey, 3 to RGB; by default RGB if any is in colour.
-        background: Colour behind transparent images, such as `white` or `#808080`.
+        background: Colour behind transparent images, such as `#808080`; if unset it is white, and
+            in predict that of the training.
         skip_unreadable: Leave out images that cannot be read, which are an error by default.
         augmentation: Random changes of the training images, or modules of your own: `Transforms`.
         seed: Seed of the validation split, and with the epoch of the order and the augmentation.
@@ -60,7 +62,7 @@ class ImageDataModule(ResumableData):
         val_size: float = 1 / 12,
         image_size: tuple[int, int] | None = None,
         channels: int | None = None,
-        background: str = "white",
+        background: str | None = None,
         skip_unreadable: bool = False,
         augmentation: Augmentation | nn.Module | list[nn.Module] | None = None,
         seed: int = 42,
@@ -68,20 +70,23 @@ class ImageDataModule(ResumableData):
         label_column: str | list[str] | None = None,
         target: Target = "class",
         revision: str | None = None,
-        cache_dir: Path | None = None,
-        images: Path | None = None,
+        cache_dir: str | Path | None = None,
+        images: str | Path | None = None,
     ) -> None:
         super().__init__(seed)
         _check_sizes(batch_size, val_size, image_size)
-        _check_pixels(channels, background, skips_pairs=skip_unreadable and target == "image")
+        skips_pairs = skip_unreadable and target == "image"
+        _check_pixels(channels, background or "white", skips_pairs=skips_pairs)
         self.source = source_for_make() if source == "auto" else source
         self.is_stand_in = source == "auto" and self.source == "digits"
         self.name, self.revision, self.cache_dir = name, revision, cache_dir
         self.batch_size, self.val_size = batch_size, val_size
         self.reading = Reading(
             image_size and (image_size[0], image_size[1]),
-            *(channels, background, image_column, label_column, skip_unreadable, target),
+            *(channels, background or "white", image_column, label_column),
+            *(skip_unreadable, target),
         )
+        self.background = background
         self.augmentation = as_augmentation(augmentation)
         self.images = expanded(images) if images else None
         self._on_gpu: dict[str, cache.Split] = {}
@@ -91,7 +96,7 @@ class ImageDataModule(ResumableData):
         """The memory-mapped data set, decoded at the first use on this machine."""
         source = find_source(self.source, self.revision, self.name)
         data = cache.load(source, cache_folder(self.cache_dir), self.reading)
-        _print_notes(data)
+        _print_notes(data.spec.name, data.notes)
         return data
 
     @cached_property
@@ -149,9 +154,11 @@ class ImageDataModule(ResumableData):
         """The images at `images`, in the order of `self.paths`, all labelled 0."""
         if self.images is None:
             raise UserError("data.images is not set; it is an image or a folder of your images")
-        self.paths, self.predict_images = read_images(
-            self.images, self.spec.image_shape, self.reading.background
+        self.paths, self.predict_images, notes = read_images(
+            *(self.images, self.spec.image_shape),
+            *(self.background or "white", self.reading.skip_unreadable),
         )
+        _print_notes(self.images.name, notes)
         count = len(self.predict_images)
         split = cache.Split(self.predict_images, torch.zeros(count, dtype=torch.int64))
         return Batches(split, torch.arange(count), self.batch_size)
@@ -172,10 +179,10 @@ class ImageDataModule(ResumableData):
         return as_floats(images), as_floats(labels)
 
 
-def _print_notes(data: cache.DecodedData) -> None:
+def _print_notes(name: str, notes: Iterable[str]) -> None:
     if is_first():
-        for note in data.notes:
-            print(f"{data.spec.name}: {escape_unprintable(note)}", flush=True)
+        for note in notes:
+            print(f"{escape_unprintable(name)}: {escape_unprintable(note)}", flush=True)
 
 
 def _check_sizes(batch_size: int, val_size: float, image_size: tuple[int, int] | None) -> None:

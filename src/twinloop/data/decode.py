@@ -1,19 +1,16 @@
 """Image files to uint8 arrays. Needs no torch, so that decoding processes start quickly."""
 
 import io
-import os
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from twinloop.errors import UserError
 
@@ -27,7 +24,7 @@ if HEIF:
 MAX_PIXELS = 50_000_000
 """An image with more is refused before it is decoded; it would take over 150 MB."""
 
-GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B")
+GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I")
 COLOUR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr")
 PALETTE_MODES = ("P", "PA")
 
@@ -67,7 +64,9 @@ def open_image(encoded: Encoded | None) -> Image.Image:
     wrong = None
     if width * height > MAX_PIXELS:
         wrong = f"{width}x{height} is over the limit of {MAX_PIXELS:,} pixels; make it smaller"
-    elif image.mode not in GREY_MODES + COLOUR_MODES + PALETTE_MODES:
+    elif image.mode not in GREY_MODES + COLOUR_MODES + PALETTE_MODES or (
+        image.mode == "I" and image.format != "PPM"  # which is scaled to 16 bits
+    ):
         wrong = f"pixels of mode {image.mode} do not fit 8 bits; convert it to grey or RGB"
     if wrong:
         image.close()
@@ -153,7 +152,7 @@ def to_array(
     """Decode an open image to `[channels, height, width]`, resized to `size` where it is given.
 
     The first frame of an animation is taken, turned upright by its EXIF orientation, and put on
-    `background` where it is transparent. 16 bits are scaled to 8 over their whole range. Colour
+    `background` where it is transparent. 16 or 12 bits are scaled to 8 over their range. Colour
     becomes grey where `channels` is 1 (luma of ITU-R BT.601), and grey is repeated where it is 3.
     A JPEG that is at least eight times as large as `size` is decoded at a reduced scale, which
     takes half the time.
@@ -161,16 +160,15 @@ def to_array(
     Raises:
         UserError: it cannot be decoded.
     """
-    mode = "L" if channels == 1 else "RGB"
+    mode, opened = "L" if channels == 1 else "RGB", image
     if size is not None:
         width, height = size if _lies_on_its_side(image) else size[::-1]
         image.draft(None, (DRAFT * width, DRAFT * height))  # does nothing but to a JPEG
     image.load()
     if EXIF & image.info.keys():
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode.startswith("I"):
+        image = _to_8_bits(image, opened)
     elif image.has_transparency_data:
         ground = Image.new("RGBA", image.size, background)
         image = Image.alpha_composite(ground, image.convert("RGBA"))
@@ -180,6 +178,16 @@ def to_array(
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _to_8_bits(image: Image.Image, file: Image.Image) -> Image.Image:
+    """Scale 16 bits to 8, or the 12 of a TIFF file, whose 0 may be white; Pillow does neither."""
+    wide, most = np.asarray(image).astype(np.uint32), 65535
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        most = 2 ** file.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0] - 1
+        if file.tag_v2[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] == 0:
+            wide = most - wide
+    return Image.fromarray(((wide * 255 + most // 2) // most).astype(np.uint8))
 
 
 Task = tuple[str, int]
@@ -221,6 +229,18 @@ class Decoded:
     def reasons(self) -> list[str]:
         """Why images cannot be read, in the order of their rows."""
         return [reason for _, _, reason in sorted(self.unreadable)]
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines on animations, and on images that are left out."""
+        notes = []
+        if self.animated:
+            count, first = len(self.animated), min(self.animated)
+            notes.append(f"of {count:,} animations the first frame is read ({first})")
+        if self.unreadable:
+            count, reasons = len(self.unreadable), "; ".join(self.reasons)
+            notes.append(f"{count:,} images that cannot be read left out: {reasons}")
+        return notes
 
     def add(self, other: "Decoded") -> None:
         """Count `other` rows too."""
@@ -271,15 +291,3 @@ def decode_rows(rows: Rows) -> Decoded:
         array[place] = pixels
     array.flush()
     return done
-
-
-def end_with_parent() -> None:
-    """Have this process end when the one that has started it is no more, killed for example."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

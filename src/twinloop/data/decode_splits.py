@@ -75,7 +75,7 @@ def decode_splits(
         shape = in_colour
         done = _decode(tasks, shape)
     if done.unreadable and not reading.skip_unreadable:
-        raise _unreadable(done.reasons)
+        raise unreadable("data.source", done.reasons)
     return done, shape
 
 
@@ -138,12 +138,13 @@ def _decode(tasks: Tasks, shape: tuple[int, int, int]) -> Decoded:
     return pool.decode_all(left, tasks.most, journal, sum(tasks.sizes.values()))
 
 
-def _unreadable(reasons: list[str]) -> UserError:
+def unreadable(where: str, reasons: list[str]) -> UserError:
+    """The error about images that cannot be read; it lists all reasons up to `LISTED`."""
     advice = "set data.skip_unreadable to true to go without"
     if len(reasons) == 1:
         return UserError(f"{reasons[0]}; {advice}")
     more = [f"and {len(reasons) - LISTED} more"] * (len(reasons) > LISTED)
-    what = f"data.source: {len(reasons)} images cannot be read; {advice}"
+    what = f"{where}: {len(reasons)} images cannot be read; {advice}"
     return UserError(what, *reasons[:LISTED], *more)
 
 

@@ -1,6 +1,7 @@
 """A folder of image files: which are train, val and test, and what class each image is of."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 _COMMON = ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .avif .avifs"
-_RARE = ".heic .heif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
+_RARE = ".heic .heif .hif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico"
 SUFFIXES = frozenset(_COMMON.split() + _RARE.split())
 """What Pillow reads, in small letters, and HEIF, which is then listed as unreadable."""
 F = TypeVar("F", str, Path)
@@ -23,7 +24,10 @@ TABLES = (".csv", ".tsv", ".jsonl", ".json")
 _TEXTS = ".txt .md .rst .pdf .html .xml .yaml .yml .toml .py .ipynb .db .ini .log"
 BESIDE = frozenset([*TABLES, *_TEXTS.split()])
 """Suffixes of files that usually stand beside images."""
-SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
+SYSTEM = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "Icon\r")
+SPLIT_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
+NO_CLASS = {"unknown", "unlabelled", "unlabeled", "images", *SPLITS}
+"""Names of a folder that holds all images of test, whose classes are not known."""
 
 
 def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -54,20 +58,16 @@ def images_of(files: Iterable[Path]) -> list[Path]:
     return [path for path in files if path.suffix.lower() in SUFFIXES]
 
 
-def split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path, images: list[Path]) -> dict[str, Path]:
     """The folder of each split: `train` beside `val` or `test`, whatever their case; else `root`.
 
-    A folder that holds nothing but another one, as archives unpack to, stands for that one.
+    Where all `images` below `root` are in one folder, as archives unpack to, it stands for `root`.
 
     Raises:
         UserError: two folders are the same split.
     """
-    entries = [path for path in sorted(root.iterdir()) if not _is_left_over(path.name)]
-    folders = [path for path in entries if path.is_dir()]
-    if len(folders) == 1 and not any(path.suffix.lower() in SUFFIXES for path in entries):
-        return split_folders(folders[0])
     named: dict[str, Path] = {}
-    for path in folders:
+    for path in _folders(root):
         split = SPLITS.get(path.name.lower())
         if split in named:
             raise UserError(
@@ -76,46 +76,66 @@ def split_folders(root: Path) -> dict[str, Path]:
             )
         if split:
             named[split] = path
-    return named if "train" in named and len(named) > 1 else {"train": root}
+    if "train" in named and len(named) > 1:
+        return named
+    used = _names(root, images)
+    if len(used) == 1 and (root / min(used)).is_dir():
+        return split_folders(root / min(used), images)
+    return {"train": root}
+
+
+def _folders(root: Path) -> list[Path]:
+    found = [path for path in root.iterdir() if not _is_left_over(path.name)]
+    return sorted(path for path in found if path.is_dir())
+
+
+def _empty_folders(place: Path, files: Iterable[Path]) -> list[Path]:
+    used = _names(place, files)
+    return [path for path in _folders(place) if path.name not in used]
+
+
+def _names(root: Path, files: Iterable[Path]) -> set[str]:
+    """The files and folders in `root` that `files` are, or are in."""
+    start = len(os.path.join(root, ""))  # noqa: PTH118 - a Path has no slash at its end
+    return {str(path)[start:].partition(os.sep)[0] for path in inside(root, files)}
 
 
 def _is_left_over(name: str) -> bool:
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or name in SYSTEM
 
 
 def read_image_folder(root: Path, files: list[Path]) -> "tuple[DatasetDict, list[str]]":
     """Read `files` below `root` as a data set with the columns `image` and, if any, `label`.
 
     The class of an image is the folder that it is in, below that of its split; where all images
-    of train lie in one folder they have no label. A test image without a folder has label -1.
+    of train lie in one folder, or some in more folders than others, they have no label. A test
+    image without a folder has label -1, and so have all in a single folder such as `unknown`.
 
     Returns:
         The splits, and what a user should know of them.
 
     Raises:
-        UserError: images at different depths, a class that only val or test has, or a file where
-            a folder was expected.
+        UserError: a class that only val or test has, or folders that are no classes.
     """
     import datasets
 
-    places = split_folders(root)
     every = images_of(files)
+    places = split_folders(root, every)
     images = {split: inside(place, every) for split, place in places.items()}
-    classes = {split: _classes(images[split], places[split]) for split in images}
-    names = sorted({name for name in classes["train"] if name})
-    if len(names) == 1 and len(places) == 1:
-        names = []
-    for split, found in classes.items():
-        new = sorted({name for name in found if name} - set(names))
-        if names and new:
-            raise UserError(
-                f"data.source: {split} has the class {new[0]!r}, which train has not; its "
-                f"classes are {', '.join(names[:10])}"
-            )
+    notes = [note for split in images if (note := _uneven(images[split], places[split]))]
+    classes = {
+        split: [""] * len(images[split]) if notes else _classes(images[split], place)
+        for split, place in places.items()
+    }
+    names = _names_of(classes)
     result = datasets.DatasetDict()
     for split, paths in images.items():
         result[split] = _data_set(paths, classes[split], names)
-    notes = left_out(root, files, {str(path) for paths in images.values() for path in paths})
+    empty = [path for place in places.values() if names for path in _empty_folders(place, files)]
+    if empty:
+        example = empty[0].relative_to(root)
+        notes.append(f"{len(empty):,} folders of {root} are empty, {example} for example")
+    notes += left_out(root, files, {str(path) for paths in images.values() for path in paths})
     tables = [path.name for path in files if path.suffix.lower() in TABLES]
     if tables:
         notes.append(
@@ -131,24 +151,49 @@ def inside(folder: Path, files: Iterable[F]) -> list[F]:
     return [path for path in files if str(path).startswith(start)]
 
 
+def _uneven(images: list[Path], place: Path) -> str | None:
+    """A line on images of which some are in more folders below `place` than others."""
+    depths = {len(path.parts): path for path in images}
+    if len(depths) < 2:
+        return None
+    one, *_, other = (depths[depth].relative_to(place) for depth in sorted(depths))
+    return (
+        f"no labels: images lie at different depths, {one} in {len(one.parts) - 1} and {other} in "
+        f"{len(other.parts) - 1} folders below {place}; for labels there has to be one folder for "
+        "each class, at the same level"
+    )
+
+
 def _classes(images: list[Path], place: Path) -> list[str]:
-    """The folder of each image below `place`, as `a/b`; an empty one where it is in none.
+    """The folder of each image below `place`, as `a/b`; an empty one where it is in none."""
+    folders = [os.path.dirname(path) for path in map(str, images)]  # noqa: PTH120 - many
+    names = {}
+    for folder in set(folders):
+        name = Path(folder).relative_to(place).as_posix()
+        # macOS decomposes accents, and so do archives from it.
+        names[folder] = normalize("NFC", name) if name != "." else ""
+    _check_classes(set(names.values()), place)
+    return [names[folder] for folder in folders]
+
+
+def _names_of(classes: dict[str, list[str]]) -> list[str]:
+    """The classes of train; none where there is only one.
 
     Raises:
-        UserError: some are in more folders than others.
+        UserError: a class that only val or test has.
     """
-    folders = [path.relative_to(place).parent for path in images]
-    depths = {len(folder.parts): path for folder, path in zip(folders, images, strict=True)}
-    if len(depths) > 1:
-        (few, one), *_, (many, other) = sorted(depths.items())
-        raise UserError(
-            f"data.source: images lie at different depths, {one.relative_to(place)} in {few} and "
-            f"{other.relative_to(place)} in {many} folders below {place}; there has to be one "
-            "folder for each class, at the same level"
-        )
-    # macOS decomposes accents, and so do archives from it.
-    names = [normalize("NFC", folder.as_posix()) if folder.parts else "" for folder in folders]
-    _check_classes(set(names), place)
+    names = sorted({name for name in classes["train"] if name})
+    if len(names) < 2:
+        return []
+    for split, found in classes.items():
+        new = sorted({name for name in found if name} - set(names))
+        if split == "test" and {*found} == {*new} and {name.lower() for name in new} <= NO_CLASS:
+            continue
+        if new:
+            raise UserError(
+                f"data.source: {split} has the class {new[0]!r}, which train has not; its "
+                f"classes are {', '.join(names[:10])}"
+            )
     return names
 
 
@@ -156,14 +201,18 @@ def _check_classes(names: set[str], place: Path) -> None:
     """Refuse folders that are no classes.
 
     Raises:
-        UserError: splits inside of the classes, or images beside their masks.
+        UserError: names that differ in the word of a split only, at some level, or images beside
+            their masks.
     """
-    words = {name.rpartition("/")[2].lower() for name in names if "/" in name}
-    if words and words <= SPLITS.keys() and {SPLITS[word] for word in words} > {"train"}:
-        raise UserError(
-            f"data.source: {min(names)} and {max(names)} in {place} are splits inside of classes; "
-            "there have to be classes inside of splits"
-        )
+    for level in zip(*(name.lower().split("/") for name in names if name), strict=True):
+        words = [SPLIT_WORD.search(name) for name in level]
+        rests = {SPLIT_WORD.sub("", name) for name in level}
+        if len(rests) == 1 and len({SPLITS[word[0]] for word in words if word}) > 1:
+            raise UserError(
+                f"data.source: {min(names)} and {max(names)} in {place} have splits where classes "
+                "are expected; call the folders of splits train, val and test, and put those of "
+                "classes inside of them"
+            )
     beside = {name.lower() for name in names} & MASKS
     if beside and "images" in {name.lower() for name in names}:
         raise UserError(

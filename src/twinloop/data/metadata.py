@@ -1,6 +1,7 @@
 """A folder of images that are listed, with their labels, in metadata.csv or metadata.jsonl."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinloop.data.folder import images_of, inside, split_folders
+from twinloop.data.parts import SPLITS
 from twinloop.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ TRUTH = {"true": True, "false": False}
 def read_listed(root: Path, files: list[Path]) -> "DatasetDict":
     """Read the images that are listed below `root`, with all columns of the lists.
 
-    An image belongs to the split in whose folder it is. A split of which none is listed has all its
-    images, without labels.
+    An image belongs to the split in whose folder it is, or that the column `split` names. A split
+    of which none is listed has all its images, without labels.
 
     Raises:
         UserError: a list that cannot be read, or an image that is listed twice.
@@ -38,11 +40,12 @@ def read_listed(root: Path, files: list[Path]) -> "DatasetDict":
                 if row[FILE] in rows:
                     raise UserError(f"data.source: {path} lists {row[FILE]} twice")
                 rows[row[FILE]] = row
+    places = split_folders(root, images_of(files))
+    listed = {split: [rows[name] for name in inside(places[split], rows)] for split in places}
     every: list[dict[str, Any]] = []
     sizes = {}
-    for split, place in split_folders(root).items():
-        listed = [rows[name] for name in inside(place, rows)]
-        found = listed or [{FILE: str(path)} for path in images_of(inside(place, files))]
+    for split, found in (listed if len(listed) > 1 else _by_column(listed["train"])).items():
+        found = found or [{FILE: str(path)} for path in images_of(inside(places[split], files))]
         sizes[split] = range(len(every), len(every) + len(found))
         every += found
     columns = {name: _typed([row.get(name) for row in every]) for row in every for name in row}
@@ -59,6 +62,14 @@ def read_listed(root: Path, files: list[Path]) -> "DatasetDict":
     return datasets.DatasetDict({split: whole.select(part) for split, part in sizes.items()})
 
 
+def _by_column(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows by split if each names one in the column `split`; else all of them as train."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(SPLITS.get(str(row.get("split")).lower(), ""), []).append(row)
+    return {"train": rows} if "" in found or "train" not in found else found
+
+
 def _rows(path: Path, root: Path) -> list[dict[str, Any]]:
     """The rows of a list, with the whole paths of files.
 
@@ -67,7 +78,9 @@ def _rows(path: Path, root: Path) -> list[dict[str, Any]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = _table(text) if path.suffix == ".csv" else list(map(json.loads, text.splitlines()))
+        # Not splitlines, which also splits at other characters, in the middle of a value.
+        lines = (line for line in text.split("\n") if line.strip())
+        rows = _table(text) if path.suffix == ".csv" else list(map(json.loads, lines))
     except (ValueError, csv.Error) as error:
         what = "is not in UTF-8" if isinstance(error, UnicodeDecodeError) else f"{error}"
         raise UserError(f"data.source: {path}: {what}; save it again") from error
@@ -86,14 +99,23 @@ def _rows(path: Path, root: Path) -> list[dict[str, Any]]:
 
 
 def _table(text: str) -> list[dict[str, Any]]:
-    """The rows of a CSV file, whatever its separator is; empty cells are None."""
-    lines = text.splitlines(keepends=True)
-    separator = max(",;\t", key=(lines or [""])[0].count)
+    """The rows of a CSV file, whatever its separator is; empty cells are None.
+
+    Raises:
+        ValueError: a row with more cells than there are columns, or two columns of one name.
+    """
+    separator = max(",;\t", key=text.partition("\n")[0].count)
     head, *rows = [
         [cell.strip() or None for cell in row]
-        for row in csv.reader(lines, delimiter=separator)
+        for row in csv.reader(io.StringIO(text), delimiter=separator)
         if row
     ] or [[]]
+    for name in filter(None, head):
+        if head.count(name) > 1:
+            raise ValueError(f"there are {head.count(name)} columns {name!r}")
+    for number, row in enumerate(rows, 1):
+        if any(row[len(head) :]):
+            raise ValueError(f"row {number} has {len(row)} cells for {len(head)} columns")
     return [
         {name: cell for name, cell in zip(head, row, strict=False) if name is not None}
         for row in rows

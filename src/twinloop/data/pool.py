@@ -3,16 +3,18 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import islice
+from multiprocessing import parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from twinloop.data.decode import Decoded, Rows, Task, decode_rows, end_with_parent
+from twinloop.data.decode import Decoded, Rows, Task, decode_rows
 from twinloop.data.journal import Journal
 from twinloop.errors import UserError
 
@@ -65,7 +67,7 @@ def _decoded(tasks: Iterable[Rows], most: int, images: int) -> Generator[tuple[T
     if processes <= 1:
         yield from ((task.task, decode_rows(task)) for task in tasks)
         return
-    # fork would copy the locks of torch's threads; spawned processes import only data.decode
+    # fork would copy the locks of torch's threads; spawned processes import no torch
     context = _Spawn()
     with ProcessPoolExecutor(processes, context, initializer=end_with_parent) as pool:
         try:
@@ -121,3 +123,15 @@ def _submit(pool: ProcessPoolExecutor, task: Rows) -> Future[Decoded]:
         return pool.submit(decode_rows, task)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Have this process end when the one that has started it is no more, killed for example."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

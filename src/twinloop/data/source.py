@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 ARCHIVES = (".zip", ".7z", ".rar", ".tgz")
+for _name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+    if not os.environ.get(_name):  # an empty one would be the current folder
+        os.environ.pop(_name, None)
+
 FASHION_MNIST = "zalando-datasets/fashion_mnist"
 
 
@@ -65,12 +69,16 @@ def source_for_make() -> str:
 def _folder(folder: Path, name: str, config: str | None) -> Source:
     """A folder of parquet, Arrow or CSV files, or of image files; its files are listed once."""
     key = hashlib.sha256(f"{config}\0".encode())
-    files = []
+    files, start = [], len(str(folder))  # relative_to would take seconds for many files
     try:
         for path in files_below(folder):
-            stat = path.stat() if path.exists() else path.lstat()
-            name_and_state = f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
-            key.update(name_and_state.encode())
+            try:
+                stat = path.stat()
+            except OSError:  # a link to nothing
+                stat = path.lstat()
+            # An archive may give its files times of its own, but not that of their last change.
+            state = f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+            key.update(f"{str(path)[start:]}\0{state}\0".encode())
             files.append(path)
     except UnicodeEncodeError as error:
         raw = os.fsencode(path.relative_to(folder))
@@ -161,7 +169,7 @@ def _digits() -> Source:
     return Source("digits", "digits", read)
 
 
-def cache_folder(cache_dir: Path | None) -> Path:
+def cache_folder(cache_dir: str | Path | None) -> Path:
     """The folder of decoded data sets: the argument, `$TWINLOOP_CACHE`, or `~/.cache/twinloop`."""
     named = cache_dir or os.environ.get("TWINLOOP_CACHE") or "~/.cache/twinloop"
     return expanded(named)

@@ -69,8 +69,8 @@ class LearnerAsTrainer:
         used = "self.log" if name == "barebones" else f"trainer.{name}"  # what `log` asks first
         raise UserError(
             f"the task, its data or a callback uses {used}, which the homemade loop does not "
-            "provide; pass --loop lightning, or override a method of Task (inputs_and_targets, loss, count, "
-            "compute)"
+            "provide; pass --loop lightning, or override a method of Task (inputs_and_targets, "
+            "loss, count, compute)"
         )
 
     def __setattr__(self, name: str, value: Any) -> None:

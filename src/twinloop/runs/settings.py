@@ -15,7 +15,7 @@ from twinloop.runs.checkpoint import spec_of
 MAY_CHANGE = (
     *("config", "loop", "compile", "record", "run_folder", "ckpt_path", "weights"),
     *("tags", "notes"),
-    *("data.source", "data.revision", "data.cache_dir", "data.images"),
+    *("data.source", "data.revision", "data.cache_dir", "data.images", "data.background"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.min_epochs", "trainer.min_steps"),
     *("trainer.max_time", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
     *("trainer.strategy", "trainer.deterministic", "trainer.benchmark", "trainer.profiler"),

@@ -1,16 +1,15 @@
 """Several labels for an image."""
 
-from collections.abc import Callable
-
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.tasks.schedule import Schedule
+from twinloop.models.contract import MakesClassifier, create
+from twinloop.tasks.schedule import AnySchedule
 from twinloop.tasks.task import ImageBatch, Task
 
 
@@ -18,7 +17,7 @@ class MultiLabel(Task):
     """Binary cross entropy on the logit of each label, with accuracy and F1, means over labels.
 
     Args:
-        network: Creates a network from the shape of an image and the number of labels.
+        network: A class of networks, or a function, that takes `image_shape` and `classes`.
         optimizer: Creates an optimiser from parameters.
         spec: Facts of the data set, filled in from it; its class names are the labels.
         schedule: Learning-rate schedule; the learning rate is constant if unset.
@@ -29,10 +28,10 @@ class MultiLabel(Task):
 
     def __init__(
         self,
-        network: Callable[[tuple[int, int, int], int], nn.Module],
+        network: MakesClassifier,
         optimizer: OptimizerCallable,
         spec: DataSpec,
-        schedule: Schedule | None = None,
+        schedule: AnySchedule | None = None,
     ) -> None:
         labels = len(spec.class_names)
         if labels < 2:
@@ -45,7 +44,8 @@ class MultiLabel(Task):
             "f1": MultilabelF1Score(labels, validate_args=False),
         }
         metrics = {"train": {}, "val": measured, "test": measured}
-        super().__init__(network(spec.image_shape, labels), optimizer, schedule, spec, metrics)
+        made = create(network, image_shape=spec.image_shape, classes=labels)
+        super().__init__(made, optimizer, schedule, spec, metrics)
 
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Images `[B, C, H, W]` and ones and zeros `[B, labels]`."""

@@ -1,15 +1,14 @@
 """Numbers from images."""
 
-from collections.abc import Callable
-
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
-from twinloop.tasks.schedule import Schedule
+from twinloop.models.contract import MakesClassifier, create
+from twinloop.tasks.schedule import AnySchedule
 from twinloop.tasks.task import ImageBatch, Task
 
 
@@ -17,7 +16,7 @@ class Regression(Task):
     """Mean squared error of one number or several, with the mean absolute error.
 
     Args:
-        network: Creates a network from the shape of an image and the number of outputs.
+        network: A class of networks, or a function, that takes `image_shape`, `classes`.
         optimizer: Creates an optimiser from parameters.
         spec: Facts of the data set, filled in from it.
         schedule: Learning-rate schedule; the learning rate is constant if unset.
@@ -29,15 +28,16 @@ class Regression(Task):
 
     def __init__(
         self,
-        network: Callable[[tuple[int, int, int], int], nn.Module],
+        network: MakesClassifier,
         optimizer: OptimizerCallable,
         spec: DataSpec,
-        schedule: Schedule | None = None,
+        schedule: AnySchedule | None = None,
         outputs: int = 1,
     ) -> None:
         measured = {"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}
         metrics = {"train": {}, "val": measured, "test": measured}
-        super().__init__(network(spec.image_shape, outputs), optimizer, schedule, spec, metrics)
+        made = create(network, image_shape=spec.image_shape, classes=outputs)
+        super().__init__(made, optimizer, schedule, spec, metrics)
 
     def inputs_and_targets(self, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """Images `[B, C, H, W]` and numbers `[B, outputs]`."""
