@@ -19,15 +19,15 @@ def task(spec: DataSpec = SPEC) -> MultiLabel:
 
 def test_a_positive_logit_is_a_label_however_small() -> None:
     labels = task()
-    logits = torch.tensor([[0.2, -0.1], [0.3, 0.4], [-0.2, 0.1]])
+    logits = torch.tensor([[0.2, 0.1], [0.3, 0.4], [0.2, 0.1]])
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     loss = labels.loss(logits, target)
     assert loss == F.binary_cross_entropy(logits.sigmoid(), target)
     labels.count("val", logits, target, loss)
     found = {name: round(float(value), 4) for name, value in labels.compute("val").items()}
-    # cat: one right of two found; dog: both found
-    assert found["val/accuracy"] == round((2 / 3 + 1) / 2, 4)
-    assert found["val/f1"] == round((2 / 3 + 1) / 2, 4)
+    # All are found: cat is right in one of three rows, dog in two.
+    assert found["val/accuracy"] == round((1 / 3 + 2 / 3) / 2, 4)
+    assert found["val/f1"] == round((2 / 4 + 4 / 5) / 2, 4)
 
 
 def test_what_is_no_labels_is_refused() -> None:
