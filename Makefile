@@ -85,7 +85,7 @@ lint: $(STAMP) ## check style and types
 	.venv/bin/mypy
 
 lock: ## pin all dependencies with their hashes in requirements.lock; needs uv
-	uv pip compile pyproject.toml --quiet --group dev --constraint requirements.txt --universal \
+	uv pip compile pyproject.toml --quiet --group dev --extra export --constraint requirements.txt --universal \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	    --output-file requirements.lock
 

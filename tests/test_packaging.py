@@ -33,6 +33,7 @@ def test_every_requirement_is_pinned_and_every_pin_is_required() -> None:
     groups = PROJECT["dependency-groups"]
     assert groups["dev"] == [{"include-group": "test"}, {"include-group": "lint"}]
     required = names(PROJECT["project"]["dependencies"] + groups["test"] + groups["lint"])
+    required |= names(PROJECT["project"]["optional-dependencies"]["export"])  # for its tests
     assert required - {"pre-commit"} == set(PINNED)
 
 

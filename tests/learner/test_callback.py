@@ -248,7 +248,7 @@ def test_the_places_of_all_callbacks() -> None:
         "Metrics",
         "EarlyStopping",
         "TruePrecision",
-        "Progress Recorder TensorBoard",
+        "Logger Progress Recorder TensorBoard",
         "Accumulate",
         "MixedPrecision",
         "ActivationStats Breakpoint Train",

@@ -117,7 +117,7 @@ class Logs(lightning.pytorch.Callback):
 def test_what_the_learner_would_not_read_is_refused_by_name(
     callback: Any, used: str, digits: ImageDataModule
 ) -> None:
-    with pytest.raises(UserError, match=f"a callback, uses {used}, which the homemade loop does"):
+    with pytest.raises(UserError, match=f"a callback uses {used}, which the homemade loop does"):
         train("homemade", digits, callback)
 
 

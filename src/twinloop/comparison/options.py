@@ -100,6 +100,8 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "data.images": {"same": ["RUN"]},
     "seed_everything": {"same": [2, True, False], "refused": [-1]},
     "record": {"same": ["no", "times"]},
+    "tags": {"same": [["a tag"]]},
+    "notes": {"same": ["a note"]},
     # Lightning prints more about a stop; the training is the same.
     "trainer.callbacks": {
         "homemade refuses": [
