@@ -259,7 +259,7 @@ FOLDERS = [
         "all images in one of several folders",
         "as if it were alone",
         beside_annotations,
-        {"train": 2, "val": 0, "test": 1},
+        ("a", "b"),
     ),
     Input(
         "an empty folder beside classes",
