@@ -158,9 +158,9 @@ def lr_find(
 ) -> LRFinderCB:
     """Search with `LRFinderCB`, and leave the Learner as it was before.
 
-    Set `learn.lr` to the `suggestion`, and the next fit begins with it. On Fashion-MNIST, beside the
-    best rate of a grid whose rates differ by a factor of 3, training at the suggestion reached 0.95
-    of the accuracy, or 1.1 of the MSE, with this share of the seeds:
+    Set `learn.lr` to the `suggestion`, and the next fit begins with it. On Fashion-MNIST, beside
+    the best rate of a grid whose rates differ by a factor of 3, training at the suggestion reached
+    0.95 of the accuracy, or 1.1 of the MSE, with this share of the seeds:
 
     - 20 of 20: `MLP` (SGD, 430 batches of 64), `LessonClassifier` (Adam, 430 batches of 64) and
       `BottleneckAutoencoder` (Adam, 100 batches of 128)
