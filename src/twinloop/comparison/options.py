@@ -173,7 +173,7 @@ UNTRANSLATED: dict[str, dict[str, Any]] = {
     "BatchSizeFinder": {},
     "DeviceStatsMonitor": {},
     "GradientAccumulationScheduler": {"scheduling": {0: 2}},
-    "LambdaCallback": {},
+    "LambdaCallback": {"on_fit_end": "builtins.print"},
     "LearningRateFinder": {},
     "LearningRateMonitor": {"logging_interval": "step"},
     "ModelCheckpoint": {},
