@@ -72,16 +72,7 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
     """
     task, flags = experiment.task, experiment.flags
     if resume:
-        checkpoint = read_checkpoint(resume)
-        if "loops" not in checkpoint:
-            raise UserError(
-                f"{resume}: has no state of training to resume; begin a new run with --weights "
-                f"{resume}"
-            )
-        check_data(checkpoint, task.spec, resume)
-        check_settings(checkpoint, experiment.settings, resume)
-        check_fits(checkpoint, task, resume)
-        task.load_state_dict(checkpoint["state_dict"])
+        _load_resumed(experiment, resume)
     check_flags(flags)
     is_homemade = experiment.config.loop == "homemade"
     (check_callbacks if is_homemade else lightning.check_callbacks)(flags)
@@ -103,6 +94,19 @@ def check(experiment: Experiment, resume: Path | None) -> Trainer:
         )
     _load_weights(experiment, resume)
     return trainer
+
+
+def _load_resumed(experiment: Experiment, resume: Path) -> None:
+    """Load the weights of the checkpoint `resume`, if it is one of a run like this."""
+    checkpoint, task = read_checkpoint(resume), experiment.task
+    if "loops" not in checkpoint:
+        raise UserError(
+            f"{resume}: has no state of training to resume; begin a new run with --weights {resume}"
+        )
+    check_data(checkpoint, task.spec, resume)
+    check_settings(checkpoint, experiment.settings, resume)
+    check_fits(checkpoint, task, resume)
+    task.load_state_dict(checkpoint["state_dict"])
 
 
 def _load_weights(experiment: Experiment, resume: Path | None) -> None:
