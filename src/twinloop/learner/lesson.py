@@ -36,8 +36,6 @@ def missing(module: str, name: str) -> Exception:
     """
     if name in OURS:
         return ImportError(f"{module} has no {name}{hint(name)}")
-    if name.endswith("CB") and module != CALLBACKS:
-        return ImportError(f"callbacks are in {CALLBACKS}: from {CALLBACKS} import {name}")
     return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
