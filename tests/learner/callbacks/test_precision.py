@@ -201,3 +201,11 @@ def test_float16_and_accumulation_scale_a_window_down_once() -> None:
     assert learn.steps == 2
     for one, other in zip(learn.model.parameters(), reference.model.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-3)
+
+
+def test_state_that_an_optimiser_has_made_already_is_converted() -> None:
+    learn = learner(TrainCB(), TruePrecisionCB(torch.bfloat16))
+    learn.opt_func = torch.optim.Adagrad
+    learn.fit(1, valid=False)
+    states = [learn.opt.state[p] for p in learn.model.parameters()]
+    assert {(s["sum"].dtype, s["step"].dtype) for s in states} == {(torch.bfloat16, torch.float32)}

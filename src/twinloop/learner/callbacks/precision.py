@@ -94,8 +94,15 @@ class TruePrecisionCB(Callback):
         self.default: torch.dtype | None = None
 
     def before_fit(self, learn: Learner) -> None:
-        """Convert the model in place, so that the optimiser keeps its parameters."""
+        """Convert the model in place, so that the optimiser keeps its parameters.
+
+        An optimiser may have made state for them already, as Adagrad does.
+        """
         learn.model.to(self.dtype)
+        for weight, state in getattr(learn.opt, "state", {}).items():
+            for name, value in state.items():
+                if name != "step" and isinstance(value, Tensor) and value.shape == weight.shape:
+                    state[name] = value.to(self.dtype)
 
     def before_batch(self, learn: Learner) -> None:
         """Convert the batch, and by the default type whatever the model creates in forward."""
