@@ -83,6 +83,7 @@ def test_the_console_script_finds_classes_in_the_current_folder(
     answers: list[tuple[list[str], int]] = []
 
     def main(args: list[str]) -> int:
+        monkeypatch.chdir("/")  # as the parser does to the folder of an experiment file
         answers.append((args, importlib.import_module("my_networks_18").answer))
         return 3
 

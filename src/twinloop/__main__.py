@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from pathlib import Path
 
 from twinloop.launched import LAUNCHED, leave_to_first
 
@@ -14,7 +15,7 @@ def run() -> None:
     # Until the command has begun, Ctrl-C ends it without a traceback.
     signal.signal(signal.SIGINT, leave_to_first if LAUNCHED else signal.SIG_DFL)
     if not sys.flags.safe_path and __name__ != "__main__":  # as -m does
-        sys.path.insert(0, "")
+        sys.path.insert(0, str(Path.cwd()))  # absolute: a file is parsed from its own folder
     from twinloop.cli import main
 
     sys.exit(main(sys.argv[1:]))

@@ -3,18 +3,30 @@
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from torch.optim import SGD
 
 import twinloop
-from tests.runs.trained import SPEC, assert_has, checkpoint, save
+from tests.runs.trained import (
+    NETWORK,
+    OPTIMIZER,
+    SETTINGS,
+    SPEC,
+    assert_has,
+    checkpoint,
+    save,
+)
 from twinloop.cli import main
 from twinloop.errors import UserError
+from twinloop.models import MLP
 from twinloop.runs.checkpoint import read_checkpoint
+from twinloop.tasks import Regression
 
 RESULTS: dict[str, Any] = {
     "dataset": {"sizes": {"train": 1372, "val": 125, "test": 300}},
@@ -80,6 +92,19 @@ def test_the_card_of_another_checkpoint_has_no_results(run: Path) -> None:
     card = (run / "last" / "README.md").read_text()
     assert "\nNot evaluated: " in card
     assert "accuracy" not in card
+
+
+def test_a_regression_on_data_of_ones_own_is_exported(tmp_path: Path) -> None:
+    given = {"network": NETWORK, "optimizer": OPTIMIZER, "outputs": 2}
+    model = {"class_path": "twinloop.tasks.Regression", "init_args": given}
+    settings = SETTINGS | {"data": {"class_path": "waves.Waves"}, "model": model}
+    task = Regression(partial(MLP, hidden=3), lambda weights: SGD(weights, 0.1), SPEC, outputs=2)
+    found = checkpoint() | {"state_dict": task.state_dict(), "settings": settings}
+    save(tmp_path, "best", found)
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    twinloop.export(tmp_path, formats=["safetensors"])
+    assert_has(twinloop.load(tmp_path / "export"), found)
+    assert ModelCard.load(tmp_path / "export" / "README.md").data.pipeline_tag is None
 
 
 def test_invalid_results_are_named(run: Path) -> None:

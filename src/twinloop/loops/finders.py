@@ -50,4 +50,4 @@ class Found(Callback):
         if self.resumed:
             self.task.lr = state_dict["lr"]
             if state_dict["batch_size"] is not None:  # data of one's own may have none
-                setattr(self.data, "batch_size", state_dict["batch_size"])  # noqa: B010
+                self.data.batch_size = state_dict["batch_size"]  # type: ignore[attr-defined]

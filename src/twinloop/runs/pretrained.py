@@ -10,7 +10,7 @@ import torch
 from twinloop.errors import as_user_error, import_extra
 from twinloop.files import as_json, atomic_write
 from twinloop.runs.folder import checkpoint_of, run_of
-from twinloop.tasks import Classification, Task
+from twinloop.tasks import Classification, MultiLabel, Reconstruction, Task
 
 CARD = Path(__file__).with_name("card.md")
 
@@ -47,7 +47,9 @@ def _config(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint has besides its weights that a task is built and evaluated from."""
     settings = checkpoint["settings"]
     parts = {name: settings.get(name) for name in ("experiment", "seed_everything", "model")}
-    parts["data"] = {"val_size": settings["data"]["val_size"]}  # without the user's folders
+    data = settings["data"].get("init_args", settings["data"])
+    # Without the user's folders; data of one's own may have no such share.
+    parts["data"] = {name: data[name] for name in ("val_size",) if name in data}
     parts["trainer"] = {"precision": settings["trainer"].get("precision")}
     library = f"twinloop {version('twinloop')}"
     return {"library": library, "data_spec": checkpoint["data_spec"], "settings": parts}
@@ -67,10 +69,13 @@ def _card(task: Task, settings: dict[str, Any], results: dict[str, Any] | None) 
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     name, data = settings.get("experiment") or type(task).__name__, task.spec.name
-    classifies = isinstance(task, Classification)
-    kind = "image-classification" if classifies else "image-to-image"
+    classifies = isinstance(task, Classification | MultiLabel)
+    kind = "image-to-image" if isinstance(task, Reconstruction) else None
+    kind = "image-classification" if classifies else kind
     val, test = (_scalars(results[stage]) if results else {} for stage in ("val", "test"))
-    measured = [EvalResult(kind, data, data, metric, value) for metric, value in test.items()]
+    measured = [
+        EvalResult(kind or "other", data, data, metric, value) for metric, value in test.items()
+    ]
     header = ModelCardData(
         library_name="twinloop", pipeline_tag=kind, model_name=name, eval_results=measured or None
     )
