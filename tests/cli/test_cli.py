@@ -178,6 +178,14 @@ def test_test_and_validate_print_the_results_of_fit(
     assert f"{stage}/accuracy  {results[stage]['accuracy']:.4f}" in capsys.readouterr().out
 
 
+def test_an_empty_split_is_not_evaluated_in_silence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data.val_size", "0", "--trainer.default_root_dir", str(folder)]
+    assert main(["validate", *COMMAND, *options]) == 2
+    assert "digits has no images of val to evaluate on" in error_line(capsys)
+
+
 MISTAKES = {
     "unknown option": (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
     "missing experiment": (["--config", "nowhere.yaml"], "nowhere.yaml"),

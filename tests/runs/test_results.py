@@ -100,7 +100,8 @@ def test_the_printed_table_has_results_and_their_folder(
     classifier: Classification, digits: ImageDataModule, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = collect(classifier, digits, accuracy=0.75, mse=0.0123456)
-    results.show(found, Path("logs/mine/version_0-digits"), Path("logs"))
+    units = {"mse": "square metres"}
+    results.show(found, units, Path("logs/mine/version_0-digits"), Path("logs"))
     printed = capsys.readouterr().out
     for line in (
         "mine on digits (lightning)",
@@ -111,7 +112,7 @@ def test_the_printed_table_has_results_and_their_folder(
         "0.2000",
         "test accuracy",
         "0.7500",
-        "0.0123  (per pixel, pixels in [0, 1])",
+        "0.0123  (square metres)",
         "figures and results.json: logs/mine/version_0-digits",
         "tensorboard --logdir logs",
     ):

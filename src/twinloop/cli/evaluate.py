@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 
 from twinloop.cli.experiment import files_of
 from twinloop.cli.parser import Experiment
-from twinloop.errors import as_user_error
+from twinloop.errors import UserError, as_user_error
 from twinloop.loops.lightning import bare_trainer
 from twinloop.runs.checkpoint import check_fits
 from twinloop.runs.evaluation import evaluate
@@ -47,6 +47,8 @@ def _evaluate(stage: str, args: list[str]) -> int:
     task, data = experiment.task, experiment.data
     trainer = load(experiment)
     path, checkpoint = experiment.trained
+    if not data.sizes[stage]:
+        raise UserError(f"data: {task.spec.name} has no images of {stage} to evaluate on")
     print(f"checkpoint: {path}")
     if stage == "val":
         check_split(checkpoint, data, path)

@@ -24,10 +24,8 @@ from twinloop.runs.repository import Repository
 from twinloop.runs.run import Run
 from twinloop.tasks import Classification, ImageToImage, Reconstruction, Task
 
-UNITS = {
-    "mse": "per pixel, pixels in [0, 1]",
+ABOUT_CODES = {
     "pca_mse": "per pixel, PCA with the dimension of the code",
-    "psnr": "dB",
     "linear_probe_accuracy": "logistic regression on the codes",
     "knn_accuracy": "10 nearest codes",
 }
@@ -69,7 +67,8 @@ def write_results(
     write_figures(found, task, data, run.folder)
     board.log_end(run.loggers, task, data, found, int(weights["global_step"]))
     in_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in run.loggers)
-    show(found, run.folder, run.folder.parent.parent if in_tensorboard else None)
+    logs = run.folder.parent.parent if in_tensorboard else None
+    show(found, {**task.units, **ABOUT_CODES}, run.folder, logs)
 
 
 def collect(
@@ -160,8 +159,10 @@ def write(results: dict[str, Any], path: Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def show(results: dict[str, Any], folder: Path, logs: Path | None) -> None:
-    """Print a table of the results, and the next commands."""
+def show(
+    results: dict[str, Any], units: Mapping[str, str], folder: Path, logs: Path | None
+) -> None:
+    """Print a table of the results, with the units of metrics, and the next commands."""
     from rich.console import Console
     from rich.table import Table
 
@@ -174,7 +175,7 @@ def show(results: dict[str, Any], folder: Path, logs: Path | None) -> None:
     for stage in ("val", "test"):
         for name, value in results[stage].items():
             if isinstance(value, float):
-                unit = f"  ({UNITS[name]})" if name in UNITS else ""
+                unit = f"  ({units[name]})" if name in units else ""
                 table.add_row(f"{stage} {name}", f"{value:.4f}{unit}")
     # Names may have brackets and colons.
     console = Console(soft_wrap=not os.isatty(1), markup=False, emoji=False)

@@ -33,6 +33,7 @@ class Reconstruction(Task):
 
     monitor = "val/mse"
     mode = "min"
+    units = {"mse": "per pixel, pixels in [0, 1]", "psnr": "dB"}  # noqa: RUF012
 
     def __init__(
         self,

@@ -38,6 +38,8 @@ class Task(Rebuilt):
     """The metric that selects the best checkpoint."""
     mode: ClassVar[str]
     """'min' or 'max': whether a low or a high value of `monitor` is better."""
+    units: ClassVar[Mapping[str, str]] = {}
+    """What the values of a metric are in, by its name."""
     needs_labels: ClassVar[bool] = False  # whether images without labels cannot be evaluated
 
     def __init__(
