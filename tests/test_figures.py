@@ -154,6 +154,7 @@ def test_a_dollar_is_no_mathematics_and_matplotlib_keeps_its_settings() -> None:
         assert (plain != drawn("ab")).any()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_a_figure() -> None:
     figure: Any = figures.curves(HISTORY, "")
     assert figure._repr_png_() == figures.as_png(figure)

@@ -221,6 +221,7 @@ def test_weights_that_are_not_finite_are_not_saved_when_the_loss_was_finite(
     assert torch.load(next(tmp_path.rglob("last.ckpt")))["global_step"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_huge_learning_rate_ends_before_anything_is_saved(
     loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -239,6 +240,7 @@ def test_a_huge_learning_rate_ends_before_anything_is_saved(
     assert f"rows: {rows}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_detect_anomaly_names_the_operation_in_one_line(
     loop: Loop,

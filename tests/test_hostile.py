@@ -140,6 +140,7 @@ def test_a_hostile_yaml_is_refused_and_runs_nothing(
         assert [file.name for file in tmp_path.rglob("*")] == ["inside", "hostile.yaml"]
 
 
+@pytest.mark.slow
 def test_a_data_folder_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
     apply = "!!python/object/apply:os.mkdir"

@@ -1,5 +1,6 @@
 """The time of a step by layer."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ def test_the_operations_of_a_layer_are_those_of_three_convolutions() -> None:
     assert layers.cost(layer, x.detach(), rounds=1)[1] == operations * 2 // 3
 
 
+@pytest.mark.slow
 def test_every_layer_has_a_row_and_each_network_a_sum() -> None:
     rows = layers.measure("digits", torch.device("cpu"), rounds=1)
     kinds = [row["kind"] for row in rows if row["experiment"] == "autoencoder"]

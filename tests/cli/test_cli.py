@@ -75,6 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize(
     ("loop", "wanted"), [("lightning", "true"), ("lightning", "false"), ("homemade", "true")]

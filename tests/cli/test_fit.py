@@ -200,6 +200,7 @@ def test_test_reads_the_run_whose_config_it_is_given(
     assert measured == [results_of(run), {"bytes": 4}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "size"), [("64-true", 8), ("bf16-mixed", 4)])
 def test_test_has_the_precision_and_the_limit_of_the_run(
     precision: str, size: int, tmp_path: Path, measured: list[dict[str, float]]
@@ -238,6 +239,7 @@ def test_a_run_without_validation_ends_and_its_last_epoch_is_tested(
     assert measured[0] == results_of(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_deterministic_may_only_warn(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -279,6 +281,7 @@ def write_pets(folder: Path, seed: int) -> Path:
     return folder / "pets"
 
 
+@pytest.mark.slow
 def test_other_data_may_use_the_weights_of_a_run_but_not_resume_it(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

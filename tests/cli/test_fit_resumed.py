@@ -104,6 +104,7 @@ def test_a_run_of_max_steps_is_resumed_to_more_steps(
     assert_equal_weights(ended, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["homemade", SLOW_LIGHTNING])
 def test_a_run_that_ended_inside_an_epoch_cannot_be_made_longer(
     loop: Loop, tmp_path: Path, capsys: pytest.CaptureFixture[str]

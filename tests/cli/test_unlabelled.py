@@ -34,6 +34,7 @@ def write_images(folder: Path, count: int) -> None:
         Image.fromarray(image).save(folder / f"{number}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_an_autoencoder_trains_on_one_folder_of_images(loop: Loop, tmp_path: Path) -> None:
     write_images(tmp_path / "scans", 40)

@@ -4,6 +4,7 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ def test_the_figure_of_kernels_shows_their_responses_to_rgb() -> None:
     assert torch.equal(found[3], apply_kernel(images[0].mean(0), TOP_EDGE))
 
 
+@pytest.mark.slow
 def test_figures_of_im2col_padding_and_upsampling() -> None:
     matrix = figures.im2col_matrix()
     drawn(matrix)
@@ -52,6 +54,7 @@ def test_figures_of_im2col_padding_and_upsampling() -> None:
     assert set(repeated[inside, inside].flatten().tolist()) == {9}
 
 
+@pytest.mark.slow
 def test_figures_of_a_network_on_rgb_leave_it_unchanged() -> None:
     images = random_images(channels=3)
     model = LessonClassifier((3, 20, 20), 4)

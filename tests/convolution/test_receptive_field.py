@@ -52,6 +52,7 @@ def test_every_model_of_the_project_is_here() -> None:
     assert {type(model).__name__ for model in MODELS.values()} == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_all_ways_agree_on_every_layer_of_every_model(model: nn.Module) -> None:
     shape = (1, 28, 28)

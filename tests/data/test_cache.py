@@ -450,6 +450,7 @@ def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_processes")
 def test_several_processes_decode_the_same(tmp_path: Path) -> None:
     data = cache.load(source(train=split(GREY, [0] * 9), test=WHOLE), tmp_path)
@@ -457,6 +458,7 @@ def test_several_processes_decode_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.test.images, PIXELS[:6, None])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_processes")
 def test_a_failure_in_a_decoding_process_names_the_row_and_ends_no_other(tmp_path: Path) -> None:
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
@@ -618,6 +620,7 @@ def test_a_kill_while_rows_are_left_out_does_no_harm(
     assert cache.load(source(**splits), tmp_path / "killed", reading).spec == whole.spec
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_nothing_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

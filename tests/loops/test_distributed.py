@@ -71,6 +71,7 @@ def fit(loop: Loop, folder: Path, *options: str) -> dict[str, Any]:
     return checkpoint
 
 
+@pytest.mark.slow
 def test_ddp_in_one_process_takes_the_same_threads_in_either_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def exact(train: Tensor, test: Tensor, components: int) -> float:
     return float(np.mean(((new - mean) @ kept.T @ kept + mean - new) ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)  # a covariance of 12,288 x 12,288 takes longer to decompose
 def test_images_of_64x64_in_colour_are_described_within_a_thousandth() -> None:
     train, test = blurred(150, 64), blurred(50, 64)
