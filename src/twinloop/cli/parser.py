@@ -186,6 +186,7 @@ class Experiment(LightningCLI):
         """
         config = self.config.clone()
         config.trainer.logger = None
+        self.config_dump = self._dumped(skip_link_targets=False, skip_unset=False)
         with self.user_errors():
             self.config_init = self.parser.instantiate_classes(config)
         self.task = self.config_init.model
@@ -209,7 +210,7 @@ class Experiment(LightningCLI):
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings in plain types."""
-        settings: dict[str, Any] = json.loads(self.parser.dump(self.config, format="json"))
+        settings = self._dumped()
         if settings["data"]["class_path"] == IMAGES:
             settings["data"] = settings["data"]["init_args"]
         return settings
@@ -218,7 +219,13 @@ class Experiment(LightningCLI):
         """The experiment as YAML, without the options of one run: its folder and checkpoint."""
         config = self.config.clone()
         config.run_folder = config.ckpt_path = None
-        return str(self.parser.dump(config, skip_none=False))
+        return str(self.parser.dump(config, skip_unset=False, skip_validation=True))
+
+    def _dumped(self, **options: bool) -> dict[str, Any]:
+        """The settings as the parser dumps them, who has validated them already."""
+        text = self.parser.dump(self.config, format="json", skip_validation=True, **options)
+        dumped: dict[str, Any] = json.loads(text)
+        return dumped
 
     def checkpoint(self, default: str | None) -> Path | None:
         """The path of `--ckpt_path`: a file, or `last` or `best` of the latest run.
