@@ -196,8 +196,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     assert capsys.readouterr().err == (
         f"error: the loss is nan in epoch 2, batch {batch + 1} of {stage} ({step}); rows "
         f"{', '.join(map(str, rows[:8]))} and {len(rows) - 8} more of the train split; first not "
-        f"finite: {origin}; checkpoints are unaffected; start again with a lower learning rate "
-        "(--model.optimizer.lr), or see the operation with --trainer.detect_anomaly true\n"
+        f"finite: {origin}; checkpoints are unaffected; start again with a lower learning rate, "
+        "or see the operation with trainer.detect_anomaly (in Python: AnomalyCB)\n"
     )
     assert checkpoints(folder) == before
     assert before.keys() == {"best.ckpt", "last.ckpt"}

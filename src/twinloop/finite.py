@@ -18,8 +18,8 @@ from twinloop.errors import UserError
 SHOWN = 8
 """The largest number of rows that the message lists."""
 ADVICE = (
-    "checkpoints are unaffected; start again with a lower learning rate (--model.optimizer.lr), or "
-    "see the operation with --trainer.detect_anomaly true"
+    "checkpoints are unaffected; start again with a lower learning rate, or see the operation with "
+    "trainer.detect_anomaly (in Python: AnomalyCB)"
 )
 
 
