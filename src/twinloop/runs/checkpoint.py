@@ -149,7 +149,7 @@ def _are_settings(settings: Any) -> bool:
     try:
         precision = settings["trainer"].get("precision")
         data = settings["data"].get("init_args", settings["data"])
-        values = settings["seed_everything"], data.get("val_size", 0)
+        values = settings["seed_everything"], data.get("val_size", 0), data.get("split_seed", 0)
     except (AttributeError, KeyError, TypeError, IndexError):
         return False
     return (

@@ -58,6 +58,8 @@ def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: P
             whose other batches would be skipped.
     """
     then, now = (dict(_flat(part)) for part in (checkpoint.get("settings"), settings))
+    if then and "data.split_seed" in now:  # in older checkpoints it was that of the run
+        then.setdefault("data.split_seed", then["seed_everything"])
     limits = ("trainer.max_epochs", "trainer.max_steps")
     if then and any(then.get(key) != now.get(key) for key in limits) and _ended_inside(checkpoint):
         raise UserError(
@@ -99,12 +101,13 @@ def check_split(checkpoint: dict[str, Any], data: Data, path: Path) -> None:
     if settings is None:
         return
     split = settings["data"].get("init_args", settings["data"])
-    then = settings["seed_everything"], split.get("val_size", data.val_size)
-    if then != (data.seed, data.val_size):
+    seed = split.get("split_seed", settings["seed_everything"])  # older ones have only the latter
+    then = seed, split.get("val_size", data.val_size)
+    if then != (data.split_seed, data.val_size):
         raise UserError(
-            f"{path} was trained with seed_everything {then[0]} and data.val_size {then[1]:g}, "
-            f"which are {data.seed} and {data.val_size:g} now, so that val has rows of its train "
-            "split; pass the settings of the run (--config RUN/config.yaml)"
+            f"{path} was trained with data.split_seed {then[0]} and data.val_size {then[1]:g}, "
+            f"which are {data.split_seed} and {data.val_size:g} now, so that val has rows of its "
+            "train split; pass the settings of the run (--config RUN/config.yaml)"
         )
 
 
