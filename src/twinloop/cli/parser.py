@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningDataModule, Trainer
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from twinloop.cli.experiment import files_of, local_file, parse, read_experiment
@@ -76,6 +77,12 @@ OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
     ),
     "--tags": (list[str], [], "Words to find the run by, in results.json and TensorBoard."),
     "--notes": (str | None, None, "A text about the run, in results.json and TensorBoard."),
+    "--seeds": (
+        PositiveInt,
+        1,
+        "How many runs fit trains, of seeds counting up from seed_everything, and then prints their "
+        "mean and spread. --ckpt_path last resumes the latest of such series.",
+    ),
     "--record": (
         Literal["no", "times", "all"],
         "no",

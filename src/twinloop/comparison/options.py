@@ -100,6 +100,7 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "data.cache_dir": {"same": ["RUN-cache"]},
     "data.images": {"same": ["RUN"]},
     "seed_everything": {"same": [2, True, False], "refused": [-1]},
+    "seeds": {"same": [1], "refused": [0]},
     "record": {"same": ["no", "times"]},
     "tags": {"same": [["a tag"]]},
     "notes": {"same": ["a note"]},
