@@ -9,9 +9,9 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningDataModule, Trainer
-from jsonargparse.typing import PositiveInt
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from twinloop.cli.experiment import files_of, local_file, parse, read_experiment
@@ -80,8 +80,8 @@ OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
     "--seeds": (
         PositiveInt,
         1,
-        "How many runs fit trains, of seeds counting up from seed_everything, and then prints their "
-        "mean and spread. --ckpt_path last resumes the latest of such series.",
+        "How many runs fit trains, of seeds counting up from seed_everything; it then prints their "
+        "mean and spread. --ckpt_path last resumes the latest such series.",
     ),
     "--record": (
         Literal["no", "times", "all"],

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from twinloop.cli.experiment import read_experiment
 from twinloop.cli.fit import check, fit_in
 from twinloop.cli.parser import Experiment
-from twinloop.data.spec import DataSpec
 from twinloop.errors import Parser, UserError, explain, import_extra
 from twinloop.finite import NotFiniteError
 from twinloop.loops.checks import overridden_hooks
@@ -52,7 +51,7 @@ def main(args: list[str]) -> int:
     with _opened(sweep, folder, experiment.name, given.storage, settings) as study:
         work = [*args, f"--folder={folder}", "--worker"]
         with _workers(given.workers - 1, work, folder):
-            _run_trials(study, rest, folder)
+            _run_trials(study, rest)
         if not given.worker:
             _finish(study, experiment)
     return 0
@@ -165,7 +164,7 @@ def _workers(count: int, args: list[str], folder: Path) -> Iterator[None]:
         )
 
 
-def _run_trials(study: "Study", args: list[str], folder: Path) -> None:
+def _run_trials(study: "Study", args: list[str]) -> None:
     while claimed := study.claim():
         _run_trial(study, claimed, args)
 

@@ -94,20 +94,21 @@ class Study:
 
     def _check(self, settings: dict[str, Any]) -> None:
         """Compare the ranges and settings with those that the study began with."""
-        now = json.loads(json.dumps({**vars(self.sweep), "trials": None}, default=vars))
+        ranges = {setting.key: vars(setting) for setting in self.sweep.settings}
+        now = json.loads(json.dumps({**vars(self.sweep), "trials": None, "settings": ranges}))
         then = self.study.user_attrs.get("sweep")
         if then is None:
             self.study.set_user_attr("settings", settings)
             self.study.set_user_attr("sweep", now)
             return
-        other = [key for key in now if now[key] != then.get(key)]
-        if other:
-            raise UserError(f"it has another {other[0]}; give back its file, or begin a new sweep")
-        change = changed_setting(self.study.user_attrs["settings"], settings, FOR_SWEEPS)
-        if change:
+        began = changed_setting(then, now, ()) or changed_setting(
+            self.study.user_attrs["settings"], settings, FOR_SWEEPS
+        )
+        if began:
+            key, before, after = began
             raise UserError(
-                f"its trials have {change[0]} {change[1]}, which is {change[2]} now; give back the "
-                "original value, or begin a new sweep"
+                f"{self.folder}: the study was begun with {key} {before}, which is {after} now; "
+                "pass the original value, or begin a new sweep"
             )
 
     def claim(self) -> Claimed | None:
