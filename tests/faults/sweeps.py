@@ -53,9 +53,9 @@ VALUES = """
 def sweep(loop: str, root: Path, cache: Path, *options: str) -> list[str]:
     """The arguments of a small sweep on digits in `root`/sweep."""
     root.mkdir(exist_ok=True)
-    (root / "sweep.yaml").write_text(SWEEP)
+    (root / "sweep.yml").write_text(SWEEP)
     return [
-        *("sweep", "--config", str(EXPERIMENTS / "mlp.yaml"), "--sweep", str(root / "sweep.yaml")),
+        *("sweep", "--config", str(EXPERIMENTS / "mlp.yaml"), "--sweep", str(root / "sweep.yml")),
         *("--folder", str(root / "sweep"), "--loop", loop, "--data.source", "digits"),
         *("--data.cache_dir", str(cache), "--trainer.default_root_dir", str(root)),
         *("--trainer.max_epochs", "3", "--trainer.limit_train_batches", "2", *options),
