@@ -122,7 +122,7 @@ def kill(whole: Path, moment: Moment, loop: str, root: Path, cache: Path) -> boo
 
 def campaign(path: Path, seed: int, count: int) -> bool:
     """Kill `count` sweeps, and keep the results in `path`; returns whether all were resumed."""
-    about = {
+    about: dict[str, Any] = {
         "commit": commit(),
         "seed": seed,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

@@ -46,7 +46,7 @@ SEEDED = ("--data.seed", "--data.init_args.seed")
 KEYWORDS = ("last", "best")
 """Names of checkpoints of the latest run, for `--ckpt_path`."""
 
-OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
+OPTIONS: dict[str, tuple[Any, str | int | list[str] | None, str]] = {
     "--loop": (
         Loop,
         "lightning",

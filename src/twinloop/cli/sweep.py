@@ -19,7 +19,7 @@ from twinloop.processes import world_size
 from twinloop.runs.folder import numbered_folder
 from twinloop.runs.history import Pruned
 from twinloop.runs.stop import Stopped, StoppedAtOnce
-from twinloop.sweeps.space import Sweep, Values, options, parse_sweep
+from twinloop.sweeps.space import Sweep, Values, options, parse_sweep, shown
 
 if TYPE_CHECKING:
     from twinloop.sweeps.study import Claimed, Study
@@ -42,7 +42,7 @@ def main(args: list[str]) -> int:
     if not (trials >= 1 and given.workers >= 1):
         raise UserError("--trials and --workers must be at least 1")
     experiment = _checked(rest, {})
-    sweep = with_metric(replace(sweep, trials=trials), experiment, given.sweep)
+    sweep = _with_metric(replace(sweep, trials=trials), experiment, given.sweep)
     if not given.worker:
         for values in sweep.probes():
             _checked([*rest, *options(values)], values, given.sweep)
@@ -100,7 +100,7 @@ def _checked(args: list[str], values: Values, path: Path | None = None) -> Exper
     return experiment
 
 
-def with_metric(sweep: Sweep, experiment: Experiment, path: Path) -> Sweep:
+def _with_metric(sweep: Sweep, experiment: Experiment, path: Path) -> Sweep:
     """The sweep with metric and direction, by default those that the task monitors.
 
     Raises:
@@ -196,10 +196,7 @@ def _run_trial(study: "Study", claimed: "Claimed", args: list[str]) -> None:
 
 def _line(claimed: "Claimed", metric: str, value: float | None, failed: str | None) -> str:
     ended = failed or ("pruned" if value is None else f"{metric} {value:.4f}")
-    chosen = ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in claimed.values.items()
-    )
+    chosen = ", ".join(f"{key} {shown(value)}" for key, value in claimed.values.items())
     return f"trial {claimed.trial.number}: {ended}  ({chosen})"
 
 

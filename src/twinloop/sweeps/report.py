@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from twinloop.errors import UserError
 from twinloop.files import atomic_write
+from twinloop.sweeps.space import shown
 from twinloop.sweeps.study import Study
 
 PLOTS = {
@@ -83,17 +84,13 @@ def _rows(trials: list[Any], study: Study, best: int) -> list[list[str]]:
             [
                 f"{trial.number}{' *' * (trial.number == best)}",
                 trial.user_attrs.get("failed", trial.state.name.lower()),
-                *("" if trial.value is None else f"{trial.value:.4f}",),
-                *(str(max(trial.intermediate_values, default=0)),),
+                "" if trial.value is None else f"{trial.value:.4f}",
+                str(max(trial.intermediate_values, default=0)),
                 f"{trial.duration.total_seconds():.1f}" if trial.duration else "",
-                *(_short(trial.params[key]) if key in trial.params else "" for key in keys),
+                *(shown(trial.params[key]) if key in trial.params else "" for key in keys),
             ]
         )
     return rows
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _show(rows: list[list[str]], title: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,13 @@ def options(values: Values) -> list[str]:
     ]
 
 
+def shown(value: Value) -> str:
+    """A value in a table: four digits of a number, and of a class its name."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value.rpartition(".")[2] if isinstance(value, str) else json.dumps(value)
+
+
 def parse_sweep(content: Mapping[str, Any], path: Path) -> Sweep:
     """The sweep in the `content` of the file at `path`.
 
@@ -202,7 +210,7 @@ def _conditions(when: Any, earlier: Sequence[Setting], where: str) -> dict[str, 
     known = {setting.key: setting for setting in earlier}
     if not isinstance(when, dict):
         raise UserError(f"{where}: when is {when!r}; it maps keys to values: {{KEY: VALUE}}")
-    found = {}
+    found: dict[str, Sequence[Value]] = {}
     for key, values in when.items():
         if key not in known:
             raise UserError(f"{where}: when: {key!r} is not listed before it; list it there")
@@ -215,13 +223,11 @@ def _conditions(when: Any, earlier: Sequence[Setting], where: str) -> dict[str, 
 
 
 def _number(value: Any, where: str) -> float:
-    try:
-        number = float(value) if isinstance(value, str) else value  # YAML reads 1e-3 as a text
-    except ValueError:
-        number = None
-    if type(number) not in (int, float) or not math.isfinite(number):
-        raise UserError(f"{where} is {value!r}; it must be a number")
-    return number  # type: ignore[no-any-return]
+    with suppress(ValueError):
+        number: Any = float(value) if isinstance(value, str) else value  # YAML has no 1e-3
+        if type(number) in (int, float) and math.isfinite(number):
+            return number  # type: ignore[no-any-return]
+    raise UserError(f"{where} is {value!r}; it must be a number")
 
 
 def _scalar(value: Any) -> Value:
