@@ -143,8 +143,11 @@ def test_a_trial_that_fails_is_told_apart_and_others_go_on(
 ) -> None:
     pytest.importorskip("optuna")
     text = "{sampler: grid, settings: {model.optimizer.lr: [1.0e+30, 0.01]}}"
-    assert sweep_with(text, tmp_path, "--model.schedule", "null") == 0
+    elsewhere = ("--storage", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    assert sweep_with(text, tmp_path, "--model.schedule", "null", *elsewhere) == 0
     assert "trial 0: the loss is" in capsys.readouterr().out
-    (study,) = tmp_path.rglob("study.db")
-    states = sqlite3.connect(study).execute("SELECT state FROM trials ORDER BY number").fetchall()
+    assert not list(tmp_path.rglob("study.db"))
+    connection = sqlite3.connect(tmp_path / "elsewhere.db")
+    states = connection.execute("SELECT state FROM trials ORDER BY number").fetchall()
+    connection.close()
     assert states == [("FAIL",), ("COMPLETE",)]

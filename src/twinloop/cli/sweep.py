@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
     folder = _folder(experiment, given)
     settings = {**experiment.settings, "fingerprint of data": experiment.data.spec.fingerprint}
     with _opened(sweep, folder, experiment.name, given.storage, settings) as study:
-        work = [*args, f"--folder={folder}", "--worker"]
+        work = [*args, f"--folder={folder}", "--workers=1", "--worker"]
         with _workers(given.workers - 1, work, folder):
             _run_trials(study, rest)
         if not given.worker:
@@ -78,9 +78,9 @@ def _parser() -> Parser:
 
 
 def _checked(args: list[str], values: Values, path: Path | None = None) -> Experiment:
-    """The experiment with these values, if it can be trained; prints nothing."""
+    """The experiment with these values, if it can be trained; prints nothing about values."""
     try:
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO() if values else sys.stdout):
             experiment = Experiment(args)
             with experiment.user_errors():
                 trainer = check(experiment, None)
@@ -166,7 +166,10 @@ def _workers(count: int, args: list[str], folder: Path) -> Iterator[None]:
 
 def _run_trials(study: "Study", args: list[str]) -> None:
     while claimed := study.claim():
-        _run_trial(study, claimed, args)
+        try:
+            _run_trial(study, claimed, args)
+        finally:
+            claimed.lock.release()  # of a trial that was stopped, for who resumes it
 
 
 def _run_trial(study: "Study", claimed: "Claimed", args: list[str]) -> None:
@@ -186,6 +189,8 @@ def _run_trial(study: "Study", claimed: "Claimed", args: list[str]) -> None:
     except (Stopped, OSError):
         raise
     except Exception as error:
+        if isinstance(error.__cause__, OSError):  # as of a full disk: the trial is resumed later
+            raise
         failed = explain(error) or repr(error)
         if not isinstance(error, UserError | NotFiniteError):
             study.tell(claimed, None, failed)
