@@ -3,21 +3,23 @@ PYTHON ?= python3
 DATA ?= auto
 EXPERIMENT ?= lesson-classifier
 SEEDS ?= 1
+WORKERS ?= 1
 SEED ?= 0
 COUNT ?= 160
 LOGS := lightning_logs
 RUN := .venv/bin/python -m twinloop
 STAMP := .venv/installed
 BENCH_STAMP := .venv/installed-for-bench
+SWEEP_STAMP := .venv/installed-for-sweep
 
 export DATA
 # RESUME=1 resumes the latest run of the same experiment and data; LOOP=homemade trains by the
 # Learner.
 fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(RESUME),--ckpt_path last) \
-    $(if $(LOOP),--loop $(LOOP))
+    $(if $(LOOP),--loop $(LOOP)) $(if $(filter-out 1,$(SEEDS)),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint lock clean
+.PHONY: help train-ae train-classifier train-mlp compare sweep convolutions bench tensorboard test test-all test-slow faults fuzz lint lock clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -41,6 +43,11 @@ $(BENCH_STAMP): $(STAMP) benchmarks/requirements.txt benchmarks/requirements-tor
 	    --requirement benchmarks/requirements-torchvision.txt
 	@touch $(BENCH_STAMP)
 
+# Optuna, and what it needs to keep a study in a database.
+$(SWEEP_STAMP): $(STAMP) pyproject.toml
+	.venv/bin/python -m pip install --quiet --editable '.[sweep]'
+	@touch $(SWEEP_STAMP)
+
 train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, about a minute on 2 cores
 	@$(call fit,autoencoder)
 
@@ -53,6 +60,12 @@ train-mlp: $(STAMP) ## train the multi-layer perceptron, seconds
 compare: $(STAMP) ## train EXPERIMENT=lesson-classifier in both loops and compare the results
 	@$(RUN) compare --config experiments/$(EXPERIMENT).yaml --data.source "$(DATA)" --seeds $(SEEDS) \
 	    $(if $(RESUME),--resume)
+
+sweep: EXPERIMENT = mlp
+sweep: $(SWEEP_STAMP) ## find settings of EXPERIMENT=mlp by experiments/sweeps/mlp.yaml; TRIALS=20 WORKERS=1
+	@OMP_NUM_THREADS=1 $(RUN) sweep --config experiments/$(EXPERIMENT).yaml --data.source "$(DATA)" \
+	    --sweep experiments/sweeps/$(EXPERIMENT).yaml --workers $(WORKERS) $(if $(TRIALS),--trials $(TRIALS)) \
+	    $(if $(RESUME),--resume) $(if $(LOOP),--loop $(LOOP))
 
 # Layers this small gain nothing from a second thread, and lose much where other programs need it.
 convolutions: $(STAMP) ## convolutions by hand: figures, an interactive page, a workbook of formulas
@@ -70,11 +83,12 @@ test: $(STAMP) ## the fast tests: no network, no data set
 
 test-all: test test-slow ## all tests; DATA=FOLDER adds training on the real data
 
-test-slow: $(BENCH_STAMP) ## the tests that `make test` leaves out: slow, pages, SLURM, real data
+test-slow: $(BENCH_STAMP) $(SWEEP_STAMP) ## the tests that `make test` leaves out: slow, pages, SLURM, real data
 	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "(slow or data or browser or slurm) and not gpu"
 
-faults: $(STAMP) ## fault injection into COUNT=160 runs, at points drawn from SEED=0
+faults: $(SWEEP_STAMP) ## fault injection into COUNT=160 runs, at points drawn from SEED=0
 	.venv/bin/python -m tests.faults --seed $(SEED) --count $(COUNT)
+	.venv/bin/python -m tests.faults.sweeps --seed $(SEED)
 
 fuzz: $(STAMP) ## thousands of invalid and hostile files, to docs/fuzz.json
 	.venv/bin/python -m tests.fuzzing --inputs 240 --output docs/fuzz.json

@@ -31,6 +31,7 @@ DOCS = (
     "proof",
     "own-experiments",
     "optimisers",
+    "sweeps",
     "projects",
     "loggers",
     "own-data",
@@ -87,7 +88,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (ROOT / "experiments").glob("*.yaml"):
         short = re.sub(r"max_epochs: \d+", "max_epochs: 2", path.read_text())
         (copy / "experiments" / path.name).write_text(short)
-    shutil.copytree(ROOT / "experiments" / "presets", copy / "experiments" / "presets")
+    for folder in ("presets", "sweeps"):
+        shutil.copytree(ROOT / "experiments" / folder, copy / "experiments" / folder)
     (copy / ".venv").symlink_to(sys.prefix)
     for name, text in MODULES.items():
         (copy / f"{name}.py").write_text(text)

@@ -37,6 +37,29 @@ def curves(history: Sequence[dict[str, float]], title: str) -> "Figure":
     return figure
 
 
+def seeds(histories: Sequence[Sequence[dict[str, float]]], title: str) -> "Figure":
+    """Every metric of val over the epochs: each seed, and the mean in the band of the deviation."""
+    names = [key for key in histories[0][-1] if key.startswith("val/")]
+    figure, axes = _subplots(1, len(names), 3.6, 2.8)
+    for axis, name in zip(axes.flat, names, strict=True):
+        by_epoch: dict[float, list[float]] = {}
+        for history in histories:
+            points = [(row["epoch"], row[name]) for row in history if name in row]
+            axis.plot(*zip(*points, strict=True), color="tab:blue", linewidth=0.6, alpha=0.5)
+            for epoch, value in points:
+                by_epoch.setdefault(epoch, []).append(value)
+        # A seed may have stopped early.
+        full = {epoch: v for epoch, v in by_epoch.items() if len(v) == len(histories)}
+        mean, std = (np.array([f(v) for v in full.values()]) for f in (np.mean, _std))
+        axis.plot(list(full), mean, color="tab:blue", label="mean")
+        axis.fill_between(list(full), mean - std, mean + std, alpha=0.25, label="± std")
+        axis.set(title=name, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title)
+    return figure
+
+
 def losses(train: Sequence[float], validated: Mapping[int, float]) -> "Figure":
     """The loss of each batch of train, and of each validation by the batches before it."""
     figure, axes = _subplots(1, 1, 5.0, 3.0)
@@ -223,6 +246,10 @@ def subplots(
 def _subplots(rows: int, columns: int, width: float, height: float) -> tuple["Figure", Any]:
     """Axes of `width` x `height` inches each, below a title."""
     return subplots(rows, columns, (max(columns * width, 3.0), rows * height + 0.5))
+
+
+def _std(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1))
 
 
 def _counts_and_shares(matrix: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

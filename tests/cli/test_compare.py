@@ -119,7 +119,7 @@ def test_earlier_runs_are_compared_by_their_checkpoints(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--resume"], "resume: there is no comparison in"),
+        (["--resume"], "there is no compare_<number> in"),
         (["--against", "nothing.ckpt"], "has no run of 'mlp'"),
         (["--config", "nowhere.yaml"], "config: there is no file nowhere.yaml"),
         (["--seeds", "0"], "--seeds is 0; it must be from 1 to 1,000"),
@@ -137,9 +137,13 @@ def test_a_mistake_ends_in_one_line(
 @pytest.mark.parametrize(
     ("first", "seeds", "message"),
     [
-        (2**32, "1", "seed_everything is 4294967296; a comparison needs an integer from 0 to"),
+        (
+            2**32,
+            "1",
+            "seed_everything is 4294967296; several seeds count up from an integer from 0",
+        ),
         (2**32 - 2, "3", "--seeds is 3; it must be from 1 to 2"),
-        ("true", "1", "seed_everything is True; a comparison needs an integer from 0 to"),
+        ("true", "1", "seed_everything is True; several seeds count up from an integer from 0"),
     ],
 )
 def test_an_invalid_seed_is_refused(

@@ -37,11 +37,14 @@ def test_val_is_stratified_and_apart_from_train(digits: ImageDataModule) -> None
     assert ((labels[val].bincount() - shares).abs() < 1).all()
 
 
-def test_the_seed_chooses_val_and_leaves_test(digits: ImageDataModule) -> None:
-    same, other = ImageDataModule("digits", seed=42), ImageDataModule("digits", seed=43)
+def test_the_seed_of_the_split_chooses_val_and_leaves_test(digits: ImageDataModule) -> None:
+    same = ImageDataModule("digits", seed=43)
+    other = ImageDataModule("digits", split_seed=43)
     assert torch.equal(same.rows["val"], digits.rows["val"])
     assert not torch.equal(other.rows["val"], digits.rows["val"])
     assert torch.equal(other.rows["test"], digits.rows["test"])
+    first = digits.rows["val"][:5].tolist()
+    assert first == [6, 12, 28, 32, 33]  # as before the split had a seed of its own
 
 
 def test_batches_become_floats_from_0_to_1(digits: ImageDataModule) -> None:

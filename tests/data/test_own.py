@@ -73,7 +73,7 @@ def test_the_batches_of_an_epoch_depend_on_seed_and_epoch_alone() -> None:
     assert not same(images_of(seeded.train_dataloader(), 3), before)
     assert drawn() == state
     offsets = [data.module.offset for data in (one, other, seeded)]  # type: ignore[attr-defined]
-    assert offsets[0] == offsets[1] != offsets[2]
+    assert offsets[0] == offsets[1] == offsets[2]  # of setup, which may split the data
 
 
 def test_an_epoch_is_resumed_after_any_batch() -> None:

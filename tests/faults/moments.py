@@ -100,6 +100,21 @@ def _inside_results(hit: Hit) -> None:
     Path.write_text = write_text  # type: ignore[assignment,method-assign]
 
 
+def _at_commits(hit: Hit) -> None:
+    """Before and after each: what was written is lost, or is there and nobody has acted on it."""
+    with suppress(ImportError):  # the extra `sweep`
+        from sqlalchemy.orm import Session
+
+        original = Session.commit
+
+        def commit(self: Any) -> None:
+            hit()
+            original(self)
+            hit()
+
+        Session.commit = commit
+
+
 PHASES: dict[str, Callable[[Hit], None]] = {
     "decoding": _at_images,
     "first batch": lambda hit: _at_batches(hit, training=True),
@@ -110,6 +125,9 @@ PHASES: dict[str, Callable[[Hit], None]] = {
     "writing results.json": _inside_results,
 }
 """How a command is made to notice each call of a phase; val and test are read at the end too."""
+COMMITS = "writing to the study"
+EVERY = PHASES | {COMMITS: _at_commits}
+"""The same, with what only sweeps do."""
 ANY_TIME = "any time"
 """A phase whose calls are milliseconds, counted from outside."""
 SIGNALS = {
@@ -162,12 +180,12 @@ class Moment:
             elif mine:
                 time.sleep(PAUSE)
 
-        PHASES[self.phase](hit)
+        EVERY[self.phase](hit)
 
 
 def count_calls(counts: Path) -> None:
     """Count the calls of every phase in this process, and keep them in the file `counts`."""
-    seen = dict.fromkeys(PHASES, 0)
+    seen = dict.fromkeys(EVERY, 0)
 
     def counter(phase: str) -> Hit:
         def hit() -> None:
@@ -176,7 +194,7 @@ def count_calls(counts: Path) -> None:
 
         return hit
 
-    for phase, arm in PHASES.items():
+    for phase, arm in EVERY.items():
         arm(counter(phase))
 
 
@@ -194,7 +212,7 @@ class Orders:
         moment = self.moment
         if self.counting:
             count_calls(Path(f"{self.output}.calls-{rank}"))
-        elif moment and moment.phase in PHASES and moment.rank in (rank, None):
+        elif moment and moment.phase in EVERY and moment.rank in (rank, None):
             moment.arm(Path(f"{self.output}.sent"), send)
 
 

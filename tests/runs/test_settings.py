@@ -176,8 +176,12 @@ def test_rows_of_train_may_not_become_rows_of_val(digits: ImageDataModule) -> No
     for seed, val_size in ((43, 1 / 12), (42, 0.5)):
         with pytest.raises(UserError, match="so that val has rows of its train split") as caught:
             check_split(split_of(seed, val_size, ours), digits, PATH)
-        said = f"{PATH} was trained with seed_everything {seed} and data.val_size {val_size:g}, "
+        said = f"{PATH} was trained with data.split_seed {seed} and data.val_size {val_size:g}, "
         assert str(caught.value).startswith(f"{said}which are 42 and 0.0833333 now")
+    # A run of another seed has the same split, but where that seed was its split's too.
+    own = split_of(43, 1 / 12, ours)
+    own["settings"]["data"]["split_seed"] = 42
+    check_split(own, digits, PATH)
     # Of other data no row was trained on, and of an old checkpoint the split is not known.
     check_split(split_of(43, 0.5, "other"), digits, PATH)
     check_split(split_of(43, 0.5, ours, settings=None), digits, PATH)

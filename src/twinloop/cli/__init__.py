@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": Command("predict:main", "run a trained model on a folder of images"),
     "export": Command("export:main", "write a trained model as safetensors, ONNX and torch.export"),
     "compare": Command("compare:main", "train by both loops, and compare the runs"),
+    "sweep": Command("sweep:main", "train with settings that Optuna chooses, and find the best"),
     "parity": Command("parity:main", "run the proof of parity, and print its table"),
     "summary": Command("summary:main", "print the layers of a network, their sizes and costs"),
     "convolutions": Command(

@@ -7,7 +7,6 @@ recording would affect.
 
 import math
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,15 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twinloop.cli.experiment import SEEDS, checked_name, local_file, read_experiment
+from twinloop.cli.experiment import checked_name, local_file, read_experiment, seeds_from
 from twinloop.comparison.compare import ComparedRun, compare_checkpoints, write_report
 from twinloop.errors import Parser, UserError
 from twinloop.files import atomic_write
 from twinloop.loops import LOOPS, Loop
-from twinloop.runs.folder import lock_run
+from twinloop.runs.folder import lock_run, numbered_folder
 from twinloop.runs.stop import StoppedAtOnce
-
-MOST_SEEDS = 1_000
 
 
 def main(args: list[str]) -> int:
@@ -55,8 +52,8 @@ def main(args: list[str]) -> int:
     if given.against:
         return compare_checkpoints(logs, name, given.against)
 
-    seeds = _seeds(experiment.get("seed_everything", 42), given.seeds, where)
-    folder = _folder(logs / name, given.resume)
+    seeds = seeds_from(experiment.get("seed_everything", 42), given.seeds, where)
+    folder = numbered_folder(logs / name, "compare", resume=given.resume)
     configs = [f"--config={file}" for file in given.config]
     runs = [ComparedRun(loop, seed, folder / f"{loop}-{seed}") for seed in seeds for loop in LOOPS]
     for run in runs:
@@ -73,37 +70,6 @@ def _root(experiments: Sequence[dict[str, Any]]) -> Path:
     trainers = [experiment.get("trainer") for experiment in reversed(experiments)]
     roots = [trainer.get("default_root_dir") for trainer in trainers if isinstance(trainer, dict)]
     return Path(str(next(filter(None, roots), ".")))
-
-
-def _seeds(first: Any, count: int, where: str) -> range:
-    """`count` seeds, from the `first` on."""
-    if type(first) is not int or not 0 <= first < SEEDS:
-        raise UserError(
-            f"{where}: seed_everything is {first!r}; a comparison needs an integer from 0 to "
-            f"{SEEDS - 1:,}"
-        )
-    most = min(MOST_SEEDS, SEEDS - first)
-    if not 1 <= count <= most:
-        raise UserError(f"--seeds is {count:,}; it must be from 1 to {most:,}")
-    return range(first, first + count)
-
-
-def _folder(runs: Path, resume: bool) -> Path:
-    """A new folder for a comparison, or that of the last one."""
-    numbers = [
-        int(match[1])
-        for path in runs.glob("compare_*")
-        if (match := re.fullmatch(r"compare_(\d+)", path.name))
-    ]
-    if resume and not numbers:
-        raise UserError(f"resume: there is no comparison in {runs}; run without --resume")
-    number = max(numbers) if resume else max(numbers, default=-1) + 1
-    folder = runs / f"compare_{number}"
-    try:
-        folder.mkdir(parents=True, exist_ok=resume)
-    except OSError as error:
-        raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    return folder
 
 
 def _train(run: ComparedRun, options: Sequence[str], folder: Path) -> None:

@@ -18,6 +18,8 @@ MAX_VALUES = 10_000
 MAX_DEPTH = 50
 SEEDS = 2**32
 """The number of seeds, limited by NumPy."""
+MOST_SEEDS = 1_000
+"""The most runs that differ in the seed."""
 RENAMED = {"mirror": "tta_flip"}
 """Options of older experiment files, and their new names."""
 FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
@@ -96,6 +98,23 @@ def parse(parser: ArgumentParser, args: Sequence[str]) -> Namespace:
         where = files_of(settings)
         raise UserError(f"seed_everything is {seed} ({where}); it must be from 0 to {SEEDS - 1:,}")
     return config
+
+
+def seeds_from(first: Any, count: int, where: object) -> range:
+    """`count` seeds, from the `first` on.
+
+    Raises:
+        UserError: the first is no seed, or there are not so many; the message names `where`.
+    """
+    if type(first) is not int or not 0 <= first < SEEDS:
+        raise UserError(
+            f"{where}: seed_everything is {first!r}; several seeds count up from an integer from 0 "
+            f"to {SEEDS - 1:,}"
+        )
+    most = min(MOST_SEEDS, SEEDS - first)
+    if not 1 <= count <= most:
+        raise UserError(f"--seeds is {count:,}; it must be from 1 to {most:,}")
+    return range(first, first + count)
 
 
 def checked_name(name: object, where: object) -> str:

@@ -1,14 +1,18 @@
 """`python -m twinloop fit`: train an experiment by either loop."""
 
+import json
 import math
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from torch import distributed
 
 from twinloop.cli.loggers import loggers_of
 from twinloop.cli.parser import Experiment
+from twinloop.cli.seeds import fit_seeds
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.errors import UserError
 from twinloop.loops import homemade, lightning
@@ -18,8 +22,8 @@ from twinloop.loops.homemade import check_task
 from twinloop.processes import is_first, peer_lost, world_size
 from twinloop.runs import results
 from twinloop.runs.checkpoint import check_fits, read_checkpoint, resume_errors
-from twinloop.runs.folder import checkpoint_of
-from twinloop.runs.history import History
+from twinloop.runs.folder import checkpoint_of, lock_run
+from twinloop.runs.history import History, Watch
 from twinloop.runs.last_batch import check_last_batch
 from twinloop.runs.record import Record
 from twinloop.runs.repository import Repository, find_repository
@@ -32,24 +36,30 @@ from twinloop.runs.timings import EventTimings, write_timings
 TRAIN = {"lightning": lightning.train, "homemade": homemade.train}
 
 
-def main(args: list[str]) -> int:
+def main(args: list[str], watch: Watch | None = None) -> int:
     """Train, then evaluate the best weights once on test, and write the results.
+
+    `watch` is shown each epoch, if it is given.
 
     Raises:
         UserError: an experiment that cannot be trained; nothing is written.
         Stopped: a signal has stopped the run, which is saved.
+        Pruned: `watch` has ended the run, which is saved.
     """
     experiment = Experiment(args)
-    resume = experiment.checkpoint(default=None)
+    several = experiment.config.seeds > 1
+    resume = None if several else experiment.checkpoint(default=None)
     with experiment.user_errors():
         trainer = check(experiment, resume)
+    if several:
+        return fit_seeds(experiment, args, max(trainer.world_size, world_size()), fit_in)
     if experiment.flags["fast_dev_run"]:
         train(experiment, None, resume)
         return 0
     where = experiment.logs, experiment.name, experiment.data.spec
     requested = experiment.config.run_folder
     with run_folder(*where, requested=requested, resumed=resume) as folder:
-        run = open_run(experiment, folder)
+        run = open_run(experiment, folder, watch)
         with run.logging():
             train(experiment, run, resume)
             if run.signals.received:
@@ -59,6 +69,24 @@ def main(args: list[str]) -> int:
             if is_first():
                 finish_run(experiment, run, trainer, resume)
     return 0
+
+
+def fit_in(folder: Path, args: list[str], watch: Watch | None = None) -> dict[str, Any]:
+    """Fit in `folder`, resume what was interrupted there, or read what is finished: the results.
+
+    Raises:
+        UserError: another process trains there; and what `main` raises.
+    """
+    results, last = folder / "results.json", folder / "checkpoints" / "last.ckpt"
+    if folder.is_dir() and not results.is_file():
+        lock_run(folder).release()
+        if not last.is_file():
+            shutil.rmtree(folder)
+    if not results.is_file():
+        resume = str(last) if last.is_file() else ""
+        main([*args, f"--run_folder={folder}", f"--ckpt_path={resume}"], watch)
+    found: dict[str, Any] = json.loads(results.read_text())
+    return found
 
 
 def check(experiment: Experiment, resume: Path | None) -> Trainer:
@@ -121,7 +149,7 @@ def _load_weights(experiment: Experiment, resume: Path | None) -> None:
             print(line, flush=True)
 
 
-def open_run(experiment: Experiment, folder: Path) -> Run:
+def open_run(experiment: Experiment, folder: Path, watch: Watch | None) -> Run:
     """Make the run in `folder`."""
     flags, config, task = experiment.flags, experiment.config, experiment.task
     limit = flags["overfit_batches"] or flags["limit_val_batches"]
@@ -141,6 +169,7 @@ def open_run(experiment: Experiment, folder: Path) -> Run:
         repository,
         timings=EventTimings() if config.record != "no" else None,
         record=Record() if config.record == "all" else None,
+        watch=watch,
         bar=False if quiet else None,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -45,7 +46,7 @@ SEEDED = ("--data.seed", "--data.init_args.seed")
 KEYWORDS = ("last", "best")
 """Names of checkpoints of the latest run, for `--ckpt_path`."""
 
-OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
+OPTIONS: dict[str, tuple[Any, str | int | list[str] | None, str]] = {
     "--loop": (
         Loop,
         "lightning",
@@ -76,6 +77,12 @@ OPTIONS: dict[str, tuple[Any, str | list[str] | None, str]] = {
     ),
     "--tags": (list[str], [], "Words to find the run by, in results.json and TensorBoard."),
     "--notes": (str | None, None, "A text about the run, in results.json and TensorBoard."),
+    "--seeds": (
+        PositiveInt,
+        1,
+        "How many runs fit trains, of seeds counting up from seed_everything; it then prints their "
+        "mean and spread. --ckpt_path last resumes the latest such series.",
+    ),
     "--record": (
         Literal["no", "times", "all"],
         "no",

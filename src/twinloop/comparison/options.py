@@ -88,6 +88,7 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "data.batch_size": {"same": [1078, 97], "refused": [0, -1]},
     "data.val_size": {"same": [1, 0.5], "refused": [-1, 5000]},
     "data.seed": {"refused": [3]},  # set by seed_everything
+    "data.split_seed": {"same": [3], "refused": [-1]},
     "data.name": {"same": ["default"]},
     "data.channels": {"same": [3], "refused": [2]},
     "data.background": {"same": ["black"], "refused": ["no colour"]},
@@ -99,6 +100,7 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "data.cache_dir": {"same": ["RUN-cache"]},
     "data.images": {"same": ["RUN"]},
     "seed_everything": {"same": [2, True, False], "refused": [-1]},
+    "seeds": {"same": [1], "refused": [0]},
     "record": {"same": ["no", "times"]},
     "tags": {"same": [["a tag"]]},
     "notes": {"same": ["a note"]},

@@ -17,6 +17,7 @@ from twinloop.data.images import read_images
 from twinloop.data.resumable import ResumableData
 from twinloop.data.source import FASHION_MNIST, cache_folder, find_source, source_for_make
 from twinloop.data.spec import DataFacts, DataSpec
+from twinloop.data.split import SPLIT_SEED
 from twinloop.data.targets import Target
 from twinloop.errors import UserError, escape_unprintable
 from twinloop.files import expanded
@@ -42,7 +43,8 @@ class ImageDataModule(ResumableData):
             in predict that of the training.
         skip_unreadable: Leave out images that cannot be read, which are an error by default.
         augmentation: Random changes of the training images, or modules of your own: `Transforms`.
-        seed: Seed of the validation split, and with the epoch of the order and the augmentation.
+        seed: With the epoch, the seed of the order and the augmentation.
+        split_seed: Seed of the validation split, the same for every `seed` unless it is set.
         image_column: Column of the images, if there are several.
         label_column: Column of the labels, if there are several; of numbers also several columns.
         target: What that column has: a class; a number or numbers, float32 `[B, K]`; labels,
@@ -66,6 +68,7 @@ class ImageDataModule(ResumableData):
         skip_unreadable: bool = False,
         augmentation: Augmentation | nn.Module | list[nn.Module] | None = None,
         seed: int = 42,
+        split_seed: int = SPLIT_SEED,
         image_column: str | None = None,
         label_column: str | list[str] | None = None,
         target: Target = "class",
@@ -74,13 +77,13 @@ class ImageDataModule(ResumableData):
         images: str | Path | None = None,
     ) -> None:
         super().__init__(seed)
-        _check_sizes(batch_size, val_size, image_size)
+        _check_sizes(batch_size, val_size, image_size, split_seed)
         skips_pairs = skip_unreadable and target == "image"
         _check_pixels(channels, background or "white", skips_pairs=skips_pairs)
         self.source = source_for_make() if source == "auto" else source
         self.is_stand_in = source == "auto" and self.source == "digits"
         self.name, self.revision, self.cache_dir = name, revision, cache_dir
-        self.batch_size, self.val_size = batch_size, val_size
+        self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
         self.reading = Reading(
             image_size and (image_size[0], image_size[1]),
             *(channels, background or "white", image_column, label_column),
@@ -107,7 +110,7 @@ class ImageDataModule(ResumableData):
     @cached_property
     def rows(self) -> dict[str, Tensor]:
         """Row indices: of train and val in the official train split, and of test."""
-        return self.data.rows(self.val_size, self.seed)
+        return self.data.rows(self.val_size, self.split_seed)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -185,7 +188,11 @@ def _print_notes(name: str, notes: Iterable[str]) -> None:
             print(f"{escape_unprintable(name)}: {escape_unprintable(note)}", flush=True)
 
 
-def _check_sizes(batch_size: int, val_size: float, image_size: tuple[int, int] | None) -> None:
+def _check_sizes(
+    batch_size: int, val_size: float, image_size: tuple[int, int] | None, split_seed: int
+) -> None:
+    if split_seed < 0:
+        raise UserError(f"data.split_seed is {split_seed}; it must be 0 or more")
     if batch_size < 1:
         raise UserError(f"data.batch_size is {batch_size}; it must be at least 1")
     if not 0 <= val_size < math.inf:

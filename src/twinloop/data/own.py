@@ -17,7 +17,7 @@ from twinloop.data.protocol import Data
 from twinloop.data.replay import Replay
 from twinloop.data.resumable import ResumableData
 from twinloop.data.spec import DataFacts, DataSpec
-from twinloop.data.split import seeded
+from twinloop.data.split import SPLIT_SEED, seeded
 from twinloop.errors import UserError
 
 STAGES = ("train", "val", "test")
@@ -43,7 +43,8 @@ class OwnData(ResumableData):
 
     Args:
         module: The data module.
-        seed: Seed of the random values of its `setup`, its loaders and its data sets.
+        seed: Seed of the random values of its loaders and its data sets; those of its `setup`,
+            which may split them, are the same for every seed.
 
     Raises:
         UserError: what the module lacks, by name.
@@ -58,7 +59,7 @@ class OwnData(ResumableData):
             raise self._error("overrides transfer_batch_to_device, which neither loop calls")
         if not self._has("train_dataloader"):
             raise self._error("has no train_dataloader; let it return a DataLoader")
-        with seeded(seed, 5):
+        with seeded(SPLIT_SEED, 5):
             module.prepare_data()
             module.setup("fit")
             module.setup("test")

@@ -11,6 +11,9 @@ from torch import Generator, Tensor
 
 from twinloop.errors import UserError
 
+SPLIT_SEED = 42
+"""Seed of the validation split, so that runs of several seeds are measured on the same rows."""
+
 
 def generator(seed: int, *counters: int) -> Generator:
     """Create a generator that depends only on the arguments, not on earlier random values."""

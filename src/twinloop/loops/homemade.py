@@ -37,6 +37,7 @@ from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
 from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
 from twinloop.loops.stop import SaveAndStopCB
 from twinloop.loops.task import BatchPrepCB, LearnerAsTrainer, TaskMetricsCB
+from twinloop.loops.watch import WatchEpochsCB
 from twinloop.processes import is_first, join, world_size
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.run import Run
@@ -99,6 +100,8 @@ def learner_callbacks(
         *(codec, KeepHistoryCB(run.history), cbs.FiniteLossCB(_rows_of)),
         *(save, SaveBestCB(save), SaveAndStopCB(run.signals, save, codec)),
     ]
+    if run.watch:
+        callbacks.append(WatchEpochsCB(run.history, run.watch))
     if checkpoint:
         callbacks.append(cbs.ResumeCB(checkpoint, codec.unpack))
     if is_first():

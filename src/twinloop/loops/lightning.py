@@ -19,6 +19,7 @@ from twinloop.loops.report import Board, EpochProgress, KeepHistory
 from twinloop.loops.save import SaveCheckpoints
 from twinloop.loops.stop import SaveAndStop
 from twinloop.loops.trace import HookTrace
+from twinloop.loops.watch import WatchEpochs
 from twinloop.processes import is_first
 from twinloop.runs.checkpoint import AtomicCheckpointIO
 from twinloop.runs.run import Run
@@ -64,7 +65,8 @@ def trainer_callbacks(run: Run, data: Data) -> list[Callback]:
     if is_first():
         progress = EpochProgress(run.history, run.bar)
         callbacks += [progress, Board(run.loggers, data, run.saver.settings)]
-    return [*callbacks, SaveCheckpoints(run.saver), SaveAndStop(run.signals, run.saver.last_path)]
+    callbacks += [SaveCheckpoints(run.saver), SaveAndStop(run.signals, run.saver.last_path)]
+    return [*callbacks, WatchEpochs(run.history, run.watch)] if run.watch else callbacks
 
 
 def check_callbacks(flags: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error, import_extra
 from twinloop.files import save_whole
+from twinloop.runs.history import Pruned
 from twinloop.runs.stop import Stopped
 
 MAX_PARTS = 1_000_000
@@ -149,7 +150,7 @@ def _are_settings(settings: Any) -> bool:
     try:
         precision = settings["trainer"].get("precision")
         data = settings["data"].get("init_args", settings["data"])
-        values = settings["seed_everything"], data.get("val_size", 0)
+        values = settings["seed_everything"], data.get("val_size", 0), data.get("split_seed", 0)
     except (AttributeError, KeyError, TypeError, IndexError):
         return False
     return (
@@ -233,7 +234,7 @@ def resume_errors(path: Path | None) -> Iterator[None]:
     handle = register_optimizer_step_post_hook(step)
     try:
         yield
-    except Stopped:
+    except (Stopped, Pruned):
         raise
     except Exception as error:
         if stepped and not _in_scheduler(error):

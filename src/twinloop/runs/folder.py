@@ -32,6 +32,25 @@ def new_run(logs: Path, experiment: str, dataset: str) -> Path:
         number += 1
 
 
+def numbered_folder(runs: Path, kind: str, *, resume: bool) -> Path:
+    """A new folder `runs/<kind>_<n>`, or the last one.
+
+    Raises:
+        UserError: there is none to resume, or it cannot be made.
+    """
+    found = (re.fullmatch(rf"{kind}_(\d+)", path.name) for path in runs.glob(f"{kind}_*"))
+    numbers = [int(match[1]) for match in found if match]
+    if resume and not numbers:
+        raise UserError(f"there is no {kind}_<number> in {runs} to resume; begin a new one")
+    number = max(numbers) if resume else max(numbers, default=-1) + 1
+    folder = runs / f"{kind}_{number}"
+    try:
+        folder.mkdir(parents=True, exist_ok=resume)
+    except OSError as error:
+        raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    return folder
+
+
 def lock_run(run: Path, *, wait: bool = False) -> FileLock:
     """Lock the folder `run` for this process: two would overwrite each other's checkpoints.
 

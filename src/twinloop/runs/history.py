@@ -1,11 +1,18 @@
 """The history of a run: a row for each epoch, kept by either loop and across resumes."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+Watch = Callable[[Mapping[str, float]], None]
+"""Is shown the row of each epoch, and raises `Pruned` to end the run."""
+
+
+class Pruned(Exception):  # noqa: N818 - not an error: a weaker run than others has been ended
+    """Who watches a run has ended it, after its epoch was saved."""
 
 
 class History:

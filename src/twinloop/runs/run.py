@@ -12,7 +12,7 @@ from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.processes import is_first
 from twinloop.runs.folder import check_unused, lock_run, new_run, run_of
-from twinloop.runs.history import History
+from twinloop.runs.history import History, Watch
 from twinloop.runs.record import Record
 from twinloop.runs.repository import Repository
 from twinloop.runs.saver import Saver
@@ -33,6 +33,7 @@ class Run:
         repository: The user's git repository at its start.
         timings: The time of each event, if recorded.
         record: Every value, if recorded.
+        watch: Who is shown each epoch, if anybody.
         bar: Whether to draw progress bars; None draws them in a terminal.
     """
 
@@ -44,6 +45,7 @@ class Run:
     repository: Repository = field(default_factory=Repository)
     timings: EventTimings | None = None
     record: Record | None = None
+    watch: Watch | None = None
     bar: bool | None = None
 
     @contextmanager

@@ -12,12 +12,16 @@ from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.runs.checkpoint import spec_of
 
+LENGTH = (
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.min_epochs", "trainer.min_steps"),
+    "trainer.max_time",
+)
 MAY_CHANGE = (
     *("config", "loop", "compile", "record", "run_folder", "ckpt_path", "weights"),
-    *("tags", "notes"),
+    *("tags", "notes", "seeds"),
     *("data.source", "data.revision", "data.cache_dir", "data.images", "data.background"),
-    *("trainer.max_epochs", "trainer.max_steps", "trainer.min_epochs", "trainer.min_steps"),
-    *("trainer.max_time", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
+    *LENGTH,
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
     *("trainer.strategy", "trainer.deterministic", "trainer.benchmark", "trainer.profiler"),
     *(
         "trainer.fast_dev_run",
@@ -31,6 +35,8 @@ MAY_CHANGE = (
 )
 """Settings that a resumed run may change: its length, device and output. Data is compared by
 fingerprint."""
+FOR_SWEEPS = tuple(name for name in MAY_CHANGE if name not in (*LENGTH, "weights"))
+"""Settings that the trials of one sweep may differ in beside those that it varies."""
 ABSENT = object()
 
 
@@ -58,6 +64,8 @@ def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: P
             whose other batches would be skipped.
     """
     then, now = (dict(_flat(part)) for part in (checkpoint.get("settings"), settings))
+    if then and "data.split_seed" in now:  # in older checkpoints it was that of the run
+        then.setdefault("data.split_seed", then["seed_everything"])
     limits = ("trainer.max_epochs", "trainer.max_steps")
     if then and any(then.get(key) != now.get(key) for key in limits) and _ended_inside(checkpoint):
         raise UserError(
@@ -65,16 +73,25 @@ def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: P
             "made longer, since the other batches of that epoch would be skipped; begin a new run "
             f"with --weights {path}"
         )
-    for key in [*now, *then] if then else ():
-        if key.startswith(MAY_CHANGE) or then.get(key, ABSENT) == now.get(key, ABSENT):
-            continue
-        before = repr(then[key]) if key in then else "unset"
-        after = repr(now[key]) if key in now else "unset"
+    if then and (change := changed_setting(then, now)):
+        key, before, after = change
         raise UserError(
             f"{path}: this run was trained with {key} {before}, which is {after} now; a resumed "
             "run must keep its settings: pass the original value, or begin a new run with "
             f"--weights {path}"
         )
+
+
+def changed_setting(
+    then: dict[str, Any], now: dict[str, Any], may_change: tuple[str, ...] = MAY_CHANGE
+) -> tuple[str, str, str] | None:
+    """The first setting that has changed and may not, with both values in words, or None."""
+    then, now = dict(_flat(then)), dict(_flat(now))
+    for key in [*now, *then]:
+        if not key.startswith(may_change) and then.get(key, ABSENT) != now.get(key, ABSENT):
+            before, after = (repr(one[key]) if key in one else "unset" for one in (then, now))
+            return key, before, after
+    return None
 
 
 def _ended_inside(checkpoint: dict[str, Any]) -> bool:
@@ -99,12 +116,13 @@ def check_split(checkpoint: dict[str, Any], data: Data, path: Path) -> None:
     if settings is None:
         return
     split = settings["data"].get("init_args", settings["data"])
-    then = settings["seed_everything"], split.get("val_size", data.val_size)
-    if then != (data.seed, data.val_size):
+    seed = split.get("split_seed", settings["seed_everything"])  # older ones have only the latter
+    then = seed, split.get("val_size", data.val_size)
+    if then != (data.split_seed, data.val_size):
         raise UserError(
-            f"{path} was trained with seed_everything {then[0]} and data.val_size {then[1]:g}, "
-            f"which are {data.seed} and {data.val_size:g} now, so that val has rows of its train "
-            "split; pass the settings of the run (--config RUN/config.yaml)"
+            f"{path} was trained with data.split_seed {then[0]} and data.val_size {then[1]:g}, "
+            f"which are {data.split_seed} and {data.val_size:g} now, so that val has rows of its "
+            "train split; pass the settings of the run (--config RUN/config.yaml)"
         )
 
 

@@ -22,6 +22,7 @@ class Stopped(Exception):  # noqa: N818 - not an error: the user has stopped the
 
     def __init__(self, by: signal.Signals, where: str, path: Path) -> None:
         super().__init__(f"stopped by {by.name} {where}, saved in {path}; {RESUME}")
+        self.by = by
         self.status = 128 + by
 
 
