@@ -17,7 +17,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare convolutions bench tensorboard test test-all test-slow faults fuzz lint lock clean
+.PHONY: help train-ae train-classifier train-mlp compare convolutions bench runs tensorboard test test-all test-slow faults fuzz lint lock clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ convolutions: $(STAMP) ## convolutions by hand: figures, an interactive page, a 
 
 bench: $(BENCH_STAMP) ## benchmarks beside other frameworks; PARTS=loops for one part
 	@.venv/bin/python -m benchmarks $(PARTS) --data "$(DATA)" $(if $(ROUNDS),--rounds $(ROUNDS))
+
+runs: $(STAMP) ## list all runs; ARGS="--best val/accuracy" for the best
+	@$(RUN) runs $(ARGS)
 
 tensorboard: $(STAMP) ## show the runs in a browser
 	.venv/bin/tensorboard --logdir $(LOGS) --host localhost

@@ -1,8 +1,10 @@
 """`python -m twinloop fit`: train an experiment by either loop."""
 
 import math
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from torch import distributed
@@ -25,8 +27,15 @@ from twinloop.runs.record import Record
 from twinloop.runs.repository import Repository, find_repository
 from twinloop.runs.run import Run, run_folder
 from twinloop.runs.saver import Saver
-from twinloop.runs.settings import check_data, check_settings, load_weights
+from twinloop.runs.settings import (
+    check_data,
+    check_settings,
+    flat_settings,
+    load_weights,
+    varied,
+)
 from twinloop.runs.stop import Stopped, StoppedAtOnce, StopSignals
+from twinloop.runs.summary import noting_error
 from twinloop.runs.timings import EventTimings, write_timings
 
 TRAIN = {"lightning": lightning.train, "homemade": homemade.train}
@@ -49,8 +58,8 @@ def main(args: list[str]) -> int:
     where = experiment.logs, experiment.name, experiment.data.spec
     requested = experiment.config.run_folder
     with run_folder(*where, requested=requested, resumed=resume) as folder:
-        run = open_run(experiment, folder)
-        with run.logging():
+        run = open_run(experiment, folder, args)
+        with noting_error(folder, Stopped), run.logging():
             train(experiment, run, resume)
             if run.signals.received:
                 raise Stopped(run.signals.received, "after the last epoch", run.saver.last_path)
@@ -121,13 +130,14 @@ def _load_weights(experiment: Experiment, resume: Path | None) -> None:
             print(line, flush=True)
 
 
-def open_run(experiment: Experiment, folder: Path) -> Run:
-    """Make the run in `folder`."""
+def open_run(experiment: Experiment, folder: Path, args: list[str]) -> Run:
+    """Make the run in `folder`, by the options `args`."""
     flags, config, task = experiment.flags, experiment.config, experiment.task
     limit = flags["overfit_batches"] or flags["limit_val_batches"]
     validates = bool(experiment.data.sizes["val"]) and limit != 0
     monitor = task.monitor if validates else None
-    saver = Saver(folder, monitor, task.mode, experiment.settings, experiment.as_yaml())
+    summary = _summary(experiment, args)
+    saver = Saver(folder, monitor, task.mode, experiment.settings, experiment.as_yaml(), summary)
     repository = find_repository() if is_first() else Repository()
     if is_first():
         repository.write(folder)
@@ -143,6 +153,22 @@ def open_run(experiment: Experiment, folder: Path) -> Run:
         record=Record() if config.record == "all" else None,
         bar=False if quiet else None,
     )
+
+
+def _summary(experiment: Experiment, args: list[str]) -> dict[str, Any]:
+    """What is known of a run when it begins, for run.json."""
+    settings = varied(experiment.settings)
+    labels = ("experiment", "loop", "tags", "notes")
+    others = dict(flat_settings(experiment.settings))
+    return {
+        **{name: experiment.settings.get(name) for name in labels},
+        "data": experiment.task.spec.name,
+        "command": shlex.join(["twinloop", "fit", *args]),
+        "monitor": experiment.task.monitor,
+        "modes": experiment.task.modes,
+        "settings": settings,
+        "other_settings": {key: others[key] for key in others if key not in settings},
+    }
 
 
 def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:

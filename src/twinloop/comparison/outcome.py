@@ -23,7 +23,7 @@ from twinloop.runs.timings import read_record, read_timings
 
 IGNORED = (
     *("seconds", "loop", "trained_by", "machine", "versions"),
-    *("commit", "uncommitted_changes"),
+    *("commit", "uncommitted_changes", "command", "started"),
     "stopping_reason_message",
 )
 """Keys that are not results of the training; only Lightning words the reason of a stop."""
@@ -120,10 +120,10 @@ def _files(run: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(run.glob("checkpoints/*.ckpt")):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         yield from _leaves(checkpoint, path.name, run)
-    for name in ("results.json", "config.yaml"):
+    for name in ("results.json", "run.json", "config.yaml"):
         if (run / name).exists():
             text = (run / name).read_text()
-            content = json.loads(text) if name == "results.json" else yaml.safe_load(text)
+            content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
             yield from _leaves(content, name.partition(".")[0], run)
     for path in sorted(run.glob("events.*")):
         yield from _events(path)
@@ -133,7 +133,7 @@ def _files(run: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(run.rglob("*")):
         if path.is_file() and not path.name.startswith(("events.", "changes.patch")):
             name = str(path.relative_to(run))
-            parsed = name in ("record.pt", "trace.json", "results.json", "config.yaml")
+            parsed = name in ("record.pt", "trace.json", "results.json", "run.json", "config.yaml")
             parsed |= path.name == "hparams.yaml"
             yield f"files/{name}", not (parsed or path.suffix == ".ckpt") and path.read_bytes()
 

@@ -16,7 +16,7 @@ from twinloop.data.protocol import Data
 from twinloop.errors import UserError
 from twinloop.files import as_json, atomic_write
 from twinloop.models.autoencoder import Autoencoder
-from twinloop.runs import board
+from twinloop.runs import board, summary
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.evaluation import evaluate, evaluate_codes
 from twinloop.runs.history import History
@@ -64,6 +64,8 @@ def write_results(
         test=test,
     )
     write(found, run.folder / "results.json")
+    if run.saver.summary is not None:
+        summary.update(run.folder, **_in_summary(found))
     write_figures(found, task, data, run.folder)
     board.log_end(run.loggers, task, data, found, int(weights["global_step"]))
     in_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in run.loggers)
@@ -111,6 +113,16 @@ def collect(
         "test": test | (_test_details(task, data) if test else {}),
         "history": history.rows,
     }
+
+
+def _in_summary(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results that the list of all runs has."""
+    scalars = {
+        stage: {name: value for name, value in results[stage].items() if isinstance(value, float)}
+        for stage in ("val", "test")
+    }
+    total = results["seconds"]["total"]
+    return {"seconds": total, "epochs": results["epochs"], "commit": results["commit"], **scalars}
 
 
 def _test_details(task: Task, data: Data) -> dict[str, Any]:
