@@ -14,6 +14,7 @@ from tests.runs.test_listing import make_run
 from twinloop.cli import main
 from twinloop.runs.lock import lock_run
 from twinloop.runs.summary import read, update
+from twinloop.runs.throughput import PARTS
 
 WITHOUT_TORCH = """
 import sys
@@ -43,7 +44,8 @@ def call(root: Path, *args: str) -> int:
 def test_a_fit_is_listed_with_its_results_tags_and_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit(tmp_path, "--model.optimizer.lr", "0.125", "--tags+=paper") == 0
+    loop = ("--loop", "homemade")
+    assert fit(tmp_path, "--model.optimizer.lr", "0.125", "--tags+=paper", *loop) == 0
     capsys.readouterr()
     assert call(tmp_path / "lightning_logs", "--format", "json") == 0
     (row,) = json.loads(capsys.readouterr().out)
@@ -52,9 +54,12 @@ def test_a_fit_is_listed_with_its_results_tags_and_command(
     assert (row["state"], row["tags"], row["epochs"]) == ("finished", ["paper"], 2)
     assert row["test/accuracy"] == results["test"]["accuracy"]
     assert row["model.optimizer.lr"] == 0.125
+    assert results["measured"]["images_per_second"] > 0
+    assert sum(results["measured"][f"{part}_share"] for part in PARTS) == pytest.approx(1)
+    assert (run_in(tmp_path) / "report.html").is_file()
     content = read(run_in(tmp_path))
     assert content["modes"] == {"loss": "min", "accuracy": "max"}
-    assert content["command"].endswith("--model.optimizer.lr 0.125 --tags+=paper")
+    assert content["command"].endswith("--model.optimizer.lr 0.125 --tags+=paper --loop homemade")
     assert not {"record", "model.optimizer.differentiable"} & content["settings"].keys()
 
 

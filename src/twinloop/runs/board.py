@@ -6,6 +6,7 @@ TensorBoard also has the graph, histograms of the weights, and codes.
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -97,10 +98,21 @@ def _traced(network: nn.Module, example: Tensor) -> Any:
         return None
 
 
-def log_epoch(loggers: Sequence[Logger], task: Task, data: Data, step: int) -> None:
-    """Log reconstructions or the confusion matrix of val; to TensorBoard, weights as histograms."""
+def log_epoch(
+    loggers: Sequence[Logger],
+    task: Task,
+    data: Data,
+    step: int,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Log reconstructions or the confusion matrix of val, and what was `measured` of the loop.
+
+    TensorBoard gets the weights as histograms too.
+    """
     image = _image(task, data) if loggers else None
     for logger in loggers:
+        if measured:
+            logger.log_metrics(dict(measured), step)
         if isinstance(logger, TensorBoardLogger):
             for name, weight in task.network.named_parameters():
                 logger.experiment.add_histogram(f"weights/{name}", weight, step)
