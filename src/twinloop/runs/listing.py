@@ -199,7 +199,7 @@ def varied_columns(runs: Sequence[Listed]) -> list[str]:
     return [
         name
         for name, value in first.items()
-        if name not in (*FACTS, "data.source")
+        if name not in (*FACTS, "data.source", "notes")
         and any(
             one.get(name) != value and run.value(name) != value
             for one, run in zip(settings, runs, strict=True)

@@ -35,6 +35,7 @@ MAY_CHANGE = (
 fingerprint."""
 VARIED = (
     *("loop", "compile", "weights", "data.source", "trainer.max_epochs", "trainer.max_steps"),
+    *("tags", "notes"),
 )
 """Those of them that a user varies from run to run."""
 SWITCHES = (
