@@ -158,7 +158,7 @@ def log_end(
     best = results[stage].get(name)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            pairs = [(part, metric) for metric in (name, "loss") for part in ("val", "test")]
+            pairs = ((stage, name), ("test", name), ("test", "loss"))
             chosen = {f"hp/{part}_{metric}": results[part].get(metric) for part, metric in pairs}
             logger.log_metrics({k: value for k, value in chosen.items() if value is not None}, step)
             _log_codes(logger.experiment, task, data, step)
