@@ -19,7 +19,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP)) $(if $(filter-out 1,$(SEEDS)),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare sweep convolutions bench tensorboard test test-all test-slow faults fuzz lint lock clean
+.PHONY: help train-ae train-classifier train-mlp compare sweep convolutions bench runs tensorboard test test-all test-slow faults fuzz lint lock clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -74,6 +74,9 @@ convolutions: $(STAMP) ## convolutions by hand: figures, an interactive page, a 
 
 bench: $(BENCH_STAMP) ## benchmarks beside other frameworks; PARTS=loops for one part
 	@.venv/bin/python -m benchmarks $(PARTS) --data "$(DATA)" $(if $(ROUNDS),--rounds $(ROUNDS))
+
+runs: $(STAMP) ## list all runs; ARGS="--best val/accuracy" for the best
+	@$(RUN) runs $(ARGS)
 
 tensorboard: $(STAMP) ## show the runs in a browser
 	.venv/bin/tensorboard --logdir $(LOGS) --host localhost

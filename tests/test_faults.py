@@ -41,7 +41,7 @@ from tests.faults.moments import (
     orders_as_text,
     processes,
 )
-from twinloop.runs.folder import lock_run
+from twinloop.runs.lock import lock_run
 from twinloop.runs.stop import StopSignals
 
 INTERRUPTED = [

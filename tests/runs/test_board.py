@@ -75,6 +75,7 @@ def test_log_start_writes_graph_and_settings_and_leaves_the_task_unchanged(
     state = torch.get_rng_state()
     with loggers_in(tmp_path) as loggers:
         config = {"seed": 1, "data": {"source": "digits", "sizes": [1, 2], "revision": None}}
+        config |= {"record": "no", "optimizer": {"differentiable": False}}
         config["model"] = {"class_path": "Reconstruction", "init_args": {"noise": 0.5}}
         board.log_start(loggers, task, config)
     assert torch.equal(torch.get_rng_state(), state)
@@ -89,7 +90,7 @@ def test_log_start_writes_graph_and_settings_and_leaves_the_task_unchanged(
     text = str(start.plugin_data.content)
     for name in ("seed", "data.source", "data.sizes", "model", "model.noise"):
         assert name in text
-    for name in ("data.revision", "class_path", "init_args"):
+    for name in ("data.revision", "class_path", "init_args", "record", "differentiable"):
         assert name not in text
 
 
@@ -228,7 +229,7 @@ def test_log_epoch_writes_the_confusion_of_a_classifier(
 def test_log_end_writes_results_beside_the_settings(
     classifier: Classification, digits: ImageDataModule, tmp_path: Path
 ) -> None:
-    found = {"val": {"accuracy": 0.75}, "test": {"loss": 0.5}}
+    found = {"val": {"accuracy": 0.75}, "test": {"loss": 0.5, "accuracy": 0.5}}
     with loggers_in(tmp_path) as loggers:
         board.log_end(loggers, classifier, digits, found, step=9)
     events = read(tmp_path)
@@ -236,8 +237,15 @@ def test_log_end_writes_results_beside_the_settings(
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
-    assert scalars == {"hp/val_accuracy": [(9, 0.75)], "hp/test_loss": [(9, 0.5)]}
+    expected = {"hp/val_accuracy": [(9, 0.75)], "hp/test_accuracy": [(9, 0.5)]}
+    assert scalars == expected | {"hp/test_loss": [(9, 0.5)]}
     assert not list(tmp_path.rglob("tensors.tsv"))
+
+
+def test_the_epoch_that_lightning_adds_draws_no_chart(tmp_path: Path) -> None:
+    with loggers_in(tmp_path) as loggers:
+        loggers[0].log_metrics({"train/loss": 0.5, "epoch": 3}, 1)
+    assert read(tmp_path).Tags()["scalars"] == ["train/loss"]
 
 
 def test_log_end_writes_the_codes_of_the_test_split(

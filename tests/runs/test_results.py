@@ -68,11 +68,13 @@ def test_a_classifiers_results(classifier: Classification, digits: ImageDataModu
         },
         "seed": 42,
         "parameters": 64 * 50 + 50 + 50 * 10 + 10,
+        "flops": 2 * (64 * 50 + 50 * 10),
         "epochs": 2,
         "seconds": {"total": 3.5, "per_epoch": [1.5, 2.0]},
         "device": "cpu",
         "commit": "c0ffee",
         "uncommitted_changes": True,
+        "measured": {},
         "val": {"loss": 0.2},
         "test": {
             "accuracy": 0.75,

@@ -3,7 +3,9 @@
 Imports nothing slow: the help and a mistyped command are answered at once, without PyTorch.
 """
 
+import os
 import sys
+import traceback
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ COMMANDS = {
     "compare": Command("compare:main", "train by both loops, and compare the runs"),
     "sweep": Command("sweep:main", "train with settings that Optuna chooses, and find the best"),
     "parity": Command("parity:main", "run the proof of parity, and print its table"),
+    "runs": Command("runs:main", "list all runs, compare two, tag them, remove them"),
     "summary": Command("summary:main", "print the layers of a network, their sizes and costs"),
     "convolutions": Command(
         "convolutions:main", "write figures, a page and a workbook of a classifier's convolutions"
@@ -53,11 +56,31 @@ def main(args: list[str]) -> int:
         known = ", ".join(COMMANDS)
         print(f"error: there is no command {name!r}; the commands are {known}", file=sys.stderr)
         return 2
+    if name == "runs":
+        return _light(options, debug="--debug" in args)
     if "torch" not in sys.modules:
         limit_spinning()
     from twinloop.cli.execute import execute
 
     return execute(COMMANDS[name].entry, options, debug="--debug" in args)
+
+
+def _light(options: list[str], *, debug: bool) -> int:
+    """Execute `runs`, which trains nothing, without importing PyTorch."""
+    from twinloop.cli import runs
+    from twinloop.errors import explain
+
+    try:
+        return runs.main(options)
+    except BrokenPipeError:  # of `twinloop runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        message = explain(error)
+        if message is None or debug:
+            traceback.print_exc()
+        print("error:", message or repr(error), file=sys.stderr)
+        return 2 if message else 1
 
 
 def usage() -> str:

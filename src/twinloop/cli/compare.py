@@ -20,7 +20,8 @@ from twinloop.comparison.compare import ComparedRun, compare_checkpoints, write_
 from twinloop.errors import Parser, UserError
 from twinloop.files import atomic_write
 from twinloop.loops import LOOPS, Loop
-from twinloop.runs.folder import lock_run, numbered_folder
+from twinloop.runs.folder import numbered_folder
+from twinloop.runs.lock import lock_run
 from twinloop.runs.stop import StoppedAtOnce
 
 

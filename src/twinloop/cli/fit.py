@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,15 +23,23 @@ from twinloop.loops.homemade import check_task
 from twinloop.processes import is_first, peer_lost, world_size
 from twinloop.runs import results
 from twinloop.runs.checkpoint import check_fits, read_checkpoint, resume_errors
-from twinloop.runs.folder import checkpoint_of, lock_run
-from twinloop.runs.history import History, Watch
+from twinloop.runs.folder import checkpoint_of
+from twinloop.runs.history import History, Pruned, Watch
 from twinloop.runs.last_batch import check_last_batch
+from twinloop.runs.lock import lock_run
 from twinloop.runs.record import Record
 from twinloop.runs.repository import Repository, find_repository
 from twinloop.runs.run import Run, run_folder
 from twinloop.runs.saver import Saver
-from twinloop.runs.settings import check_data, check_settings, load_weights
+from twinloop.runs.settings import (
+    check_data,
+    check_settings,
+    flat_settings,
+    load_weights,
+    varied,
+)
 from twinloop.runs.stop import Stopped, StoppedAtOnce, StopSignals
+from twinloop.runs.summary import noting_error
 from twinloop.runs.timings import EventTimings, write_timings
 
 TRAIN = {"lightning": lightning.train, "homemade": homemade.train}
@@ -59,8 +68,8 @@ def main(args: list[str], watch: Watch | None = None) -> int:
     where = experiment.logs, experiment.name, experiment.data.spec
     requested = experiment.config.run_folder
     with run_folder(*where, requested=requested, resumed=resume) as folder:
-        run = open_run(experiment, folder, watch)
-        with run.logging():
+        run = open_run(experiment, folder, args, watch)
+        with noting_error(folder, (Stopped, Pruned)), run.logging():
             train(experiment, run, resume)
             if run.signals.received:
                 raise Stopped(run.signals.received, "after the last epoch", run.saver.last_path)
@@ -149,13 +158,14 @@ def _load_weights(experiment: Experiment, resume: Path | None) -> None:
             print(line, flush=True)
 
 
-def open_run(experiment: Experiment, folder: Path, watch: Watch | None) -> Run:
-    """Make the run in `folder`."""
+def open_run(experiment: Experiment, folder: Path, args: list[str], watch: Watch | None) -> Run:
+    """Make the run in `folder`, by the options `args`."""
     flags, config, task = experiment.flags, experiment.config, experiment.task
     limit = flags["overfit_batches"] or flags["limit_val_batches"]
     validates = bool(experiment.data.sizes["val"]) and limit != 0
     monitor = task.monitor if validates else None
-    saver = Saver(folder, monitor, task.mode, experiment.settings, experiment.as_yaml())
+    summary = _summary(experiment, args)
+    saver = Saver(folder, monitor, task.mode, experiment.settings, experiment.as_yaml(), summary)
     repository = find_repository() if is_first() else Repository()
     if is_first():
         repository.write(folder)
@@ -172,6 +182,22 @@ def open_run(experiment: Experiment, folder: Path, watch: Watch | None) -> Run:
         watch=watch,
         bar=False if quiet else None,
     )
+
+
+def _summary(experiment: Experiment, args: list[str]) -> dict[str, Any]:
+    """What is known of a run when it begins, for run.json."""
+    settings = varied(experiment.settings)
+    labels = ("experiment", "loop", "tags", "notes")
+    others = dict(flat_settings(experiment.settings))
+    return {
+        **{name: experiment.settings.get(name) for name in labels},
+        "data": experiment.task.spec.name,
+        "command": shlex.join(["twinloop", "fit", *args]),
+        "monitor": experiment.task.monitor,
+        "modes": experiment.task.modes,
+        "settings": settings,
+        "other_settings": {key: others[key] for key in others if key not in settings},
+    }
 
 
 def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:

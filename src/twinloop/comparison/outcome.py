@@ -3,6 +3,7 @@
 Everything is compared except times, the names of the loop and the folder, and the figures.
 """
 
+import csv
 import json
 import re
 import struct
@@ -19,11 +20,13 @@ from torch import Tensor
 from twinloop.comparison.differences import compare_tensors
 from twinloop.comparison.matrix import RUN
 from twinloop.loops.trace import comparable, translated
+from twinloop.runs.throughput import MEASURED
 from twinloop.runs.timings import read_record, read_timings
 
 IGNORED = (
     *("seconds", "loop", "trained_by", "machine", "versions"),
-    *("commit", "uncommitted_changes"),
+    *("commit", "uncommitted_changes", "command", "started"),
+    MEASURED.rstrip("/"),
     "stopping_reason_message",
 )
 """Keys that are not results of the training; only Lightning words the reason of a stop."""
@@ -120,22 +123,34 @@ def _files(run: Path) -> Iterator[tuple[str, Any]]:
     for path in sorted(run.glob("checkpoints/*.ckpt")):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         yield from _leaves(checkpoint, path.name, run)
-    for name in ("results.json", "config.yaml"):
+    for name in ("results.json", "run.json", "config.yaml"):
         if (run / name).exists():
             text = (run / name).read_text()
-            content = json.loads(text) if name == "results.json" else yaml.safe_load(text)
+            content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
             yield from _leaves(content, name.partition(".")[0], run)
     for path in sorted(run.glob("events.*")):
         yield from _events(path)
     for path in sorted(run.rglob("hparams.yaml")):
         name = str(path.relative_to(run))
         yield from _leaves(yaml.safe_load(path.read_text()), name, run)
+    for path in sorted(run.rglob("metrics.csv")):
+        yield from _leaves(unmeasured(path), str(path.relative_to(run)), run)
     for path in sorted(run.rglob("*")):
-        if path.is_file() and not path.name.startswith(("events.", "changes.patch")):
+        if path.is_file() and not path.name.startswith(("events.", "changes.patch", "report.html")):
             name = str(path.relative_to(run))
-            parsed = name in ("record.pt", "trace.json", "results.json", "config.yaml")
-            parsed |= path.name == "hparams.yaml"
+            parsed = name in ("record.pt", "trace.json", "results.json", "run.json", "config.yaml")
+            parsed |= path.name in ("hparams.yaml", "metrics.csv")
             yield f"files/{name}", not (parsed or path.suffix == ".ckpt") and path.read_bytes()
+
+
+def unmeasured(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSVLogger's table, without what was measured of the loop."""
+    with table.open(newline="") as file:
+        rows = [
+            {k: text for k, text in row.items() if text and not k.startswith(MEASURED)}
+            for row in csv.DictReader(file)
+        ]
+    return [row for row in rows if row.keys() - {"step"}]
 
 
 def _leaves(value: Any, name: str, run: Path) -> Iterator[tuple[str, Any]]:
@@ -162,6 +177,8 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
         if event.graph_def:
             yield "TensorBoard/graph", event.graph_def
         for value in event.summary.value:
+            if value.tag.startswith(MEASURED):
+                continue
             number = counts[value.tag] = counts.get(value.tag, -1) + 1
             logged: Any = value.SerializeToString()
             if value.HasField("simple_value"):

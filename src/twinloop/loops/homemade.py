@@ -33,7 +33,7 @@ from twinloop.loops.counterparts import (
 from twinloop.loops.flags import Flags
 from twinloop.loops.optimizers import TaskOptimizers
 from twinloop.loops.record import KeepRecordCB
-from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB
+from twinloop.loops.report import BoardCB, EpochProgressCB, KeepHistoryCB, ThroughputCB
 from twinloop.loops.save import SaveBestCB, SaveCheckpointsCB
 from twinloop.loops.stop import SaveAndStopCB
 from twinloop.loops.task import BatchPrepCB, LearnerAsTrainer, TaskMetricsCB
@@ -99,6 +99,7 @@ def learner_callbacks(
     callbacks: list[Callback] = [
         *(codec, KeepHistoryCB(run.history), cbs.FiniteLossCB(_rows_of)),
         *(save, SaveBestCB(save), SaveAndStopCB(run.signals, save, codec)),
+        ThroughputCB(run.history.throughput),
     ]
     if run.watch:
         callbacks.append(WatchEpochsCB(run.history, run.watch))
@@ -106,7 +107,7 @@ def learner_callbacks(
         callbacks.append(cbs.ResumeCB(checkpoint, codec.unpack))
     if is_first():
         callbacks.append(EpochProgressCB(run.history, run.bar))
-        callbacks.append(BoardCB(run.loggers, task, data, run.saver.settings))
+        callbacks.append(BoardCB(run, task, data))
     return callbacks
 
 

@@ -64,7 +64,7 @@ def trainer_callbacks(run: Run, data: Data) -> list[Callback]:
         callbacks.append(LearningRateMonitor(logging_interval="step"))
     if is_first():
         progress = EpochProgress(run.history, run.bar)
-        callbacks += [progress, Board(run.loggers, data, run.saver.settings)]
+        callbacks += [progress, Board(run, data)]
     callbacks += [SaveCheckpoints(run.saver), SaveAndStop(run.signals, run.saver.last_path)]
     return [*callbacks, WatchEpochs(run.history, run.watch)] if run.watch else callbacks
 

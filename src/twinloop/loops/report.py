@@ -1,12 +1,10 @@
 """Report each epoch: a row of the history, a line and bars, images; for either loop."""
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.utilities import _log_hyperparams
 
 from twinloop.data.protocol import Data
@@ -15,6 +13,8 @@ from twinloop.learner import callbacks as cbs
 from twinloop.progress import Bars, epoch_of
 from twinloop.runs import board
 from twinloop.runs.history import History
+from twinloop.runs.run import Run
+from twinloop.runs.throughput import Throughput
 from twinloop.tasks import Task
 
 
@@ -34,6 +34,18 @@ class KeepHistory(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.history.start()
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, _: int) -> None:
+        self.history.throughput.start_batch(batch)
+
+    def on_before_backward(self, *_: Any) -> None:
+        self.history.throughput.mark("forward")
+
+    def on_after_backward(self, *_: Any) -> None:
+        self.history.throughput.mark("backward")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.history.throughput.mark("rest")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.history.validated(trainer.callback_metrics)
@@ -75,6 +87,38 @@ class KeepHistoryCB(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history.load_state_dict(state)
+
+
+class ThroughputCB(Callback):
+    """Measures where the time of a Learner goes, as `KeepHistory` does of a Trainer.
+
+    It comes last: the batch is prepared, and the loss divided.
+    """
+
+    order = Order.STOP + 2
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+
+    def before_batch(self, learn: Learner) -> None:
+        if learn.training:
+            self.throughput.start_batch(learn.batch)
+
+    def after_loss(self, learn: Learner) -> None:
+        if learn.training:
+            self.throughput.mark("forward")
+
+    def after_backward(self, learn: Learner) -> None:
+        self.throughput.mark("backward")
+
+    def before_epoch(self, learn: Learner) -> None:
+        """End the batch of train after which validation begins."""
+        if not learn.training:
+            self.throughput.mark("rest")
+
+    def after_batch(self, learn: Learner) -> None:
+        if learn.training:
+            self.throughput.mark("rest")
 
 
 class EpochProgress(Checkpoint):
@@ -132,38 +176,39 @@ class EpochProgressCB(cbs.ProgressCB):
 
 
 class Board(Checkpoint):
-    """Logs everything but scalars: see `twinloop.runs.board`."""
+    """Logs everything but metrics: see `twinloop.runs.board`."""
 
-    def __init__(self, loggers: Sequence[Logger], data: Data, config: dict[str, Any]) -> None:
-        self.loggers, self.data, self.config = loggers, data, config
+    def __init__(self, run: Run, data: Data) -> None:
+        self.run, self.data = run, data
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Task)
         resumed = trainer.global_step > 0
-        board.log_start(self.loggers, pl_module, self.config, resumed=resumed)
+        board.log_start(self.run.loggers, pl_module, self.run.saver.settings, resumed=resumed)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        board.log_epoch(self.loggers, pl_module, self.data, trainer.global_step)
+        measured = self.run.history.throughput.measured()
+        board.log_epoch(self.run.loggers, pl_module, self.data, trainer.global_step, measured)
 
 
 class BoardCB(Callback):
-    """Logs everything but scalars: see `twinloop.runs.board`."""
+    """Logs everything but metrics: see `twinloop.runs.board`."""
 
     order = Order.RESUME + 1
 
-    def __init__(
-        self, loggers: Sequence[Logger], task: Task, data: Data, config: dict[str, Any]
-    ) -> None:
-        self.loggers, self.task, self.data, self.config = loggers, task, data, config
+    def __init__(self, run: Run, task: Task, data: Data) -> None:
+        self.run, self.task, self.data = run, task, data
 
     def before_fit(self, learn: Learner) -> None:
         """Log hyperparameters: those that the task has saved, as a Trainer does, and the run's."""
         fitted = {"lightning_module": self.task, "datamodule": self.data}
-        trainer = SimpleNamespace(loggers=self.loggers, **fitted)
+        trainer = SimpleNamespace(loggers=self.run.loggers, **fitted)
         _log_hyperparams(trainer)  # type: ignore[arg-type]
-        board.log_start(self.loggers, self.task, self.config, resumed=learn.steps > 0)
+        settings, resumed = self.run.saver.settings, learn.steps > 0
+        board.log_start(self.run.loggers, self.task, settings, resumed=resumed)
 
     def after_epoch(self, learn: Learner) -> None:
         if learn.ends_epoch:
-            board.log_epoch(self.loggers, self.task, self.data, learn.steps)
+            measured = self.run.history.throughput.measured()
+            board.log_epoch(self.run.loggers, self.task, self.data, learn.steps, measured)

@@ -4,8 +4,9 @@ TensorBoard also has the graph, histograms of the weights, and codes.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from twinloop.data.protocol import Data
 from twinloop.errors import escape_unprintable
 from twinloop.models.autoencoder import Autoencoder
 from twinloop.runs.evaluation import evaluating
+from twinloop.runs.settings import flat_settings, varied
 from twinloop.tasks import Reconstruction, Task
 
 IMAGES = 8
@@ -39,6 +41,10 @@ class RunLogger(TensorBoardLogger):
         # Lightning joins root, name and version to the path of the folder.
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
 
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log values by name, but for `epoch`, which Lightning adds: it would draw a chart."""
+        super().log_metrics({k: value for k, value in metrics.items() if k != "epoch"}, step)
+
     def save(self) -> None:
         self.experiment.flush()
 
@@ -46,13 +52,13 @@ class RunLogger(TensorBoardLogger):
 def log_start(
     loggers: Sequence[Logger], task: Task, config: dict[str, Any], *, resumed: bool = False
 ) -> None:
-    """Log the hyperparameters; to TensorBoard, unless the run is `resumed` in it, with the graph.
+    """Log all settings; to TensorBoard those that users vary, and the graph, unless `resumed`.
 
     The graph of a network that cannot be traced is left out, with a line that gives the reason.
     """
     for logger in loggers:
         if not isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(_flat(config))
+            logger.log_hyperparams(_plain(dict(flat_settings(config))))
         elif not resumed:
             _start_tensorboard(logger.experiment, task, config)
 
@@ -67,10 +73,18 @@ def _start_tensorboard(writer: SummaryWriter, task: Task, config: dict[str, Any]
             writer.add_graph(traced, example)
     # The omitted first summary names the columns. TensorBoard would use one run's for all runs;
     # without it, it collects the settings that differ and the results of every experiment.
-    _, start, end = hparams(_flat(config), {})  # type: ignore[no-untyped-call]
+    _, start, end = hparams(_plain(varied(config)), {})  # type: ignore[no-untyped-call]
     file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
     for summary in (start, end):
         file_writer.add_summary(summary)
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in the types that TensorBoard accepts."""
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in settings.items()
+    }
 
 
 def _traced(network: nn.Module, example: Tensor) -> Any:
@@ -84,10 +98,21 @@ def _traced(network: nn.Module, example: Tensor) -> Any:
         return None
 
 
-def log_epoch(loggers: Sequence[Logger], task: Task, data: Data, step: int) -> None:
-    """Log reconstructions or the confusion matrix of val; to TensorBoard, weights as histograms."""
+def log_epoch(
+    loggers: Sequence[Logger],
+    task: Task,
+    data: Data,
+    step: int,
+    measured: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Log reconstructions or the confusion matrix of val, and what was `measured` of the loop.
+
+    TensorBoard gets the weights as histograms too.
+    """
     image = _image(task, data) if loggers else None
     for logger in loggers:
+        if measured:
+            logger.log_metrics(dict(measured), step)
         if isinstance(logger, TensorBoardLogger):
             for name, weight in task.network.named_parameters():
                 logger.experiment.add_histogram(f"weights/{name}", weight, step)
@@ -125,15 +150,17 @@ def log_end(
     results: dict[str, Any],
     step: int,
 ) -> None:
-    """Log the results of the best checkpoint, at its step: of test, and of its monitored metric."""
+    """Log the results of the best checkpoint, at its step: of test, and of its monitored metric.
+
+    In TensorBoard their names come first, among the metrics that its table of HPARAMS opens with.
+    """
     stage, _, name = task.monitor.partition("/")
     best = results[stage].get(name)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            hyper = {} if best is None else {f"hp/{stage}_{name}": best}
-            if results["test"]:
-                hyper["hp/test_loss"] = results["test"]["loss"]
-            logger.log_metrics(hyper, step)
+            pairs = ((stage, name), ("test", name), ("test", "loss"))
+            chosen = {f"hp/{part}_{metric}": results[part].get(metric) for part, metric in pairs}
+            logger.log_metrics({k: value for k, value in chosen.items() if value is not None}, step)
             _log_codes(logger.experiment, task, data, step)
         else:
             final = {f"test/{k}": v for k, v in results["test"].items() if isinstance(v, float)}
@@ -181,19 +208,3 @@ def _tile(images: Tensor, columns: int, scale: int = 3) -> Tensor:
     grid = images.clamp(0, 1).view(-1, columns, channels, height, width).permute(2, 0, 3, 1, 4)
     grid = grid.reshape(channels, -1, columns * width)
     return grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as `a.b.c: value`, in the types that TensorBoard accepts.
-
-    Names are those of the command line, without `class_path` and `init_args`: `model.network: MLP`,
-    `model.network.hidden: 50`.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}".lstrip(".")
-        if isinstance(value, dict):
-            flat |= _flat(value, name)
-        elif value is not None:
-            flat[name] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat

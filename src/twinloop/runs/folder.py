@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.runs.checkpoint import read_checkpoint, spec_of
@@ -49,22 +47,6 @@ def numbered_folder(runs: Path, kind: str, *, resume: bool) -> Path:
     except OSError as error:
         raise UserError(f"cannot make the run folder {folder}: {error.strerror}") from error
     return folder
-
-
-def lock_run(run: Path, *, wait: bool = False) -> FileLock:
-    """Lock the folder `run` for this process: two would overwrite each other's checkpoints.
-
-    Raises:
-        UserError: another process has the lock, and this one does not `wait`.
-    """
-    lock = FileLock(run / "run.lock")
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout as error:
-        raise UserError(
-            f"another process is training in {run}; wait until it has ended, or stop it first"
-        ) from error
-    return lock
 
 
 def latest_run(logs: Path, experiment: str, spec: DataSpec) -> Path:

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from twinloop.runs.throughput import Throughput
+
 Watch = Callable[[Mapping[str, float]], None]
 """Is shown the row of each epoch, and raises `Pruned` to end the run."""
 
@@ -31,14 +33,17 @@ class History:
         self.weights = weights
         self.rows: list[dict[str, float]] = []
         self.val: dict[str, float] = {}
+        self.throughput = Throughput()  # since this process began
         self._started = 0.0
 
     def start(self) -> None:
         """Start the clock of an epoch, or of the rest of one that is resumed."""
         self._started = time.perf_counter()
+        self.throughput.skip()
 
     def validated(self, metrics: Mapping[str, Tensor]) -> None:
         """Keep the metrics of a validation."""
+        self.throughput.skip()
         self.val = _of_stage("val", metrics)
 
     def end(self, epoch: int, metrics: Mapping[str, Tensor]) -> None:

@@ -8,20 +8,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from twinloop import figures
+from twinloop.convolution.summary import summarise
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.protocol import Data
-from twinloop.errors import UserError
+from twinloop.errors import UserError, escape_unprintable, explain
 from twinloop.files import as_json, atomic_write
 from twinloop.models.autoencoder import Autoencoder
-from twinloop.runs import board
+from twinloop.runs import board, report, summary
 from twinloop.runs.checkpoint import read_checkpoint
 from twinloop.runs.evaluation import evaluate, evaluate_codes
 from twinloop.runs.history import History
 from twinloop.runs.repository import Repository
 from twinloop.runs.run import Run
+from twinloop.runs.throughput import MEASURED
 from twinloop.tasks import Classification, ImageToImage, Reconstruction, Task
 
 ABOUT_CODES = {
@@ -65,10 +68,36 @@ def write_results(
     )
     write(found, run.folder / "results.json")
     write_figures(found, task, data, run.folder)
+    units = {**task.units, **ABOUT_CODES}
+    if run.saver.summary is not None:
+        summary.update(run.folder, **_in_summary(found))
+        _report(found, units, run.folder)
     board.log_end(run.loggers, task, data, found, int(weights["global_step"]))
     in_tensorboard = any(isinstance(logger, TensorBoardLogger) for logger in run.loggers)
     logs = run.folder.parent.parent if in_tensorboard else None
-    show(found, {**task.units, **ABOUT_CODES}, run.folder, logs)
+    show(found, units, run.folder, logs)
+
+
+def _report(results: Mapping[str, Any], units: Mapping[str, str], folder: Path) -> None:
+    """Write the report; a line says why there is none, as the results are more important."""
+    try:
+        report.write_report(folder, results, summary.read(folder), units)
+    except Exception as error:
+        reason = explain(error) or f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"report.html is left out: {escape_unprintable(reason)}", flush=True)
+
+
+def count_operations(task: Task) -> int | None:
+    """The FLOPs of one image forward, two for each multiply-add of convolutions and linear layers.
+
+    None of a network that does not take one image alone.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            rows = summarise(task.network, task.spec.image_shape)
+    except Exception:  # of any type, from the network
+        return None
+    return 2 * sum(row.multiply_adds for row in rows)
 
 
 def collect(
@@ -100,6 +129,7 @@ def collect(
         },
         "seed": data.seed,
         "parameters": sum(weight.numel() for weight in task.network.parameters()),
+        "flops": count_operations(task),
         "epochs": len(history.rows),
         "seconds": {"total": sum(seconds), "per_epoch": seconds},
         "device": str(task.device),
@@ -107,10 +137,24 @@ def collect(
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "commit": repository.commit,
         "uncommitted_changes": repository.changed,
+        "measured": {
+            name.removeprefix(MEASURED): value
+            for name, value in history.throughput.measured().items()
+        },
         "val": val,
         "test": test | (_test_details(task, data) if test else {}),
         "history": history.rows,
     }
+
+
+def _in_summary(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results that the list of all runs has."""
+    scalars = {
+        stage: {name: value for name, value in results[stage].items() if isinstance(value, float)}
+        for stage in ("val", "test")
+    }
+    total = results["seconds"]["total"]
+    return {"seconds": total, "epochs": results["epochs"], "commit": results["commit"], **scalars}
 
 
 def _test_details(task: Task, data: Data) -> dict[str, Any]:

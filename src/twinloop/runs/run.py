@@ -11,8 +11,9 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError
 from twinloop.processes import is_first
-from twinloop.runs.folder import check_unused, lock_run, new_run, run_of
+from twinloop.runs.folder import check_unused, new_run, run_of
 from twinloop.runs.history import History, Watch
+from twinloop.runs.lock import lock_run
 from twinloop.runs.record import Record
 from twinloop.runs.repository import Repository
 from twinloop.runs.saver import Saver

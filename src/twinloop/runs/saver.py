@@ -10,6 +10,7 @@ from twinloop.errors import UserError
 from twinloop.files import atomic_write
 from twinloop.learner.callbacks.checkpoint import is_best
 from twinloop.processes import is_first, largest
+from twinloop.runs import summary as summaries
 
 
 class Saver:
@@ -24,6 +25,7 @@ class Saver:
         mode: 'min' or 'max': which value of the metric is better.
         settings: Every setting of the run in plain types, for its checkpoints.
         config: The experiment as YAML, for config.yaml.
+        summary: What run.json begins with; without it there is none.
     """
 
     def __init__(
@@ -33,9 +35,10 @@ class Saver:
         mode: str,
         settings: dict[str, Any],
         config: str,
+        summary: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
-        self.settings, self.config = settings, config
+        self.settings, self.config, self.summary = settings, config, summary
         self.best: Tensor | None = None
         self.waiting = False
 
@@ -49,7 +52,7 @@ class Saver:
         return self.folder / "checkpoints" / "best.ckpt"
 
     def begin(self) -> None:
-        """Write config.yaml, once the run can no longer be refused.
+        """Write config.yaml and run.json, once the run can no longer be refused.
 
         A best value without its file, as in a run that is resumed in another folder, is dropped.
         """
@@ -58,6 +61,8 @@ class Saver:
         if is_first():
             with atomic_write(self.folder / "config.yaml") as part:
                 part.write_text(self.config, encoding="utf-8")
+            if self.summary is not None:
+                summaries.begin(self.folder, self.summary)
 
     def validated(
         self, metrics: Mapping[str, Tensor], *, ends_epoch: bool, save: Callable[[Path], None]

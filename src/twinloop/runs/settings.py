@@ -1,9 +1,11 @@
 """Compare a run with the checkpoint that it resumes, or starts from: data, settings, weights."""
 
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch import nn
 
 from twinloop.data.datamodule import ImageDataModule
@@ -37,7 +39,34 @@ MAY_CHANGE = (
 fingerprint."""
 FOR_SWEEPS = tuple(name for name in MAY_CHANGE if name not in (*LENGTH, "weights"))
 """Settings that the trials of one sweep may differ in beside those that it varies."""
+VARIED = (
+    *("loop", "compile", "weights", "data.source", "trainer.max_epochs", "trainer.max_steps"),
+    *("tags", "notes"),
+)
+"""Those of them that a user varies from run to run."""
+SWITCHES = (
+    *("capturable", "differentiable", "foreach", "fused", "maximize"),
+    *("verbose", "strict", "check_finite", "log_rank_zero_only", "skip_unreadable"),
+)
+"""Last parts of settings that change how something is computed or reported, but not what."""
+DEFAULTS = {"compile": "no"} | {
+    f"trainer.{name}": flag.default for name, flag in signature(Trainer).parameters.items()
+}
 ABSENT = object()
+
+
+def varied(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a user varies from run to run, by their names on the command line.
+
+    Those of data and model, and those of the Trainer that are not its defaults and affect training.
+    """
+    return {
+        key: value
+        for key, value in flat_settings(settings)
+        if (key in VARIED or not key.startswith(MAY_CHANGE))
+        and key.rpartition(".")[2] not in SWITCHES
+        and value != DEFAULTS.get(key, ABSENT)
+    }
 
 
 def check_data(checkpoint: dict[str, Any], spec: DataSpec, path: Path) -> None:
@@ -63,7 +92,7 @@ def check_settings(checkpoint: dict[str, Any], settings: dict[str, Any], path: P
         UserError: the first that has changed; or a new length for a run that ended inside an epoch,
             whose other batches would be skipped.
     """
-    then, now = (dict(_flat(part)) for part in (checkpoint.get("settings"), settings))
+    then, now = (dict(flat_settings(part)) for part in (checkpoint.get("settings"), settings))
     if then and "data.split_seed" in now:  # in older checkpoints it was that of the run
         then.setdefault("data.split_seed", then["seed_everything"])
     limits = ("trainer.max_epochs", "trainer.max_steps")
@@ -86,7 +115,7 @@ def changed_setting(
     then: dict[str, Any], now: dict[str, Any], may_change: tuple[str, ...] = MAY_CHANGE
 ) -> tuple[str, str, str] | None:
     """The first setting that has changed and may not, with both values in words, or None."""
-    then, now = dict(_flat(then)), dict(_flat(now))
+    then, now = dict(flat_settings(then)), dict(flat_settings(now))
     for key in [*now, *then]:
         if not key.startswith(may_change) and then.get(key, ABSENT) != now.get(key, ABSENT):
             before, after = (repr(one[key]) if key in one else "unset" for one in (then, now))
@@ -152,14 +181,14 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> st
     return line
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flat_settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings by their names on the command line; empty lists and mappings are unset."""
     if isinstance(value, dict):
         for key, part in value.items():
             is_inner = key in ("class_path", "init_args")
-            yield from _flat(part, name if is_inner else f"{name}.{key}".lstrip("."))
+            yield from flat_settings(part, name if is_inner else f"{name}.{key}".lstrip("."))
     elif isinstance(value, list | tuple) and any(isinstance(part, dict) for part in value):
         for number, part in enumerate(value):
-            yield from _flat(part, f"{name}.{number}")
+            yield from flat_settings(part, f"{name}.{number}")
     elif value is not None and value != []:
         yield name, list(value) if isinstance(value, tuple) else value

@@ -157,6 +157,15 @@ class Task(Rebuilt):
         """The names of the metrics of `stage` that are logged."""
         return self._metrics(stage).scalars()
 
+    @property
+    def modes(self) -> dict[str, str]:
+        """'min' or 'max' of each metric that is logged, if it is known which value is better."""
+        found = {"loss": "min", self.monitor.partition("/")[2]: self.mode}
+        for name, metric in self.val_metrics.metrics.items():
+            if (higher := metric.higher_is_better) is not None:
+                found.setdefault(name.partition("/")[2], "max" if higher else "min")
+        return {name: found[name] for name in found if f"val/{name}" in self.metric_names("val")}
+
     def count(self, stage: str, output: Tensor, target: Tensor, loss: Tensor) -> None:
         """Add a batch to the metrics of `stage`: 'train', 'val' or 'test'."""
         self._metrics(stage).count(output, target, loss)
