@@ -9,12 +9,12 @@
 # %% [markdown]
 # # 1. A kernel on an image
 #
-# **You know already** that an image is a grid of numbers, and that a linear layer multiplies every pixel by a weight of
-# its own.
+# **You know already** that an image is a grid of numbers, and that a linear layer multiplies every
+# pixel by a weight of its own.
 #
-# **The new idea:** use nine weights for the whole image. Lay a 3x3 *kernel* on the image, multiply each weight by the
-# pixel under it, and add up. Then move the kernel by one pixel and do the same again. What comes out is an image of
-# *responses*: large where the image looks like the kernel.
+# **The new idea:** use nine weights for the whole image. Lay a 3x3 *kernel* on the image, multiply
+# each weight by the pixel under it, and add up. Then move the kernel by one pixel and do the same
+# again. What comes out is an image of *responses*: large where the image looks like the kernel.
 
 # %%
 import os
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from twinloop.convolution.kernels import KERNELS, LEFT_EDGE, SOBEL_X, TOP_EDGE, apply_kernel
+from twinloop.convolution.kernels import KERNELS, SOBEL_X, TOP_EDGE, apply_kernel
 from twinloop.data.datamodule import ImageDataModule
 
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
@@ -35,7 +35,8 @@ print(f"{data.spec.name}: {tuple(image.shape)}, a {data.spec.class_names[labels[
 # %% [markdown]
 # ## One image, as numbers
 #
-# Pixels are floats from 0 (black) to 1 (white). Here is the image beside its middle 8x8 pixels in percent.
+# Pixels are floats from 0 (black) to 1 (white). Here is the image beside its middle 8x8 pixels in
+# percent.
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2))
@@ -46,8 +47,8 @@ right.imshow(part, cmap="gray", vmin=0, vmax=1)
 for row in range(8):
     for column in range(8):
         pixel = float(part[row, column])
-        color = "black" if pixel > 0.5 else "white"
-        right.text(column, row, f"{100 * pixel:.0f}", color=color, ha="center", va="center")
+        colour = "black" if pixel > 0.5 else "white"
+        right.text(column, row, f"{100 * pixel:.0f}", color=colour, ha="center", va="center")
 left.axis("off")
 right.axis("off")
 plt.show()
@@ -61,8 +62,8 @@ plt.show()
 TOP_EDGE
 
 # %% [markdown]
-# **Question.** The kernel lies on nine white pixels. What is the response? And on a black row above two white rows?
-# Compute both in your head before you run the next cell.
+# **Question.** The kernel lies on nine white pixels. What is the response? And on a black row above
+# two white rows? Compute both in your head before you run the next cell.
 
 # %%
 white = torch.ones(3, 3)
@@ -71,12 +72,13 @@ print("all white:", float((white * TOP_EDGE).sum()))
 print("black above white:", float((edge * TOP_EDGE).sum()))
 
 # %% [markdown]
-# The weights add up to 0, so the kernel is blind to brightness: a white area gives what a black one gives. It answers only
-# to a *difference* between the row above and the row below.
+# The weights add up to 0, so the kernel is blind to brightness: a white area gives what a black one
+# gives. It answers only to a *difference* between the row above and the row below.
 #
 # ## Every position
 #
-# Two loops move the kernel over the image. A kernel of 3x3 fits into `H - 2` rows and `W - 2` columns.
+# Two loops move the kernel over the image. A kernel of 3x3 fits into `H - 2` rows and `W - 2`
+# columns.
 
 
 # %%
@@ -106,8 +108,9 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# Blue is bright below dark: the upper edge of a stroke or a garment. **The surprise is the red:** the same kernel finds
-# lower edges too. There it is bright *above*, so the response has the other sign.
+# Blue is bright below dark: the upper edge of a stroke or a garment. **The surprise is the red:**
+# the same kernel finds lower edges too. There it is bright *above*, so the response has the other
+# sign.
 
 # %% [markdown]
 # **Question.** What would a kernel have to be to give exactly the negative of these responses?
@@ -115,9 +118,9 @@ plt.show()
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# `-TOP_EDGE`: a response is linear in the kernel. Flipped upside down, `TOP_EDGE` has the same nine weights, so
-# `BOTTOM_EDGE` is `-TOP_EDGE`. A network that ends each convolution in a ReLU throws the negative responses away, and
-# needs both kernels to see both edges.
+# `-TOP_EDGE`: a response is linear in the kernel. Flipped upside down, `TOP_EDGE` has the same nine
+# weights, so `BOTTOM_EDGE` is `-TOP_EDGE`. A network that ends each convolution in a ReLU throws
+# the negative responses away, and needs both kernels to see both edges.
 #
 # </details>
 
@@ -128,7 +131,8 @@ assert torch.equal(apply_by_hand(image, -TOP_EDGE), -responses)
 # %% [markdown]
 # ## The sign is the direction
 #
-# Sobel's kernel measures the slope to the right. Take an image of a white bar, and slide your finger from left to right.
+# Sobel's kernel measures the slope to the right. Take an image of a white bar, and slide your
+# finger from left to right.
 
 # %% [markdown]
 # **Question.** Which of the two edges of the bar gives positive responses?
@@ -139,14 +143,14 @@ bar[:, 4:8] = 1
 print(apply_by_hand(bar, SOBEL_X)[0].int().tolist())
 
 # %% [markdown]
-# Going in, from dark to bright: `+4`. Coming out: `-4`. Turn the bar black on white and both signs flip. The *size* of a
-# response says how strong an edge is, and its sign says which side is bright.
+# Going in, from dark to bright: `+4`. Coming out: `-4`. Turn the bar black on white and both signs
+# flip. The *size* of a response says how strong an edge is, and its sign says which side is bright.
 #
 # ## Compared with the file's own
 #
-# `apply_kernel` does the same for batches and channels, by one matrix product in place of the loops. The order of nine
-# additions is not fixed, and floats round after each. With whole numbers as pixels all sums are exact, so every bit must
-# agree, with PyTorch's convolution too.
+# `apply_kernel` does the same for batches and channels, by one matrix product in place of the
+# loops. The order of nine additions is not fixed, and floats round after each. With whole numbers
+# as pixels all sums are exact, so every bit must agree, with PyTorch's convolution too.
 
 # %%
 whole = (image * 255).round()
@@ -171,22 +175,21 @@ for axis, (name, picture) in zip(axes.flat, shown.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# [The interactive page](../lightning_logs/convolutions/convolutions.html), which `make convolutions` writes, shows the same
-# for the kernels that a network has learned: select an activation, and see the sum behind it.
+# [The interactive page](../lightning_logs/convolutions/convolutions.html), which `make
+# convolutions` writes, shows the same for the kernels that a network has learned: select an
+# activation, and see the sum behind it.
 #
 # ## Exercise
 #
-# `LEFT_EDGE` and `SOBEL_X` look to the left and right alone. Write a function that finds edges of *every* direction: the
-# length of the gradient, `sqrt(gx ** 2 + gy ** 2)`, where `gx` and `gy` are the responses of Sobel's kernel and of the
-# same kernel for rows, its transpose.
+# `SOBEL_X` looks to the left and right alone. Write a function that finds edges of
+# *every* direction: the length of the gradient, `sqrt(gx ** 2 + gy ** 2)`, where `gx` and `gy` are
+# the responses of Sobel's kernel and of the same kernel for rows, its transpose.
 
 
 # %% tags=["exercise"]
 def edge_strength(image: Tensor) -> Tensor:
     """The length of the gradient at every position: `[H, W] -> [H - 2, W - 2]`."""
-    gx = apply_kernel(image, SOBEL_X)
-    gy = ...  # the slope downwards
-    return gx
+    return apply_kernel(image, SOBEL_X)  # the slope downwards is missing
 
 
 # %% tags=["check"]
@@ -202,7 +205,8 @@ assert torch.allclose(edge_strength(1 - image), strength, atol=1e-6), (
 )
 
 # %% [markdown]
-# If you have solved it, draw it: `plt.imshow(edge_strength(image))`. The whole outline lights up, in one color.
+# If you have solved it, draw it: `plt.imshow(edge_strength(image))`. The whole outline lights up,
+# in one colour.
 #
-# **Where it lives:** [`convolution/kernels.py`](../src/twinloop/convolution/kernels.py) has the kernels and `apply_kernel`.
-# Next: [what happens at the border](02_padding_and_stride.py).
+# **Where it lives:** [`convolution/kernels.py`](../src/twinloop/convolution/kernels.py) has the
+# kernels and `apply_kernel`. Next: [what happens at the border](02_padding_and_stride.py).

@@ -9,11 +9,12 @@
 # %% [markdown]
 # # 3. im2col
 #
-# **You know already** how a kernel slides over an image: two loops, and nine products at each position.
+# **You know already** how a kernel slides over an image: two loops, and nine products at each
+# position.
 #
-# **The new idea:** copy every window into a *column* of a matrix. Then one matrix product computes all responses of all
-# kernels at once. The trick is called *im2col*, image to columns, and it is why convolutions are fast: nothing on a
-# computer is optimized like a matrix product.
+# **The new idea:** copy every window into a *column* of a matrix. Then one matrix product computes
+# all responses of all kernels at once. The trick is called *im2col*, image to columns, and it is
+# why convolutions are fast: nothing on a computer is optimised like a matrix product.
 
 # %%
 import os
@@ -29,7 +30,6 @@ from twinloop.convolution.im2col import Geometry, im2col, windows
 from twinloop.convolution.kernels import KERNELS, LEFT_EDGE, TOP_EDGE
 from twinloop.data.datamodule import ImageDataModule
 
-torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 images, labels = data.examples(16)
 images = (images * 255).round()  # whole numbers, whose sums are exact
@@ -47,19 +47,21 @@ print(small.int())
 print(columns.int())
 
 # %% [markdown]
-# **Question.** Pixel 5 is one number in the image. How often is it in the matrix, and in which rows? Why is pixel 0 there
-# only once?
+# **Question.** Pixel 5 is one number in the image. How often is it in the matrix, and in which
+# rows? Why is pixel 0 there only once?
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Four times, in rows 4, 3, 1 and 0: it is the middle of one window, the left end of the next, and so on. Every window
-# that covers a pixel has a copy of it. Pixel 0 is a corner, and only one window covers it.
+# Four times, in rows 4, 3, 1 and 0: it is the middle of one window, the left end of the next, and
+# so on. Every window that covers a pixel has a copy of it. Pixel 0 is a corner, and only one window
+# covers it.
 #
 # </details>
 
 # %% [markdown]
-# A kernel, flattened to a row of nine, times this matrix gives four responses. Two kernels make two rows.
+# A kernel, flattened to a row of nine, times this matrix gives four responses. Two kernels make two
+# rows.
 
 # %%
 kernels = torch.stack([TOP_EDGE, LEFT_EDGE])
@@ -69,14 +71,17 @@ print(F.conv2d(small[None, None], kernels[:, None])[0].flatten(1))
 # %% [markdown]
 # ## The whole batch
 #
-# Slicing does all windows at once: for each of the nine weights, the part of the image that this weight ever touches.
+# Slicing does all windows at once: for each of the nine weights, the part of the image that this
+# weight ever touches.
 
 
 # %%
 def columns_of(images: Tensor, kernel: int) -> Tensor:
     """Every window as a column: `[B, C, H, W] -> [B, C * kernel**2, H' * W']`."""
     rows, width = images.shape[2] - kernel + 1, images.shape[3] - kernel + 1
-    parts = [images[:, :, i : i + rows, j : j + width] for i in range(kernel) for j in range(kernel)]
+    parts = [
+        images[:, :, i : i + rows, j : j + width] for i in range(kernel) for j in range(kernel)
+    ]
     return torch.stack(parts, 2).flatten(1, 2).flatten(2)
 
 
@@ -86,7 +91,8 @@ assert torch.equal(ours, im2col(images, 3))
 assert torch.equal(ours, F.unfold(images, 3))
 
 # %% [markdown]
-# The same bits as the project's `im2col` and as PyTorch's `F.unfold`. Now all kernels of the project in one product:
+# The same bits as the project's `im2col` and as PyTorch's `F.unfold`. Now all kernels of the
+# project in one product:
 
 # %%
 weight = torch.stack(list(KERNELS.values()))[:, None].round()  # [11, 1, 3, 3], whole numbers too
@@ -100,8 +106,8 @@ tuple(product.shape)
 # ## What it gains
 
 # %% [markdown]
-# **Question.** The loops and the product do exactly the same multiplications. How many times faster is the product:
-# 2, 20 or 200 times?
+# **Question.** The loops and the product do exactly the same multiplications. How many times faster
+# is the product: 2, 20 or 200 times?
 
 
 # %%
@@ -133,7 +139,8 @@ for name, way in ways.items():
 # ## What it costs
 
 # %% [markdown]
-# **Question.** By how much does the matrix outgrow the image, for a 3x3 kernel? For 5x5? Predict, then run.
+# **Question.** By how much does the matrix outgrow the image, for a 3x3 kernel? For 5x5? Predict,
+# then run.
 
 # %%
 large = torch.zeros(1, 1, 224, 224)  # a photo
@@ -142,10 +149,12 @@ for kernel in (1, 3, 5, 7):
     print(f"{kernel}x{kernel}: {matrix.numel() / large.numel():5.1f} times the memory")
 
 # %% [markdown]
-# Nearly `kernel ** 2`, a little less for want of padding. For a batch of 256 photos with 64 channels a 3x3 kernel would
-# need 27 GiB. So libraries build the matrix in pieces that fit into the cache, or never build it.
+# Nearly `kernel ** 2`, a little less for want of padding. For a batch of 256 photos with 64
+# channels a 3x3 kernel would need 27 GiB. So libraries build the matrix in pieces that fit into the
+# cache, or never build it.
 #
-# The project does something in between. A window is a *view*: the same memory, read with other strides.
+# The project does something in between. A window is a *view*: the same memory, read with other
+# strides.
 
 # %%
 seen = windows(large, Geometry.of(3, 1, 0, 1))
@@ -154,15 +163,17 @@ print("stride:", seen.stride())
 print("copied:", seen.data_ptr() != large.data_ptr())
 
 # %% [markdown]
-# Nearly half a million elements, and not one of them copied: both "row in the kernel" and "row in the output" step by 224.
+# Nearly half a million elements, and not one of them copied: both "row in the kernel" and "row in
+# the output" step by 224.
 #
-# [The workbook](../lightning_logs/convolutions/convolutions.xlsx), which `make convolutions` writes, has a trained network
-# as a spreadsheet: each activation is a live `SUMPRODUCT` of a window and a kernel. Change a pixel and watch it spread.
+# [The workbook](../lightning_logs/convolutions/convolutions.xlsx), which `make convolutions`
+# writes, has a trained network as a spreadsheet: each activation is a live `SUMPRODUCT` of a window
+# and a kernel. Change a pixel and watch it spread.
 #
 # ## Exercise
 #
-# The way back, `col2im`: add every column to the pixels that it was copied from. It is what a backward pass needs, since a
-# pixel that was copied four times gets four gradients.
+# The way back, `col2im`: add every column to the pixels that it was copied from. It is what a
+# backward pass needs, since a pixel that was copied four times gets four gradients.
 
 
 # %% tags=["exercise"]
@@ -187,9 +198,9 @@ theirs = F.fold(im2col(grey, 3), (height, width), 3)
 assert torch.equal(images_of(im2col(grey, 3), 3, height, width), theirs), "F.fold has another sum"
 
 # %% [markdown]
-# `counts` is what you get from ones: how many windows cover each pixel. So `col2im` is not the inverse of `im2col` but its
-# transpose.
+# `counts` is what you get from ones: how many windows cover each pixel. So `col2im` is not the
+# inverse of `im2col` but its transpose.
 #
 # **Where it lives:** [`convolution/im2col.py`](../src/twinloop/convolution/im2col.py), and
-# [`convolution/conv2d.py`](../src/twinloop/convolution/conv2d.py) for the convolution with its gradients.
-# Next: [what a pixel sees](04_receptive_field.py).
+# [`convolution/conv2d.py`](../src/twinloop/convolution/conv2d.py) for the convolution with its
+# gradients. Next: [what a pixel sees](04_receptive_field.py).

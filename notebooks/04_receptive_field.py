@@ -11,8 +11,9 @@
 #
 # **You know already** that a response of a 3x3 kernel depends on nine pixels.
 #
-# **The new idea:** stack layers, and each activation depends on activations that depend on others. The pixels at the end
-# of that chain are its *receptive field*. There are two ways to find it: arithmetic, and the gradient.
+# **The new idea:** stack layers, and each activation depends on activations that depend on others.
+# The pixels at the end of that chain are its *receptive field*. There are two ways to find it:
+# arithmetic, and the gradient.
 
 # %%
 import os
@@ -35,26 +36,27 @@ model = nn.Sequential(conv(1, 4), conv(4, 8), conv(8, 16))  # 16x16, 8x8, 4x4
 tuple(model(images).shape)
 
 # %% [markdown]
-# Images are resized to 32x32 here, so that there is room for a field to grow. Each `conv` is a 3x3 convolution of stride
-# 2, padding 1, and a ReLU.
+# Images are resized to 32x32 here, so that there is room for a field to grow. Each `conv` is a 3x3
+# convolution of stride 2, padding 1, and a ReLU.
 
 # %% [markdown]
-# **Question.** An activation of the first layer sees 3 pixels along a side. How many does one of the second layer see, and
-# one of the third? Write your two numbers down.
+# **Question.** An activation of the first layer sees 3 pixels along a side. How many does one of
+# the second layer see, and one of the third? Write your two numbers down.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 7 and 15. An activation of the second layer sees three of the first, whose fields of 3 pixels lie 2 apart:
-# `3 + 2 + 2 = 7`. In the third layer it is three fields of 7 pixels, 4 apart: `7 + 4 + 4 = 15`. The steps double with
-# each stride, so the field grows exponentially with depth.
+# 7 and 15. An activation of the second layer sees three of the first, whose fields of 3 pixels lie
+# 2 apart: `3 + 2 + 2 = 7`. In the third layer it is three fields of 7 pixels, 4 apart: `7 + 4 + 4 =
+# 15`. The steps double with each stride, so the field grows exponentially with depth.
 #
 # </details>
 
 # %% [markdown]
 # ## By arithmetic
 #
-# One axis is enough. Begin at an output and ask which inputs it was computed from, layer by layer, backwards.
+# One axis is enough. Begin at an output and ask which inputs it was computed from, layer by layer,
+# backwards.
 
 
 # %%
@@ -71,17 +73,17 @@ for depth in (1, 2, 3):
     print(f"layer {depth}: pixels {pixels[0]} to {pixels[-1]}, {len(pixels)} of them")
 
 # %% [markdown]
-# Activation 1 of layer 3 sees pixels 1 to 15. Activation 0 would see pixels -7 to 7: nearly half of its field is padding,
-# the black frame of [notebook 2](02_padding_and_stride.py).
+# Activation 1 of layer 3 sees pixels 1 to 15. Activation 0 would see pixels -7 to 7: nearly half of
+# its field is padding, the black frame of [notebook 2](02_padding_and_stride.py).
 #
 # ## By gradient
 #
-# An activation depends on a pixel if its gradient with respect to that pixel is not zero. PyTorch computes gradients, so it
-# can tell us the receptive field of any network, without arithmetic.
+# An activation depends on a pixel if its gradient with respect to that pixel is not zero. PyTorch
+# computes gradients, so it can tell us the receptive field of any network, without arithmetic.
 
 # %% [markdown]
-# **Question.** This asks the network above, with its random weights and one image. Will the nonzero gradients fill the
-# square of 15x15 pixels?
+# **Question.** This asks the network above, with its random weights and one image. Will the nonzero
+# gradients fill the square of 15x15 pixels?
 
 # %%
 image = images[:1].clone().requires_grad_()
@@ -103,11 +105,12 @@ for axis, title in zip(axes, titles, strict=True):
 plt.show()
 
 # %% [markdown]
-# **The surprise:** it has holes. Where a ReLU outputs zero its gradient is zero too, and a dead activation hides what is
-# behind it. Another image has other holes: the gradient answers for *this* image.
+# **The surprise:** it has holes. Where a ReLU outputs zero its gradient is zero too, and a dead
+# activation hides what is behind it. Another image has other holes: the gradient answers for *this*
+# image.
 #
-# To see what the network *could* depend on, no ReLU may be off and nothing may cancel. So give all weights the same
-# positive value.
+# To see what the network *could* depend on, no ReLU may be off and nothing may cancel. So give all
+# weights the same positive value.
 
 # %%
 open_model = nn.Sequential(conv(1, 4), conv(4, 8), conv(8, 16)).double()
@@ -126,12 +129,13 @@ print("all", int(ours.sum()), "pixels")
 #
 # ## Not all pixels count alike
 #
-# Seven layers of stride 1 see 15 pixels too. But the middle of their field lies on many paths through the network, and a
-# corner on one. Average the size of the gradient over images, and you get the *effective* receptive field.
+# Seven layers of stride 1 see 15 pixels too. But the middle of their field lies on many paths
+# through the network, and a corner on one. Average the size of the gradient over images, and you
+# get the *effective* receptive field.
 
 # %% [markdown]
-# **Question.** The middle 7x7 pixels are a fifth of the area. How much of the gradient falls on them: a fifth, half, or
-# more?
+# **Question.** The middle 7x7 pixels are a fifth of the area. How much of the gradient falls on
+# them: a fifth, half, or more?
 
 # %%
 torch.manual_seed(0)
@@ -145,12 +149,14 @@ fig.colorbar(axis.imshow(field[9:24, 9:24]))
 plt.show()
 
 # %% [markdown]
-# The arithmetic says 15x15, and most of the work is done in the middle. A receptive field that just covers an object is
-# therefore too small to see all of it well. Strides spread the paths more evenly: one more reason to use them.
+# The arithmetic says 15x15, and most of the work is done in the middle. A receptive field that just
+# covers an object is therefore too small to see all of it well. Strides spread the paths more
+# evenly: one more reason to use them.
 #
 # ## Play
 #
-# Change strides, kernels and depth, and predict the last line. What do three layers of stride 1 see?
+# Change strides, kernels and depth, and predict the last line. What do three layers of stride 1
+# see?
 
 # %%
 mine = nn.Sequential(
@@ -162,17 +168,19 @@ mine = nn.Sequential(
 layers = layers_of(mine, (1, 32, 32))
 for number, layer in enumerate(layers, start=1):
     if not isinstance(layer.module, nn.ReLU):
-        print(f"{type(layer.module).__name__:10} sees {field_of(layers[:number]).size[0]:3} pixels")
+        field = field_of(layers[:number])
+        print(f"{type(layer.module).__name__:10} sees {field.size[0]:3} pixels")
 
 # %% [markdown]
-# [The interactive page](../lightning_logs/convolutions/convolutions.html) draws the field of any activation that you select
-# in a trained network.
+# [The interactive page](../lightning_logs/convolutions/convolutions.html) draws the field of any
+# activation that you select in a trained network.
 #
 # ## Exercise
 #
-# Tracing sets of pixels is slow and says too much. Two numbers are enough, from the first layer to the last: the `size` of
-# the field, and the `jump`, the distance in pixels between the fields of two neighbors. Both begin at 1. A kernel of k
-# adds `k - 1` jumps to the size; a stride of s multiplies the jump.
+# Tracing sets of pixels is slow and says too much. Two numbers are enough, from the first layer to
+# the last: the `size` of the field, and the `jump`, the distance in pixels between the fields of
+# two neighbours. Both begin at 1. A kernel of k adds `k - 1` jumps to the size; a stride of s
+# multiplies the jump.
 
 
 # %% tags=["exercise"]
@@ -188,7 +196,7 @@ def receptive_field(kernels: list[int], strides: list[int]) -> int:
 # %% tags=["check"]
 assert receptive_field([3, 3, 3], [1, 1, 1]) == 7, "three layers of stride 1 see 7 pixels"
 assert receptive_field([3, 3, 3], [2, 2, 2]) == 15, (
-    "behind a stride of 2 the fields of neighbors lie 2 pixels apart: add (kernel - 1) jumps"
+    "behind a stride of 2 the fields of neighbours lie 2 pixels apart: add `kernel - 1` jumps"
 )
 chain = [nn.Conv2d(1, 1, kernel, stride) for kernel, stride in [(5, 1), (3, 2), (2, 2), (3, 1)]]
 expected = field_of(layers_of(nn.Sequential(*chain), (1, 64, 64))).size[0]
@@ -198,6 +206,6 @@ assert receptive_field([5, 3, 2, 3], [1, 2, 2, 1]) == expected, (
 )
 
 # %% [markdown]
-# **Where it lives:** [`convolution/receptive_field.py`](../src/twinloop/convolution/receptive_field.py) by arithmetic, and
-# [`convolution/receptive_field_gradient.py`](../src/twinloop/convolution/receptive_field_gradient.py) by gradient.
+# **Where it lives:** [by arithmetic](../src/twinloop/convolution/receptive_field.py), and
+# [by gradient](../src/twinloop/convolution/receptive_field_gradient.py).
 # Next: [a network of such layers](05_stride_2_cnn.py).

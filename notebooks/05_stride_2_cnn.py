@@ -11,11 +11,13 @@
 #
 # **You know already** what one convolution does, and that stride 2 halves the sides of its output.
 #
-# **The new idea:** let gradient descent find the kernels. Stack convolutions of stride 2 until a single pixel is left. Its
-# channels are the logits: no pooling, no linear layer, nothing but convolutions.
+# **The new idea:** let gradient descent find the kernels. Stack convolutions of stride 2 until a
+# single pixel is left. Its channels are the logits: no pooling, no linear layer, nothing but
+# convolutions.
 
 # %%
 import os
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -26,7 +28,6 @@ from twinloop.figures import show_images
 from twinloop.learner import DataLoaders, TrainLearner
 from twinloop.models import MLP, LessonClassifier
 
-torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=64)
 channels, height, width = data.spec.image_shape
 classes = len(data.spec.class_names)
@@ -36,7 +37,8 @@ show_images(xb[:8], [data.spec.class_names[label] for label in yb[:8]])
 # %% [markdown]
 # ## Down to one pixel
 #
-# One block is a convolution and a ReLU. Where a side is down to one pixel there is nothing left to halve.
+# One block is a convolution and a ReLU. Where a side is down to one pixel there is nothing left to
+# halve.
 
 
 # %%
@@ -51,7 +53,7 @@ def cnn(act_at_end: bool = False) -> nn.Sequential:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     widths, side = [channels, 4, 8, 16, 16, classes], max(height, width)
-    for number, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False), start=2):
+    for number, (inputs, outputs) in enumerate(pairwise(widths), start=2):
         act = act_at_end or number < len(widths)
         layers.append(conv(inputs, outputs, min(side, 2), act))
         side = (side + 1) // 2
@@ -65,8 +67,8 @@ for number, layer in enumerate(model, start=1):
     print(f"layer {number}  {tuple(x.shape[1:])}")
 
 # %% [markdown]
-# The project's `LessonClassifier` is the same network. With the same seed it even has the same weights, so it gives the
-# same logits, to the bit.
+# The project's `LessonClassifier` is the same network. With the same seed it even has the same
+# weights, so it gives the same logits, to the bit.
 
 # %%
 torch.manual_seed(0)
@@ -75,17 +77,18 @@ assert torch.equal(model(xb), theirs(xb))
 print("same", theirs(xb).numel(), "logits")
 
 # %% [markdown]
-# **Question.** The other small network here is a multi-layer perceptron: all pixels to 50 units to the logits. Which of
-# the two has more parameters, on 28x28 pixels?
+# **Question.** The other small network here is a multi-layer perceptron: all pixels to 50 units to
+# the logits. Which of the two has more parameters, on 28x28 pixels?
 
 # %%
 for network in (LessonClassifier((1, 28, 28), 10), MLP((1, 28, 28), 10)):
     print(type(network).__name__, sum(weight.numel() for weight in network.parameters()))
 
 # %% [markdown]
-# The perceptron has eight times as many, nearly all in its first layer: a weight for every pair of pixel and unit. The
-# convolution shares nine weights over all positions. It also knows what the perceptron has to learn: that pixels next to
-# each other belong together, and that a stroke is a stroke wherever it is.
+# The perceptron has eight times as many, nearly all in its first layer: a weight for every pair of
+# pixel and unit. The convolution shares nine weights over all positions. It also knows what the
+# perceptron has to learn: that pixels next to each other belong together, and that a stroke is a
+# stroke wherever it is.
 #
 # ## Training
 #
@@ -114,13 +117,13 @@ def train(model: nn.Module, epochs: int) -> nn.Module:
     return model
 
 
-epochs = 8 if data.sizes["train"] < 10_000 else 1
+epochs = 6 if data.sizes["train"] < 10_000 else 1
 print(f"untrained: accuracy {accuracy(model, DataLoaders.from_data(data)):.1%}")
 trained = train(model, epochs)
 
 # %% [markdown]
-# Compared with the project's loop, on the twin with the same first weights: after all epochs every weight has the same
-# bits.
+# Compared with the project's loop, on the twin with the same first weights: after all epochs every
+# weight has the same bits.
 
 # %%
 dls = DataLoaders.from_data(data)
@@ -135,7 +138,8 @@ print("same weights")
 # The last layer has no ReLU. It is an easy line to forget, and PyTorch does not complain.
 
 # %% [markdown]
-# **Question.** What will happen with a ReLU behind the logits? Will training fail, or be slower, or not change at all?
+# **Question.** What will happen with a ReLU behind the logits? Will training fail, or be slower, or
+# not change at all?
 
 # %%
 rectified = train(cnn(act_at_end=True), epochs)
@@ -145,27 +149,32 @@ dead = (logits == 0).all(0)
 print(f"logits that are 0 for all {len(xb)} images: {int(dead.sum())} of {classes}")
 
 # %% [markdown]
-# It trains, without an error, and ends far worse. A logit that is 0 for every image has no gradient and never comes back:
-# its class is dead. An accuracy that is "a bit low" may well be a bug of this kind.
+# It trains, without an error, and ends far worse. A logit that is 0 for every image has no gradient
+# and never comes back: its class is dead. An accuracy that is "a bit low" may well be a bug of this
+# kind.
 #
 # ## What it has learned
 #
-# The four kernels of the first layer, beside an image and their responses. Compare them with those of
-# [notebook 1](01_kernel.py): nobody wrote these.
+# The four kernels of the first layer, beside an image and their responses. Compare them with those
+# of [notebook 1](01_kernel.py): nobody wrote these.
 
 # %%
 first = trained[0]
 with torch.no_grad():
     responses = first(xb[:1])[0]
 pictures = [*first[0].weight.detach().mean(1), xb[0], *responses]
-show_images(pictures, [*(f"kernel {k}" for k in range(4)), "image", *(f"response {k}" for k in range(4))], columns=9)
+show_images(
+    pictures,
+    [*(f"kernel {k}" for k in range(4)), "image", *(f"response {k}" for k in range(4))],
+    columns=9,
+)
 
 # %% [markdown]
 # ## Exercise
 #
-# Stride 2 leaves a quarter of the positions. That is why the channels may double and the work still halves. Count it: the
-# *multiply-adds* of a convolution are the products behind one output, times the number of outputs. One output is a window
-# of `kernel * kernel` pixels in every input channel.
+# Stride 2 leaves a quarter of the positions. That is why the channels may double and the work still
+# halves. Count it: the *multiply-adds* of a convolution are the products behind one output, times
+# the number of outputs. One output is a window of `kernel * kernel` pixels in every input channel.
 
 
 # %% tags=["exercise"]
@@ -175,14 +184,18 @@ def multiply_adds(inputs: int, outputs: int, kernel: int, side: int) -> int:
 
 
 # %% tags=["check"]
-assert multiply_adds(1, 4, 3, 14) == 7_056, "one output channel is 9 products at each of 14 x 14 positions"
+assert multiply_adds(1, 4, 3, 14) == 7_056, (
+    "one output channel is 9 products at each of 14 x 14 positions"
+)
 assert multiply_adds(4, 8, 3, 7) == 14_112, "an output sums over the windows of all input channels"
 assert multiply_adds(8, 16, 3, 7) == 4 * multiply_adds(4, 8, 3, 7), (
     "twice the channels on both sides is four times the work at the same size"
 )
 
 # %% [markdown]
-# `python -m twinloop summary --config experiments/lesson-classifier.yaml` prints this for every layer of a network.
+# `python -m twinloop summary --config experiments/lesson-classifier.yaml` prints this for every
+# layer of a network.
 #
 # **Where it lives:** [`models/classifier.py`](../src/twinloop/models/classifier.py), of blocks in
-# [`models/layers.py`](../src/twinloop/models/layers.py). Next: [where the batches come from](06_data_pipeline.py).
+# [`models/layers.py`](../src/twinloop/models/layers.py). Next: [where the batches come
+# from](06_data_pipeline.py).

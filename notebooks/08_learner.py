@@ -11,8 +11,9 @@
 #
 # **You know already** the loop that trains: predict, loss, backward, step, zero the gradients.
 #
-# **The new idea:** make it a class of three methods, `fit`, `one_epoch` and `one_batch`. Each calls the next, and what they
-# share is in `self`. Then any part can be replaced without copying the others. The next nine notebooks do just that.
+# **The new idea:** make it a class of three methods, `fit`, `one_epoch` and `one_batch`. Each calls
+# the next, and what they share is in `self`. Then any part can be replaced without copying the
+# others. The next nine notebooks do just that.
 
 # %%
 import contextlib
@@ -31,7 +32,6 @@ from twinloop.data.datamodule import ImageDataModule
 from twinloop.learner import DataLoaders, MomentumLearner, SimpleLearner
 from twinloop.models import MLP
 
-torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 torch.manual_seed(0)
 start = MLP(data.spec.image_shape, len(data.spec.class_names))  # every run begins with a copy
@@ -67,8 +67,8 @@ for epoch in range(2):
     print(f"epoch {epoch} accuracy {hits / data.sizes['val']:.3f}")
 
 # %% [markdown]
-# It works, and it is a dead end: for validation loss, another optimizer, a bar, half precision or early stopping you would
-# edit it, and copy it for each combination.
+# It works, and it is a dead end: for validation loss, another optimiser, a bar, half precision or
+# early stopping you would edit it, and copy it for each combination.
 
 # %% [markdown]
 # **Question.** Which lines must *not* run in validation? Find all, there are more than you think.
@@ -76,9 +76,10 @@ for epoch in range(2):
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# `backward`, `step` and `zero_grad`, and the recording of the graph that `backward` would need (`torch.no_grad`). Also the
-# mode of the model: dropout and batch norm behave differently after `train()` and `eval()`. The rest, predicting and
-# the loss, is the same, so one method can do both if it knows which of the two it is in.
+# `backward`, `step` and `zero_grad`, and the recording of the graph that `backward` would need
+# (`torch.no_grad`). Also the mode of the model: dropout and batch norm behave differently after
+# `train()` and `eval()`. The rest, predicting and the loss, is the same, so one method can do both
+# if it knows which of the two it is in.
 #
 # </details>
 
@@ -111,7 +112,8 @@ class Learner:
     def one_epoch(self, training: bool) -> None:
         self.model.train(training)
         self.losses, self.hits, self.ns = [], [], []
-        for self.batch in self.dls.train if training else self.dls.valid:
+        dl = self.dls.train if training else self.dls.valid
+        for self.batch in dl:
             self.one_batch()
         loss = sum(loss * n for loss, n in zip(self.losses, self.ns, strict=True)) / sum(self.ns)
         accuracy = sum(self.hits) / sum(self.ns)
@@ -139,8 +141,8 @@ learn.fit(2)
 assert same(learn.model, plain)
 
 # %% [markdown]
-# The same weights as the script, to the bit. And the project's `SimpleLearner` has the same weights and prints the same
-# lines:
+# The same weights as the script, to the bit. And the project's `SimpleLearner` has the same weights
+# and prints the same lines:
 
 
 # %%
@@ -152,20 +154,24 @@ def printed(learner: Any, epochs: int) -> str:
     return lines.getvalue()
 
 
-ours, theirs = Learner(deepcopy(start), batches(), lr=0.2), SimpleLearner(deepcopy(start), batches(), lr=0.2)
+ours, theirs = (
+    Learner(deepcopy(start), batches(), lr=0.2),
+    SimpleLearner(deepcopy(start), batches(), lr=0.2),
+)
 assert printed(ours, 2) == printed(theirs, 2)
 assert same(ours.model, theirs.model)
 
 # %% [markdown]
-# Notice `for self.epoch in range(...)`: a loop variable may be an attribute. So whoever has the Learner can see at any
-# moment which epoch and which batch it is in. Callbacks will live on that.
+# Notice `for self.epoch in range(...)`: a loop variable may be an attribute. So whoever has the
+# Learner can see at any moment which epoch and which batch it is in. Callbacks will live on that.
 #
 # ## The forgotten line
 #
 # Everybody forgets `zero_grad` once. Here it takes one method to forget it.
 
 # %% [markdown]
-# **Question.** Gradients then add up over all batches. Will the loss explode, stay, or fall more slowly?
+# **Question.** Gradients then add up over all batches. Will the loss explode, stay, or fall more
+# slowly?
 
 
 # %%
@@ -177,14 +183,15 @@ class Forgetful(Learner):
 
 
 for learner in (Learner, Forgetful):
-    for lr in (0.02, 0.2):
+    for lr in (0.02, 0.2, 2.0):
         lines = printed(learner(deepcopy(start), batches(), lr=lr), 3)
-        print(f"{learner.__name__:10} {lr:<5} {lines.splitlines()[-1]}")
+        print(f"{learner.__name__:10} {lr:<4} {lines.splitlines()[-1]}")
 
 # %% [markdown]
-# **The surprise:** with a small rate the bug *helps*. An old gradient that is not forgotten goes on pushing: that is
-# momentum, with nothing to slow it down. Keep only a share of the old gradient instead of all of it, and the bug becomes
-# a method of 1964 (Polyak). Compare it with PyTorch's own:
+# **The surprise:** with a small rate the bug *helps*. An old gradient that is not forgotten goes on
+# pushing: that is momentum, with nothing to slow it down. Keep only a share of the old gradient
+# instead of all of it, and the bug becomes a method of 1964 (Polyak). Compare it with PyTorch's
+# own:
 
 
 # %%
@@ -196,7 +203,9 @@ class Momentum(Learner):
             parameter.grad *= 0.85
 
 
-heavy = Learner(deepcopy(start), batches(), lr=0.05, opt_func=lambda ps, lr: SGD(ps, lr, momentum=0.85))
+heavy = Learner(
+    deepcopy(start), batches(), lr=0.05, opt_func=lambda ps, lr: SGD(ps, lr, momentum=0.85)
+)
 ours = Momentum(deepcopy(start), batches(), lr=0.05)
 printed(heavy, 2)
 printed(ours, 2)
@@ -213,22 +222,24 @@ print("three times momentum, the same bits")
 # **Question.** `fit(2)`, or `fit(1)` twice: is the result the same? With SGD? With AdamW?
 
 # %%
-for optimizer in (SGD, AdamW):
-    once = Learner(deepcopy(start), batches(), lr=0.01, opt_func=optimizer)
-    twice = Learner(deepcopy(start), batches(), lr=0.01, opt_func=optimizer)
+for optimiser in (SGD, AdamW):
+    once = Learner(deepcopy(start), batches(), lr=0.01, opt_func=optimiser)
+    twice = Learner(deepcopy(start), batches(), lr=0.01, opt_func=optimiser)
     printed(once, 2)
     printed(twice, 1)
     printed(twice, 1)
-    print(f"{optimizer.__name__:6} same weights: {same(once.model, twice.model)}")
+    print(f"{optimiser.__name__:6} same weights: {same(once.model, twice.model)}")
 
 # %% [markdown]
-# `fit` makes a new optimizer. SGD has no memory, so nothing is lost. AdamW remembers the size of every gradient, and its
-# second fit begins without. The project's full `Learner` keeps that memory from fit to fit.
+# `fit` makes a new optimiser. SGD has no memory, so nothing is lost. AdamW remembers the size of
+# every gradient, and its second fit begins without. The project's full `Learner` keeps that memory
+# from fit to fit.
 #
 # ## Exercise
 #
-# A Learner should say how good a model is at any time, not only while it trains. Write `accuracy`. This attempt forgets the
-# mode of the model: dropout is still on, so every call says something else.
+# A Learner should say how good a model is at any time, not only while it trains. Write `accuracy`.
+# This attempt forgets the mode of the model: dropout is still on, so every call says something
+# else.
 
 
 # %% tags=["exercise"]
@@ -249,10 +260,13 @@ says = [accuracy(noisy, batches()) for _ in range(3)]
 assert says == [accuracy(learn.model, batches())] * 3, (
     f"three calls say {says}: dropout must be off, so call `eval()` first"
 )
-assert noisy.training, "afterwards the model must train on as before: call `train` with the old mode"
+assert noisy.training, (
+    "afterwards the model must train on as before: call `train` with the old mode"
+)
 accuracy(noisy.eval(), batches())
 assert not noisy.training, "a model that was in evaluation mode must stay in it"
 
 # %% [markdown]
 # **Where it lives:** [`learner/simple.py`](../src/twinloop/learner/simple.py) is this class, and
-# [`learner/learner.py`](../src/twinloop/learner/learner.py) what it grows into. Next: [metrics](09_metrics.py).
+# [`learner/learner.py`](../src/twinloop/learner/learner.py) what it grows into. Next:
+# [metrics](09_metrics.py).

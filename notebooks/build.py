@@ -7,6 +7,7 @@ to a notebook, or to a page that shows a file of src/ or docs/.
 """
 
 import argparse
+import fnmatch
 import os
 import re
 import shutil
@@ -36,14 +37,15 @@ except ModuleNotFoundError as error:
 
 def notebook(source: Path) -> NotebookNode:
     """The cells of a notebook; after the exercise its solution, which a reader opens."""
-    found = jupytext.read(source)
+    found: NotebookNode = jupytext.read(source)
     solved = [cell.source for cell in jupytext.read(HERE / "solutions" / source.name).cells]
     cells = []
     for cell in found.cells:
         cells.append(cell)
         if "exercise" in cell.metadata.get("tags", []):
             shown = {"tags": ["hide-input"], "mystnb": {"code_prompt_show": "Solution"}}
-            cells.append(new_code_cell(solved.pop(0), metadata=shown))
+            solution = new_code_cell(solved.pop(0), metadata=shown)  # type: ignore[no-untyped-call]
+            cells.append(solution)
     found.cells = cells
     return found
 
@@ -88,30 +90,42 @@ def write_index(folder: Path) -> None:
     )
 
 
-def build(output: Path, convolutions: Path, run: bool = True) -> int:
+def write_settings(folder: Path) -> None:
+    """Have kernels read no settings of the user's, and print errors alone."""
+    profile = folder / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
+    os.environ["IPYTHONDIR"] = str(folder)
+
+
+def build(output: Path, convolutions: Path, run: str) -> int:
     """Write the site to `output`, and return the status of Sphinx.
 
     Args:
         output: The folder of the site.
         convolutions: What `make convolutions` has written; the page and the workbook are copied.
-        run: Whether the notebooks are run.
+        run: A pattern of the notebooks that are run.
     """
     data = os.environ.get("DATA", "digits")
     if Path(data).expanduser().is_dir():  # a kernel runs in another folder
         os.environ["DATA"] = str(Path(data).expanduser().resolve())
     with tempfile.TemporaryDirectory(prefix="twinloop-lesson-") as name:
-        folder = Path(name)
-        (folder / "notebooks").mkdir()
-        for source in sorted(HERE.glob("[0-9]*.py")):
+        folder, site = Path(name) / "source", Path(name) / "site"
+        (folder / "notebooks").mkdir(parents=True)
+        sources = sorted(HERE.glob("[0-9]*.py"))
+        for source in sources:
             write_notebook(source, folder)
         write_index(folder)
-        mode = "force" if run else "off"
-        options = ["-q", "-W", "--keep-going", "-D", f"nb_execution_mode={mode}", "-c", str(HERE)]
-        status = build_main([*options, "-d", f"{name}/.doctrees", name, str(output)])
-    pages = output / "lightning_logs" / "convolutions"
-    pages.mkdir(parents=True, exist_ok=True)
-    for file in ("convolutions.html", "convolutions.xlsx"):
-        shutil.copy(convolutions / file, pages)
+        write_settings(Path(name) / "ipython")
+        left = ",".join(f"*/{s.stem}*" for s in sources if not fnmatch.fnmatch(s.name, run))
+        options = ["-q", "-W", "-D", f"nb_execution_excludepatterns={left}", "-c", str(HERE)]
+        status: int = build_main([*options, str(folder), str(site)])
+        pages = site / "lightning_logs" / "convolutions"
+        pages.mkdir(parents=True)
+        for file in ("convolutions.html", "convolutions.xlsx"):
+            shutil.copy(convolutions / file, pages)
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(site, output, ignore=shutil.ignore_patterns(".doctrees", ".buildinfo"))
     return status
 
 
@@ -120,9 +134,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--convolutions", type=Path, required=True)
+    parser.add_argument("--run", default="*", help="a pattern of the notebooks that are run")
     options = parser.parse_args()
-    shutil.rmtree(options.output, ignore_errors=True)
-    status = build(options.output, options.convolutions)
+    print("running the notebooks takes a minute or two", flush=True)
+    status = build(options.output, options.convolutions, options.run)
     print(f"the lesson: {options.output}/index.html")
     return status
 
