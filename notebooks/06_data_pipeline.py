@@ -107,9 +107,9 @@ axis.invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# Decoding takes most of it, and none of the three is the network's work. All of them are a Python
-# call per image: a thousand calls for a thousand images, in every epoch, with the same result every
-# time.
+# Decoding and stacking take nearly all of it, and none of the three is the network's work. All are
+# a Python call per image: a thousand calls for a thousand images, in every epoch, with the same
+# result every time.
 #
 # ## Decode once
 #

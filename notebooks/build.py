@@ -50,9 +50,14 @@ def notebook(source: Path) -> NotebookNode:
     return found
 
 
-def write_notebook(source: Path, folder: Path) -> None:
-    """Write a notebook below `folder`, and a page of each file that it links to."""
+def write_notebook(source: Path, folder: Path, run: str) -> None:
+    """Write a notebook below `folder`, and a page of each file that it links to.
+
+    It is run if its name matches the pattern `run`.
+    """
     found = notebook(source)
+    if not fnmatch.fnmatch(source.name, run):
+        found.metadata["mystnb"] = {"execution_mode": "off"}
 
     def follow(match: re.Match[str]) -> str:
         text, target, _ = match.groups()
@@ -112,14 +117,11 @@ def build(output: Path, convolutions: Path, run: str) -> int:
     with tempfile.TemporaryDirectory(prefix="twinloop-lesson-") as name:
         folder, site = Path(name) / "source", Path(name) / "site"
         (folder / "notebooks").mkdir(parents=True)
-        sources = sorted(HERE.glob("[0-9]*.py"))
-        for source in sources:
-            write_notebook(source, folder)
+        for source in sorted(HERE.glob("[0-9]*.py")):
+            write_notebook(source, folder, run)
         write_index(folder)
         write_settings(Path(name) / "ipython")
-        left = ",".join(f"*/{s.stem}*" for s in sources if not fnmatch.fnmatch(s.name, run))
-        options = ["-q", "-W", "-D", f"nb_execution_excludepatterns={left}", "-c", str(HERE)]
-        status: int = build_main([*options, str(folder), str(site)])
+        status: int = build_main(["-q", "-W", "-c", str(HERE), str(folder), str(site)])
         pages = site / "lightning_logs" / "convolutions"
         pages.mkdir(parents=True)
         for file in ("convolutions.html", "convolutions.xlsx"):
