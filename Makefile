@@ -72,10 +72,10 @@ lesson: $(LESSON_STAMP) convolutions ## run the lesson's notebooks, and write th
 	@.venv/bin/python notebooks/build.py site --convolutions lightning_logs/convolutions
 
 # Copies, which git ignores, so that no source changes; those that are there may be half solved.
+NOT_COPIED = $(filter-out $(patsubst %.ipynb,%.py,$(wildcard notebooks/*.ipynb)),$(wildcard notebooks/[0-9]*.py))
 notebook: $(LESSON_STAMP) ## open copies of the lesson's notebooks in Jupyter
-	@$(foreach source,$(filter-out $(patsubst %.ipynb,%.py,$(wildcard notebooks/*.ipynb)),$(wildcard notebooks/[0-9]*.py)), \
-	    .venv/bin/jupytext --quiet --to ipynb $(source);)
-	@DATA="$(if $(wildcard $(DATA)),$(abspath $(DATA)),$(DATA))" .venv/bin/jupyter lab \
+	@$(if $(NOT_COPIED),.venv/bin/jupytext --quiet --to ipynb $(NOT_COPIED))
+	@DATA="$(if $(wildcard $(DATA)),$(abspath $(DATA)),$(DATA))" .venv/bin/python -m jupyterlab \
 	    --ServerApp.root_dir=. --ServerApp.default_url=/lab/tree/notebooks/01_kernel.ipynb
 
 bench: $(BENCH_STAMP) ## benchmarks beside other frameworks; PARTS=loops for one part
