@@ -99,7 +99,8 @@ work()
 
 # %% [markdown]
 # `@announced` above a function is short for that assignment, and nothing else.
-#
+
+# %% [markdown]
 # **Question.** The next cell defines a function and calls it twice. How often is the line in
 # brackets printed, and when?
 

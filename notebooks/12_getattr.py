@@ -240,11 +240,13 @@ except AttributeError as error:
 # ## You have used it all the time
 #
 # `nn.Module` keeps its layers in a dictionary of its own, and `model.layers` is found by its
-# `__getattr__`. Here are the weights of eight hidden units, as images: what each of them looks for.
+# `__getattr__`. Here is what one epoch has added to the weights of eight hidden units, as images.
+# Each is a sum of training images, some of them with a minus.
 
 # %%
 print("layers" in vars(learn.model), "layers" in learn.model._modules)
-figures.show_images(learn.model.layers[1].weight[:8].view(-1, *data.spec.image_shape))
+added = learn.model.layers[1].weight - new_model().layers[1].weight
+figures.show_images(added[:8].view(-1, *data.spec.image_shape))
 
 # %% [markdown]
 # A module, as in a file, may have a `__getattr__` too. That of `twinloop.learner` finds callbacks
