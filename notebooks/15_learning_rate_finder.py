@@ -120,8 +120,8 @@ figure
 # ## Smoothing
 #
 # Each batch has other images, so its loss is noisy. A moving average keeps 98 % of itself and takes
-# 2 % of each new loss. It begins at 0, which is far too low. Division by `1 - 0.98 ** count`
-# corrects that, as Adam does.
+# 2 % of each new loss, so it lags behind. It begins at 0, which is far too low. Division by `1 -
+# 0.98 ** count` corrects that, as Adam does.
 
 # %%
 smoothed, average = [], 0.0
