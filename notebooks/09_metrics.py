@@ -28,6 +28,7 @@ from twinloop.learner import Accuracy, DataLoaders, Metric, TrainLearner
 from twinloop.learner.callbacks import MetricsCB
 from twinloop.models import MLP
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=60)
 dls = DataLoaders.from_data(data)
@@ -221,5 +222,6 @@ print(f"mean over classes {float(metric.compute()):.4f}, mean over images {hits 
 
 # %% [markdown]
 # **Where it lives:** [`learner/metrics.py`](../src/twinloop/learner/metrics.py), called by
-# [`learner/callbacks/metrics.py`](../src/twinloop/learner/callbacks/metrics.py). Next: [how an
-# exception ends a loop](10_exceptions.py).
+# [`learner/callbacks/metrics.py`](../src/twinloop/learner/callbacks/metrics.py).
+#
+# Next: [how an exception ends a loop](10_exceptions.py).

@@ -35,6 +35,7 @@ from twinloop.learner import (
 from twinloop.learner.callbacks import TraceCB
 from twinloop.models import MLP
 
+torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data)
 
@@ -235,9 +236,9 @@ print(issubclass(KeyboardInterrupt, Exception), issubclass(CancelFitException, E
 # %% [markdown]
 # ## Exercise
 #
-# Whoever validates a model sets it to evaluation mode, where dropout is off. Afterwards the model
-# must be in the mode that it was in before, whatever has happened in between. Otherwise the next
-# epoch trains without dropout, and no error says so.
+# The exercise of [notebook 8](08_learner.py) set a model to evaluation mode, and restored its mode
+# at the end. An error on the way skips that line. The next epoch then trains without dropout, and
+# nobody is told.
 #
 # Write `in_eval`: call `f(model)` in evaluation mode and return its result. A
 # `CancelEpochException` ends the call, and `in_eval` returns None. Any other error must reach the
@@ -283,5 +284,6 @@ assert not model.training, "a model that was in evaluation mode stays in it"
 
 # %% [markdown]
 # **Where it lives:** the four classes, and the one `try` block for all loops, in
-# [`learner/callback.py`](../src/twinloop/learner/callback.py). Next: [how three `try` blocks become
-# one](11_decorators.py).
+# [`learner/callback.py`](../src/twinloop/learner/callback.py).
+#
+# Next: [how three `try` blocks become one](11_decorators.py).

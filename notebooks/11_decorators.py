@@ -35,6 +35,7 @@ from twinloop.learner.callback import with_cbs
 from twinloop.learner.callbacks import TraceCB
 from twinloop.models import MLP
 
+torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data)
 
@@ -375,4 +376,5 @@ assert look_3.__name__ == "look_3", "wraps keeps the name"
 # %% [markdown]
 # **Where it lives:** `with_cbs` in [`learner/callback.py`](../src/twinloop/learner/callback.py),
 # and the loops that it decorates in [`learner/learner.py`](../src/twinloop/learner/learner.py).
+#
 # Next: [attributes that are found when asked for](12_getattr.py).

@@ -33,6 +33,7 @@ from twinloop.learner import DataLoaders, Learner
 from twinloop.learner.callbacks import TrainCB
 from twinloop.models import MLP
 
+torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data)
 
@@ -301,5 +302,6 @@ assert twin.loss == 0.25, "a copy has the same values"
 # %% [markdown]
 # **Where it lives:** the last lines of the Learner in
 # [`learner/learner.py`](../src/twinloop/learner/learner.py), and that of a module in
-# [`learner/__init__.py`](../src/twinloop/learner/__init__.py). Next: [what callbacks do with all
-# this](13_callbacks.py).
+# [`learner/__init__.py`](../src/twinloop/learner/__init__.py).
+#
+# Next: [what callbacks do with all this](13_callbacks.py).

@@ -36,6 +36,7 @@ from twinloop.learner import (
 from twinloop.learner.callbacks import AccumulateCB, MetricsCB, RecorderCB, TraceCB, TrainCB
 from twinloop.models import MLP
 
+torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data)
 
@@ -272,4 +273,6 @@ assert abs(float(grads.norms[0]) - float(everything.norm())) < 1e-5, (
 #
 # **Where it lives:** [`learner/callback.py`](../src/twinloop/learner/callback.py) has the events
 # and the order, and [`learner/callbacks/`](../src/twinloop/learner/callbacks/__init__.py) one file
-# for each concern. Next: [how callbacks find errors](14_debugging.py).
+# for each concern.
+#
+# Next: [how callbacks find errors](14_debugging.py).

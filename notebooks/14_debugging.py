@@ -30,6 +30,7 @@ from twinloop.learner import Callback, DataLoaders, Hook, Hooks, TrainLearner
 from twinloop.learner.callbacks import BreakpointCB, FiniteLossCB, MetricsCB
 from twinloop.models import LessonClassifier
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data)
@@ -113,9 +114,9 @@ class StopCB(Callback):
 
 # %% [markdown]
 # In this notebook nobody is there to type. So `breakpoint()` is told to print instead of to ask: it
-# calls whatever is in `sys.breakpointhook`. Leave out that line, and you have a prompt: `p
-# learn.loss` prints, `n` goes to the next line, `u` goes up to the caller, `c` continues, `q`
-# quits.
+# calls whatever is in `sys.breakpointhook`. Delete the line that sets it to `report`, and you have
+# a prompt: `p learn.loss` prints, `n` goes to the next line, `u` goes up to the caller, `c`
+# continues, `q` quits.
 
 # %%
 stops = []
@@ -132,16 +133,17 @@ def is_fifth(learn):
     return learn.training and learn.num == 4
 
 
+asks = sys.breakpointhook
 sys.breakpointhook = report
 for cb in (StopCB(is_fifth), BreakpointCB("after_loss", when=is_fifth)):
     torch.manual_seed(0)
     again = LessonClassifier(data.spec.image_shape, classes)
     TrainLearner(again, dls, lr=0.1, cbs=[cb]).fit(1)
-sys.breakpointhook = sys.__breakpointhook__
+sys.breakpointhook = asks
 assert stops[0] == stops[1]
 
 # %% [markdown]
-# `BreakpointCB` is the project's: the same for any event.
+# `BreakpointCB` is the project's, for any event. Both have stopped at the same batch.
 
 # %% [markdown]
 # ## A NaN hunt
@@ -286,5 +288,6 @@ print(theirs)
 # %% [markdown]
 # **Where it lives:** [`learner/hooks.py`](../src/twinloop/learner/hooks.py),
 # [`learner/callbacks/trace.py`](../src/twinloop/learner/callbacks/trace.py) has the breakpoint, and
-# [`finite.py`](../src/twinloop/finite.py) hunts for NaN. Next: [a short run that finds the learning
-# rate](15_learning_rate_finder.py).
+# [`finite.py`](../src/twinloop/finite.py) hunts for NaN.
+#
+# Next: [a short run that finds the learning rate](15_learning_rate_finder.py).

@@ -37,6 +37,7 @@ from twinloop.learner import (
 from twinloop.learner.callbacks import MetricsCB
 from twinloop.models import MLP
 
+torch.set_num_threads(1)
 torch.manual_seed(0)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 start = MLP(data.spec.image_shape, len(data.spec.class_names))
@@ -226,5 +227,6 @@ assert len(cb.lrs) == len(batches().train), (
 #
 # **Where it lives:**
 # [`learner/callbacks/lr_finder.py`](../src/twinloop/learner/callbacks/lr_finder.py). It says how
-# often the suggestion is a good one, measured. Next: [the same experiment under
-# Lightning](16_lightning.py).
+# often the suggestion is a good one, measured.
+#
+# Next: [the same experiment under Lightning](16_lightning.py).

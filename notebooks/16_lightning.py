@@ -38,6 +38,7 @@ from twinloop.tasks import Classification
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it says what hardware there is
 warnings.filterwarnings("ignore", module="lightning")  # and that there is no validation here
+torch.set_num_threads(1)
 EPOCHS = 2
 
 
@@ -288,5 +289,6 @@ assert not same_state(state, twin | {"bias": torch.ones(2)}), "a weight has anot
 # **Where it lives:** the two loops side by side,
 # [`loops/lightning.py`](../src/twinloop/loops/lightning.py) and
 # [`loops/homemade.py`](../src/twinloop/loops/homemade.py), and the comparison,
-# [`comparison/differences.py`](../src/twinloop/comparison/differences.py). Next: [what to build
-# next](17_what_next.py).
+# [`comparison/differences.py`](../src/twinloop/comparison/differences.py).
+#
+# Next: [what to build next](17_what_next.py).
