@@ -76,7 +76,8 @@ print(f"share of all images   {hits / sum(sizes):.4f}")
 
 # %% [markdown]
 # It is not. Here is the last batch, with the label and what the network says. Each of these few
-# images moves the mean of means as much as many images of a full batch do.
+# images moves the mean of means as much as several images of a full batch do. With few batches the
+# error is large; with hundreds it is small, and an error all the same.
 
 # %%
 said = model(xb).argmax(1)

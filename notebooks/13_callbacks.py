@@ -116,14 +116,14 @@ assert all(torch.equal(ours.metrics[name], theirs.metrics[name]) for name in our
 # %% [markdown]
 # ## Several callbacks, and their order
 #
-# A callback may *change* what it sees. `ShiftCB` moves the images of each batch by up to one pixel.
-# It has a generator of its own, so no other random number of the fit changes. `KeepCB` keeps the
-# first batch as it sees it.
+# A callback may *change* what it sees. `ShiftCB` moves the images of each batch by up to an eighth
+# of their width. It has a generator of its own, so no other random number of the fit changes.
+# `KeepCB` keeps the first batch as it sees it.
 
 
 # %%
 class ShiftCB(Callback):
-    """Moves the images of a batch of train by up to one pixel in each direction."""
+    """Moves the images of a batch of train by up to an eighth of their width."""
 
     def before_fit(self, learn):
         self.generator = torch.Generator().manual_seed(0)
@@ -131,7 +131,8 @@ class ShiftCB(Callback):
     def before_batch(self, learn):
         if learn.training:
             xb, yb = learn.batch
-            down, right = torch.randint(-1, 2, (2,), generator=self.generator).tolist()
+            most = xb.shape[-1] // 8
+            down, right = torch.randint(-most, most + 1, (2,), generator=self.generator).tolist()
             learn.batch = xb.roll((down, right), dims=(2, 3)), yb
 
 

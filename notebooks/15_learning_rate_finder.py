@@ -215,7 +215,7 @@ assert len(cb.losses) == len(their_losses), (
     "raise CancelFitException where the loop by hand returns"
 )
 assert (cb.lrs, cb.losses) == (their_lrs, their_losses), "the same rates and losses, to the bit"
-cb = SearchCB()
+cb = SearchCB(gamma=1)
 TrainLearner(deepcopy(start), batches(), cbs=[cb]).fit(1)
 assert len(cb.lrs) == len(batches().train), (
     "batches of validation are no part of the search: learn.training"
