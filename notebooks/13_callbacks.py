@@ -269,8 +269,8 @@ assert abs(float(grads.norms[0]) - float(everything.norm())) < 1e-5, (
 )
 
 # %% [markdown]
-# If you have solved it, draw it: `figures.batches({"norm": [float(norm) for norm in
-# grads.norms]})`.
+# If you have solved it, draw it:
+# `figures.batches({"norm": [float(norm) for norm in grads.norms]})`.
 #
 # **Where it lives:** [`learner/callback.py`](../src/twinloop/learner/callback.py) has the events
 # and the order, and [`learner/callbacks/`](../src/twinloop/learner/callbacks/__init__.py) one file

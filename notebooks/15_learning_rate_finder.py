@@ -91,14 +91,10 @@ print(f"{len(lrs)} batches, from a rate of {lrs[0]:.5f} to {lrs[-1]:.2f}")
 
 
 # %%
-def draw(axis, values, **options):
-    axis.plot(lrs, values, **options)
-    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
-    axis.xaxis.set_major_formatter("{x:g}")
-
-
 figure, axes = figures.subplots(1, 1, (6, 2.8))
-draw(axes[0, 0], losses, linewidth=1)
+axes[0, 0].plot(lrs, losses, linewidth=1)
+axes[0, 0].set(xscale="log", xlabel="learning rate", ylabel="loss")
+axes[0, 0].xaxis.set_major_formatter("{x:g}")
 figure
 
 # %% [markdown]
@@ -112,7 +108,7 @@ figure
 # <details><summary>Answer</summary>
 #
 # The loss there is the fruit of all the batches before it, at lower rates. The rate in the valley
-# is the one that has *stopped* to make it lower. It is the border of what the network can bear. A
+# is the one that has *stopped* making it lower. It is the border of what the network can bear. A
 # good rate is left of it, on the slope.
 #
 # </details>
@@ -121,20 +117,15 @@ figure
 # ## Smoothing
 #
 # Each batch has other images, so its loss is noisy. A moving average keeps 98 % of itself and takes
-# 2 % of each new loss, so it lags behind. It begins at 0, which is far too low. Division by `1 -
-# 0.98 ** count` corrects that, as Adam does.
+# 2 % of each new loss, so it lags behind. It begins at 0, which is far too low. Division by
+# `1 - 0.98 ** count` corrects that, as Adam does.
 
 # %%
 smoothed, average = [], 0.0
 for count, loss in enumerate(losses, start=1):
     average = 0.98 * average + (1 - 0.98) * loss
     smoothed.append(average / (1 - 0.98**count))
-
-figure, axes = figures.subplots(1, 1, (6, 2.8))
-draw(axes[0, 0], losses, linewidth=1, alpha=0.4, label="loss")
-draw(axes[0, 0], smoothed, label="smoothed")
-axes[0, 0].legend()
-figure
+print(f"lowest loss {min(losses):.2f}, lowest smoothed loss {min(smoothed):.2f}")
 
 # %% [markdown]
 # ## A rule for the eye
@@ -155,7 +146,8 @@ print(f"suggestion {ours:.3f}")
 # ## The project's own
 #
 # `learn.lr_find()` does all of this by a callback, in a fit of the Learner. All rates and losses
-# have the same bits, and the Learner is as it was before.
+# have the same bits, and the Learner is as it was before. The figure has both curves and the
+# suggestion.
 
 # %%
 learn = TrainLearner(deepcopy(start), batches())

@@ -131,7 +131,7 @@ kept = by_learner(model)
 # Here is what both loops have seen first.
 
 # %%
-figures.reconstructions({"Trainer": module.images[:5], "Learner": kept.images[:5]}, "")
+figures.reconstructions({"Trainer": module.images[:4], "Learner": kept.images[:4]}, "")
 
 # %%
 assert torch.equal(module.images, kept.images)

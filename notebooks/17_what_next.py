@@ -49,7 +49,7 @@ for images, labels in dls.train:
     sums.index_add_(0, labels, images.flatten(1))
     counts += torch.bincount(labels, minlength=classes)
 means = sums / counts[:, None]
-figures.show_images(means.view(-1, *shape)[:5], data.spec.class_names)
+figures.show_images(means.view(-1, *shape)[:4], data.spec.class_names)
 
 # %% [markdown]
 # **Question.** Which share of the validation images does this classify correctly? Guess, before you
@@ -106,7 +106,8 @@ print(f"from worst to best: {max(seeds) - min(seeds):.3f}")
 
 # %%
 rates = [0.1, 0.3, 1.0]
-sweep = torch.tensor([[run(mlp, rate, seed) for seed in range(3)] for rate in rates])
+sweep = [[run(mlp, rate, seed) for seed in range(3)] for rate in rates if rate != 0.3]
+sweep = torch.tensor([sweep[0], seeds[:3], sweep[1]])  # those of 0.3 are known
 figure, axes = figures.subplots(1, 1, (6, 2.4))
 low, high = sweep.min(1).values, sweep.max(1).values
 axes[0, 0].vlines(range(3), low, high)
@@ -150,7 +151,7 @@ train = mirrored(pixels[rows["train"][:2000]].float() / 255)
 valid = mirrored(pixels[rows["val"][:500]].float() / 255)
 own = DataLoaders(DataLoader(train, 64, shuffle=True), DataLoader(valid, 500))
 images, labels = next(iter(own.valid))
-figures.show_images(images[:5], ["mirrored" if label else "as it was" for label in labels])
+figures.show_images(images[:4], ["mirrored" if label else "as it was" for label in labels])
 
 # %% [markdown]
 # Can a network tell? Chance is one half. Each has 40 steps again.
