@@ -28,7 +28,6 @@ from twinloop.learner import Accuracy, DataLoaders, Metric, TrainLearner
 from twinloop.learner.callbacks import MetricsCB
 from twinloop.models import MLP
 
-torch.set_num_threads(1)
 torch.manual_seed(0)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=60)
 dls = DataLoaders.from_data(data)

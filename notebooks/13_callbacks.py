@@ -36,7 +36,6 @@ from twinloop.learner import (
 from twinloop.learner.callbacks import AccumulateCB, MetricsCB, RecorderCB, TraceCB, TrainCB
 from twinloop.models import MLP
 
-torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data)
 

@@ -30,7 +30,6 @@ from twinloop.learner import Callback, DataLoaders, Hook, Hooks, TrainLearner
 from twinloop.learner.callbacks import BreakpointCB, FiniteLossCB, MetricsCB
 from twinloop.models import LessonClassifier
 
-torch.set_num_threads(1)
 torch.manual_seed(0)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data)

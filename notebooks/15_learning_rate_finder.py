@@ -37,7 +37,6 @@ from twinloop.learner import (
 from twinloop.learner.callbacks import MetricsCB
 from twinloop.models import MLP
 
-torch.set_num_threads(1)
 torch.manual_seed(0)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 start = MLP(data.spec.image_shape, len(data.spec.class_names))

@@ -38,7 +38,6 @@ from twinloop.tasks import Classification
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it says what hardware there is
 warnings.filterwarnings("ignore", module="lightning")  # and that there is no validation here
-torch.set_num_threads(1)
 EPOCHS = 2
 
 

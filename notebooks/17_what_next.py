@@ -31,7 +31,6 @@ from twinloop.learner import Accuracy, DataLoaders, TrainLearner
 from twinloop.learner.callbacks import LimitStepsCB, MetricsCB
 from twinloop.models import MLP, LessonClassifier
 
-torch.set_num_threads(1)
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 shape, classes = data.spec.image_shape, len(data.spec.class_names)
 dls = DataLoaders.from_data(data)
