@@ -31,7 +31,7 @@ from twinloop.models.layers import conv, deconv
 
 data = ImageDataModule(os.environ.get("DATA") or "digits", batch_size=128)
 dls = DataLoaders.from_data(data, autoencoder=True)
-batches = [xb for (xb, _), _ in zip(dls.train, range(200), strict=False)]
+batches = [xb for (xb, _), _ in zip(dls.train, range(120), strict=False)]
 valid = torch.cat([xb for xb, _ in dls.valid])[:1_000]
 channels, height, width = data.spec.image_shape
 print(f"{sum(map(len, batches)):,} images to train on, {len(valid):,} to validate")

@@ -147,9 +147,8 @@ class KeepCB(Callback):
 
 
 # %% [markdown]
-# **Question.** `ShiftCB` has the order 0, as every callback has that says nothing. Two `KeepCB`s
-# have the orders -1 and
-# 1. They are given last. What does each of them keep?
+# **Question.** `ShiftCB` has the order 0, as every callback has that says nothing. Of two `KeepCB`s
+# one has the order -1 and the other 1, and both are given last. What does each of them keep?
 
 # %%
 early, late = KeepCB(-1), KeepCB(1)

@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#]+)(#[^)]*)?\)")
+IMAGE = re.compile(r"!\[[^\]]*\]\([^)]+\)\n*")
 CONTENTS = """
 ```{toctree}
 :hidden:
@@ -76,11 +77,11 @@ def write_notebook(source: Path, folder: Path, run: str) -> None:
 
 
 def write_page(path: Path, folder: Path) -> None:
-    """Show a file of the checkout: Markdown as text without links, all else as code."""
+    """Show a file of the checkout: Markdown without links and images, all else as code."""
     page = (folder / path.relative_to(ROOT)).with_suffix(".md")
     page.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".md":
-        text = LINK.sub(r"\1", path.read_text())
+        text = LINK.sub(r"\1", IMAGE.sub("", path.read_text()))
     else:
         language = {".py": "python", ".yaml": "yaml"}.get(path.suffix, "text")
         text = f"# {path.relative_to(ROOT)}\n\n````{language}\n{path.read_text()}````\n"
