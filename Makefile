@@ -11,6 +11,7 @@ RUN := .venv/bin/python -m twinloop
 STAMP := .venv/installed
 BENCH_STAMP := .venv/installed-for-bench
 SWEEP_STAMP := .venv/installed-for-sweep
+LESSON_STAMP := .venv/installed-for-lesson
 
 export DATA
 # RESUME=1 resumes the latest run of the same experiment and data; LOOP=homemade trains by the
@@ -19,7 +20,7 @@ fit = $(RUN) fit --config experiments/$(1).yaml --data.source "$(DATA)" $(if $(R
     $(if $(LOOP),--loop $(LOOP)) $(if $(filter-out 1,$(SEEDS)),--seeds $(SEEDS))
 
 .DEFAULT_GOAL := help
-.PHONY: help train-ae train-classifier train-mlp compare sweep convolutions bench runs tensorboard test test-all test-slow faults fuzz lint lock clean
+.PHONY: help train-ae train-classifier train-mlp compare sweep convolutions lesson notebook bench runs tensorboard test test-all test-slow faults fuzz lint lock clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -48,6 +49,11 @@ $(SWEEP_STAMP): $(STAMP) pyproject.toml
 	.venv/bin/python -m pip install --quiet --editable '.[sweep]'
 	@touch $(SWEEP_STAMP)
 
+# Jupyter, and what makes a site of its notebooks.
+$(LESSON_STAMP): $(STAMP) pyproject.toml
+	.venv/bin/python -m pip install --quiet --group lesson
+	@touch $(LESSON_STAMP)
+
 train-ae: $(STAMP) ## train the autoencoder on Fashion-MNIST, about a minute on 2 cores
 	@$(call fit,autoencoder)
 
@@ -72,6 +78,19 @@ convolutions: $(STAMP) ## convolutions by hand: figures, an interactive page, a 
 	@OMP_NUM_THREADS=1 $(RUN) convolutions --config experiments/lesson-classifier.yaml --data.source "$(DATA)" \
 	    --data.batch_size 128 --trainer.max_epochs 40 --trainer.max_steps 860
 
+lesson notebook: DATA := $(if $(filter auto,$(DATA)),digits,$(DATA))
+lesson notebook: export OMP_NUM_THREADS := 1
+
+lesson: $(LESSON_STAMP) convolutions ## run the lesson's notebooks, and write them as a site
+	@.venv/bin/python notebooks/build.py site --convolutions lightning_logs/convolutions
+
+# Copies, which git ignores, so that no source changes; those that are there may be half solved.
+NOT_COPIED = $(filter-out $(patsubst %.ipynb,%.py,$(wildcard notebooks/*.ipynb)),$(wildcard notebooks/[0-9]*.py))
+notebook: $(LESSON_STAMP) ## open copies of the lesson's notebooks in Jupyter
+	@$(if $(NOT_COPIED),.venv/bin/jupytext --quiet --to ipynb $(NOT_COPIED))
+	@DATA="$(if $(wildcard $(DATA)),$(abspath $(DATA)),$(DATA))" .venv/bin/python -m jupyterlab \
+	    --ServerApp.root_dir=. --ServerApp.default_url=/lab/tree/notebooks/01_kernel.ipynb
+
 bench: $(BENCH_STAMP) ## benchmarks beside other frameworks; PARTS=loops for one part
 	@.venv/bin/python -m benchmarks $(PARTS) --data "$(DATA)" $(if $(ROUNDS),--rounds $(ROUNDS))
 
@@ -86,7 +105,7 @@ test: $(STAMP) ## the fast tests: no network, no data set
 
 test-all: test test-slow ## all tests; DATA=FOLDER adds training on the real data
 
-test-slow: $(BENCH_STAMP) $(SWEEP_STAMP) ## the tests that `make test` leaves out: slow, pages, SLURM, real data
+test-slow: $(BENCH_STAMP) $(LESSON_STAMP) $(SWEEP_STAMP) ## the tests that `make test` leaves out: slow, pages, SLURM, real data
 	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "(slow or data or browser or slurm) and not gpu"
 
 faults: $(SWEEP_STAMP) ## fault injection into COUNT=160 runs, at points drawn from SEED=0

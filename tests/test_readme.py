@@ -41,7 +41,9 @@ PAGES = {
     path: (ROOT / path).read_text()
     for path in ("README.md", *(f"docs/{name}.md" for name in DOCS), "CONTRIBUTING.md")
 }
-LINKED = PAGES | {"benchmarks/README.md": (ROOT / "benchmarks/README.md").read_text()}
+LINKED = PAGES | {
+    path: (ROOT / path).read_text() for path in ("benchmarks/README.md", "notebooks/README.md")
+}
 """Pages whose links are followed."""
 COMMANDS = list(
     dict.fromkeys(
