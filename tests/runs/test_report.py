@@ -57,7 +57,14 @@ def test_the_report_has_settings_results_curves_figures_costs_and_command(tmp_pa
 
 
 def test_a_run_without_epochs_labels_or_measurements_has_a_report_too(tmp_path: Path) -> None:
-    none = {"history": [], "measured": {}, "test": {}, "val": {}, "flops": None, "commit": None}
+    none: dict[str, Any] = {
+        "history": [],
+        "measured": {},
+        "test": {},
+        "val": {},
+        "flops": None,
+        "commit": None,
+    }
     write_report(tmp_path, RESULTS | none, SUMMARY | {"settings": {}, "monitor": None}, {})
     page = (tmp_path / "report.html").read_text()
     assert "Curves" not in page
