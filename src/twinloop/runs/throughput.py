@@ -5,7 +5,6 @@ which a comparison of runs leaves them out.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -70,6 +69,6 @@ def peak_memory() -> float:
 
 def _rows(batch: Any) -> int:
     """The rows of the first tensor in a batch; 0 if there is none."""
-    while isinstance(batch, Mapping | Sequence) and batch:
-        batch = next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0]
-    return len(batch) if isinstance(batch, torch.Tensor) and batch.ndim else 0
+    while isinstance(batch, tuple | list | dict) and batch:
+        batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
+    return batch.shape[0] if isinstance(batch, torch.Tensor) and batch.ndim else 0
