@@ -107,6 +107,7 @@ MISTAKES: dict[str, tuple[str, list[str], str]] = {
     "no metric": ("metric: val/f1\n" + SETTINGS[1:-1], [], "metric is 'val/f1', which is not mea"),
     "no direction": ("metric: val/loss\n" + SETTINGS[1:-1], [], "direction is not set; set mini"),
     "own folder": (SETTINGS, ["--run_folder", "run"], "a sweep trains each trial once"),
+    "a file": (SETTINGS, ["--folder", __file__], "test_sweep.py: File exists; name another"),
     "nothing to resume": (SETTINGS, ["--resume"], "there is no sweep_<number> in"),
 }
 

@@ -134,7 +134,8 @@ def campaign(path: Path, seed: int, count: int) -> bool:
         folder = Path(name)
         counted = uninterrupted(folder / "whole", folder / "cache")
         for number in range(count):
-            phase, loop = KILLED[number % len(KILLED)], LOOPS[number % 2]
+            phase = KILLED[number % len(KILLED)]
+            loop = LOOPS[(number + number // len(KILLED)) % 2]
             drawn = random.Random(f"{seed} {number}")
             call = drawn.randint(1, 6_000 if phase == ANY_TIME else counted[phase])
             moment = Moment(phase, call, (signal.SIGKILL,))

@@ -125,7 +125,12 @@ def _folder(experiment: Experiment, given: Any) -> Path:
         runs = experiment.logs / experiment.name
         return numbered_folder(runs, "sweep", resume=given.resume)
     folder = Path(given.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--folder: cannot make {folder}: {error.strerror}; name another"
+        ) from error
     return folder
 
 

@@ -26,6 +26,7 @@ PLOTS = {
     "plot_timeline": "When each trial ran",
 }
 """Optuna's plots on the page, and their captions."""
+WIDE = ("plot_slice", "plot_parallel_coordinate")
 SHOWN = 20
 """The most trials in the table of the terminal; the page has all."""
 
@@ -130,6 +131,9 @@ def _figures(study: Any) -> Iterator[tuple[str, str]]:
                 except (ValueError, RuntimeError):  # of fewer trials, or of equal values
                     continue
                 figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
+                figure.set_size_inches(12 if name in WIDE else 8, 4.5)
+                for axis in figure.axes if name == WIDE[0] else ():
+                    axis.tick_params(axis="x", rotation=20)  # names of classes are long
                 yield caption, _svg(figure)
                 plt.close("all")
     finally:
