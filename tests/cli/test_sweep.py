@@ -59,7 +59,7 @@ def test_the_other_loop_has_the_same_trials_also_after_a_stop(
     for number, state in trials.items():
         assert (folder / f"trial-{number}" / "results.json").is_file() == (state == "COMPLETE")
         assert (folder / f"trial-{number}" / "config.yaml").is_file()
-    (best,) = re.findall(r"(\d+) \* +│ complete", capsys.readouterr().out)
+    (best,) = re.findall(r"(\d+) \* +│ finished", capsys.readouterr().out)
     found = yaml.safe_load((folder / "best.yaml").read_text())
     assert found == yaml.safe_load((folder / f"trial-{best}" / "config.yaml").read_text())
     page = (folder / "sweep.html").read_text()

@@ -27,8 +27,11 @@ PLOTS = {
 }
 """Optuna's plots on the page, and their captions."""
 WIDE = ("plot_slice", "plot_parallel_coordinate")
+STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 SHOWN = 20
 """The most trials in the table of the terminal; the page has all."""
+WIDTH = 160
+"""Columns of the table where it is not printed to a terminal."""
 
 
 def write_report(study: Study, experiment: str) -> None:
@@ -51,7 +54,7 @@ def write_report(study: Study, experiment: str) -> None:
         raise UserError(f"{folder}: none of {len(trials)} trials has ended well; the first: {why}")
     best = study.study.best_trial
     rows = _rows(trials, study, best.number)
-    title = f"{experiment}: {study.sweep.metric} of {len(trials)} trials, {len(done)} complete"
+    title = f"{experiment}: {study.sweep.metric} of {len(trials)} trials, {len(done)} finished"
     _show(rows, title)
     config = folder / f"trial-{best.number}" / "config.yaml"
     if config.is_file():  # else it is on the machine that trained it
@@ -71,7 +74,7 @@ def _rows(trials: list[Any], study: Study, best: int) -> list[list[str]]:
     """The head of the table, and a row for each trial: the best first, failed ones last."""
     keys = [setting.key for setting in study.sweep.settings]
     sign = 1 if study.sweep.direction == "minimize" else -1
-    order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    order = list(STATES)
 
     def place(trial: Any) -> tuple[float, float, int]:
         value = 0.0 if trial.value is None else sign * trial.value
@@ -84,7 +87,7 @@ def _rows(trials: list[Any], study: Study, best: int) -> list[list[str]]:
         rows.append(
             [
                 f"{trial.number}{' *' * (trial.number == best)}",
-                trial.user_attrs.get("failed", trial.state.name.lower()),
+                trial.user_attrs.get("failed", STATES[trial.state]),
                 "" if trial.value is None else f"{trial.value:.4f}",
                 str(max(trial.intermediate_values, default=0)),
                 f"{trial.duration.total_seconds():.1f}" if trial.duration else "",
@@ -99,10 +102,12 @@ def _show(rows: list[list[str]], title: str) -> None:
     from rich.table import Table
 
     head, *body = rows
-    table = Table(*head, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for name in head:
+        table.add_column(name, overflow="fold")
     for row in body[:SHOWN]:
         table.add_row(*row)
-    console = Console(soft_wrap=not os.isatty(1), markup=False, emoji=False)
+    console = Console(width=None if os.isatty(1) else WIDTH, markup=False, emoji=False)
     console.print(table)
     if len(body) > SHOWN:
         console.print(f"and {len(body) - SHOWN} more trials, on the page", highlight=False)
