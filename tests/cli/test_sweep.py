@@ -75,11 +75,10 @@ def test_the_other_loop_has_the_same_trials_also_after_a_stop(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", [COMMITS, "training"])
 def test_a_killed_sweep_loses_no_trial_and_runs_none_twice(
-    phase: str, whole: tuple[Path, Path, dict[str, int]], tmp_path: Path
+    whole: tuple[Path, Path, dict[str, int]], tmp_path: Path
 ) -> None:
-    moment = Moment(phase, whole[2][phase] // 2, (signal.SIGKILL,))
+    moment = Moment(COMMITS, whole[2][COMMITS] // 2, (signal.SIGKILL,))
     assert kill(whole[0], moment, "homemade", tmp_path, whole[1])
 
 
