@@ -165,7 +165,8 @@ def _diff(args: list[str]) -> int:
     runs = [_named(name, given.root) for name in given.runs]
     results = [_results(run) for run in runs]
     settings = [
-        {**run.summary["settings"], **run.summary.get("other_settings", {})} for run in runs
+        {**run.summary["settings"], **run.summary.get("other_settings", {}), "run_folder": None}
+        for run in runs
     ]
     made = [
         {name: found.get(name) for name in ("machine", "device", "commit", "uncommitted_changes")}
