@@ -19,6 +19,7 @@ from PIL import Image
 from tests.commands import COMMAND, EXPERIMENT, SHORT, Payload, fit, run_in
 from twinloop.cli import main
 from twinloop.comparison import report
+from twinloop.comparison.parity import LOOPS
 from twinloop.learner.callbacks.trace import Traced
 from twinloop.runs.record import Record
 from twinloop.runs.timings import EventTimings, write_timings
@@ -169,7 +170,8 @@ def test_a_data_folder_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 NAMES = ("</script><img src=x onerror=alert(1)>", "=1+1", "[/red]", "$\\frac$", "two\nlines", "猫")
 
 
-@pytest.mark.parametrize("loop", ["lightning", pytest.param("homemade", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
 def test_classes_may_have_any_name(
     loop: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

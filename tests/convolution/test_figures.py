@@ -28,6 +28,7 @@ def drawn(figure: "Figure") -> list[Tensor]:
     return [torch.from_numpy(np.asarray(array)) for array in arrays]
 
 
+@pytest.mark.slow
 def test_the_figure_of_kernels_shows_their_responses_to_rgb() -> None:
     images = random_images(channels=3)
     found = drawn(figures.kernel_responses(images, ["shirt", "coat"]))

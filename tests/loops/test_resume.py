@@ -69,7 +69,8 @@ def test_a_checkpoint_is_lightnings_whichever_loop_saved_it(
     ("first", "second", "batch"),
     [
         ("lightning", "homemade", 2),
-        ("homemade", "lightning", 4),  # the last batch of its epoch
+        # The last batch of its epoch.
+        pytest.param("homemade", "lightning", 4, marks=pytest.mark.slow),
         pytest.param("lightning", "lightning", 4, marks=pytest.mark.slow),
         pytest.param("homemade", "homemade", 2, marks=pytest.mark.slow),
     ],
@@ -138,7 +139,8 @@ def test_sigterm_waits_for_the_step_of_accumulated_batches(
     assert_equal(other["optimizer_states"], one["optimizer_states"])
 
 
-@pytest.mark.parametrize("loop", [pytest.param("lightning", marks=pytest.mark.slow), "homemade"])
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
 def test_a_plateau_schedule_sees_an_epoch_that_was_interrupted(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
