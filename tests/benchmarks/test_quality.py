@@ -35,23 +35,23 @@ def test_every_size_and_seed_is_trained_once(commands: list[list[str]]) -> None:
     assert rows == quality.measure("digits", torch.device("cpu"), rounds=2)
     assert len(commands) == len(quality.CODE_SIZES) + 2
     first, last = commands[0], commands[-1]
-    assert first[first.index("--model.network.code_size") + 1] == "2"
-    assert first[first.index("--trainer.max_epochs") + 1] == "4"
+    assert first[first.index("--model.network.code_size") + 1] == "4"
+    assert first[first.index("--trainer.max_epochs") + 1] == "10"
     assert last[last.index("--seed_everything") + 1] == "43"
-    assert [row["share"] for row in rows[:2]] == pytest.approx([1, 0.5])
-    assert [row["met"] for row in rows[:2]] == [False, True]
+    assert [row["share"] for row in rows[:3]] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert [row["met"] for row in rows[:3]] == [False, False, True]
 
     text = report.section("quality", {"about": ABOUT, "rows": rows})
-    assert "| 2 | 4 | 0.0300 | 0.0300 | 1.00 **missed** | 10 | 42 | 0123456789 |" in text
-    assert "| 4 | 4 | 0.0150 | 0.0300 | 0.50 met | 10 | 42 | 0123456789 |" in text
-    reached = "| 0.9338 | 0.0004 | > 0.934 **missed** | 42: 0.9335, 42: 0.9340 | 10 | 2 |"
+    assert "| 4 | 10 | 0.0300 | 0.0300 | 1.00 **missed** | 10 | 42 | 0123456789 |" in text
+    assert "| 16 | 10 | 0.0100 | 0.0300 | 0.33 met | 10 | 42 | 0123456789 |" in text
+    reached = "| 0.9333 | 0.0004 | > 0.934 **missed** | 42: 0.9330, 42: 0.9335 | 10 | 2 |"
     assert f"| classifier-5-epochs {reached}" in text
     lines = {
         str(line.get_label()): np.asarray(line.get_ydata()).tolist()
         for line in report.plot_quality(rows).axes[0].lines
     }
-    assert lines["PCA"] == [0.03] * 6
-    assert lines["autoencoder"] == [row["mse"] for row in rows[:6]]
+    assert lines["PCA"] == [0.03] * 5
+    assert lines["autoencoder"] == [row["mse"] for row in rows[:5]]
 
 
 ABOUT = {

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.own_data import Augmented
 from twinloop.cli import main, predict
-from twinloop.cli.experiment import MAX_DEPTH, MAX_VALUES, checked_name, read_experiment
-from twinloop.cli.parser import PATHS, Experiment, restore_defaults
+from twinloop.cli.experiment import MAX_DEPTH, MAX_VALUES, PATHS, checked_name, read_experiment
+from twinloop.cli.parser import Experiment, restore_defaults
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.own import OwnData
 from twinloop.errors import UserError

@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from twinloop.errors import UserError, explain
+from twinloop.files import expanded
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
@@ -20,6 +21,11 @@ SEEDS = 2**32
 """The number of seeds, limited by NumPy."""
 MOST_SEEDS = 1_000
 """The most runs that differ in the seed."""
+PATHS = (
+    *("trainer.default_root_dir", "data.init_args.cache_dir"),
+    *("ckpt_path", "run_folder", "weights"),
+)
+"""Settings in which `~` and `$NAME` are written out; `data.source` and `data.images` do so."""
 RENAMED = {"mirror": "tta_flip"}
 """Options of older experiment files, and their new names."""
 FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)(?:,([^}]*))?\}")
@@ -133,6 +139,22 @@ def checked_name(name: object, where: object) -> str:
             "digit, and use no slash"
         )
     return name
+
+
+def expand_paths(config: Namespace) -> None:
+    """Write out `~` and `$NAME` in the settings of `PATHS`; an empty path is none.
+
+    Raises:
+        UserError: the path of another machine.
+    """
+    for name in PATHS:
+        if (path := config.get(name)) is not None:
+            if re.match(r"\w\w+:/", str(path)):
+                raise UserError(
+                    f"{name} is {path}; it must be local, as only the dirpath of a "
+                    "ModelCheckpoint may be remote"
+                )
+            config[name] = expanded(path) if str(path) else None
 
 
 def files_of(config: Namespace) -> str:

@@ -1,25 +1,30 @@
 """Parse an experiment file and its overrides, and build its parts, by the only LightningCLI."""
 
 import json
-import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal
 
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from twinloop.cli.experiment import files_of, local_file, parse, read_experiment
+from twinloop.cli.experiment import (
+    expand_paths,
+    files_of,
+    local_file,
+    parse,
+    read_experiment,
+)
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.own import as_data
 from twinloop.data.spec import DataSpec
 from twinloop.errors import UserError, as_user_error
-from twinloop.files import expanded
 from twinloop.learner import Callback
 from twinloop.loops import Loop
 from twinloop.processes import is_first
@@ -36,11 +41,6 @@ STAND_IN = """
 """
 IMAGES = "twinloop.data.datamodule.ImageDataModule"
 """The class of the data where an experiment names none."""
-PATHS = (
-    *("trainer.default_root_dir", "data.init_args.cache_dir"),
-    *("ckpt_path", "run_folder", "weights"),
-)
-"""Settings in which `~` and `$NAME` are written out; `data.source` and `data.images` do so."""
 SEEDED = ("--data.seed", "--data.init_args.seed")
 """Options that another one sets."""
 KEYWORDS = ("last", "best")
@@ -166,25 +166,10 @@ class Experiment(LightningCLI):
         self.config = parse(parser, args)
         if self.config.config and local_file() and is_first():
             print(f"settings of {local_file()} apply", flush=True)
-        for name in PATHS:
-            if (path := self.config.get(name)) is not None:
-                if re.match(r"\w\w+:/", str(path)):
-                    raise UserError(
-                        f"{name} is {path}; it must be local, as only the dirpath of a "
-                        "ModelCheckpoint may be remote"
-                    )
-                self.config[name] = expanded(path) if str(path) else None
-        if any(str(arg).partition("=")[0] in SEEDED for arg in args):
-            raise UserError("data.seed is set by seed_everything; set that instead")
-        given = {str(arg).removeprefix("--data.").partition("=")[0] for arg in args}
-        for file in self.config.config or ():
-            data = read_experiment(Path(str(file))).get("data")
-            data = data.get("init_args") or data if isinstance(data, dict) else {}
-            if data.get("seed") not in (None, self.config.seed_everything):
-                raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
-            given |= data.keys()
+        expand_paths(self.config)
+        given = given_of_data(self.config, [str(arg) for arg in args])
         if self.config.data.class_path != IMAGES:
-            restore_defaults(self.config.data, {n.removeprefix("init_args.") for n in given})
+            restore_defaults(self.config.data, given)
 
     def instantiate_classes(self) -> None:
         """Build data, task, and the classes that the Trainer's flags name, but no Trainer.
@@ -270,6 +255,24 @@ class Experiment(LightningCLI):
         """The run whose config.yaml is the experiment."""
         folders = [Path(str(file)).parent for file in self.config.config or ()]
         return next((folder for folder in folders if (folder / "checkpoints").is_dir()), None)
+
+
+def given_of_data(config: Namespace, args: Sequence[str]) -> set[str]:
+    """The arguments of the data that the options and the experiment files set.
+
+    Raises:
+        UserError: its seed, which would not be used.
+    """
+    if any(arg.partition("=")[0] in SEEDED for arg in args):
+        raise UserError("data.seed is set by seed_everything; set that instead")
+    given = {arg.removeprefix("--data.").partition("=")[0] for arg in args}
+    for file in config.config or ():
+        data = read_experiment(Path(str(file))).get("data")
+        data = data.get("init_args") or data if isinstance(data, dict) else {}
+        if data.get("seed") not in (None, config.seed_everything):
+            raise UserError(f"{file}: data.seed is set by seed_everything; set that instead")
+        given |= data.keys()
+    return {name.removeprefix("init_args.") for name in given}
 
 
 def restore_defaults(data: Any, given: Container[str]) -> None:

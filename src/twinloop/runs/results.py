@@ -49,8 +49,7 @@ def write_results(
     `forward_context` is as in `evaluate`.
     """
     best, last = run.saver.best_path, run.saver.last_path
-    # There is no best without validation.
-    weights = read_checkpoint(best if best.exists() else last)
+    weights = read_checkpoint(best if best.exists() else last)  # no best without validation
     task.load_state_dict(weights["state_dict"])
     val, test = (
         evaluate(task, data, stage, limit=limits[stage], forward_context=forward_context)
@@ -120,13 +119,7 @@ def collect(
         "loop": history.loops[-1],
         "trained_by": history.loops,
         "weights": history.weights,
-        "dataset": {
-            "name": task.spec.name,
-            "fingerprint": task.spec.fingerprint,
-            "test_split": data.facts.test_split,
-            "sizes": data.sizes,
-            "notes": list(data.facts.notes),
-        },
+        "dataset": _dataset(task, data),
         "seed": data.seed,
         "parameters": sum(weight.numel() for weight in task.network.parameters()),
         "flops": count_operations(task),
@@ -138,12 +131,21 @@ def collect(
         "commit": repository.commit,
         "uncommitted_changes": repository.changed,
         "measured": {
-            name.removeprefix(MEASURED): value
-            for name, value in history.throughput.measured().items()
+            name.removeprefix(MEASURED): x for name, x in history.throughput.measured().items()
         },
         "val": val,
         "test": test | (_test_details(task, data) if test else {}),
         "history": history.rows,
+    }
+
+
+def _dataset(task: Task, data: Data) -> dict[str, Any]:
+    return {
+        "name": task.spec.name,
+        "fingerprint": task.spec.fingerprint,
+        "test_split": data.facts.test_split,
+        "sizes": data.sizes,
+        "notes": list(data.facts.notes),
     }
 
 
