@@ -89,8 +89,7 @@ class ImageDataModule(ResumableData):
             *(channels, background or "white", image_column, label_column),
             *(skip_unreadable, target),
         )
-        self.background = background
-        self.augmentation = as_augmentation(augmentation)
+        self.background, self.augmentation = background, as_augmentation(augmentation)
         self.images = expanded(images) if images else None
         self._on_gpu: dict[str, cache.Split] = {}
 
@@ -124,9 +123,7 @@ class ImageDataModule(ResumableData):
 
     def batches(self, processes: int = 1) -> dict[str, int]:
         """The number of batches in train, val and test, for each of several processes."""
-        return {
-            name: math.ceil(size / processes / self.batch_size) for name, size in self.sizes.items()
-        }
+        return {name: math.ceil(n / processes / self.batch_size) for name, n in self.sizes.items()}
 
     def __str__(self) -> str:  # Lightning's would create every loader, to count batches
         return f"{type(self).__name__}({self.source!r})"
@@ -162,17 +159,14 @@ class ImageDataModule(ResumableData):
             *(self.background or "white", self.reading.skip_unreadable),
         )
         _print_notes(self.images.name, notes)
-        count = len(self.predict_images)
-        split = cache.Split(self.predict_images, torch.zeros(count, dtype=torch.int64))
-        return Batches(split, torch.arange(count), self.batch_size)
+        rows = torch.arange(len(self.predict_images))
+        return Batches(cache.Split(self.predict_images, 0 * rows), rows, self.batch_size)
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
         """The first images of val, or of train where val is empty, with their labels."""
-        rows = self.rows["val"] if len(self.rows["val"]) else self.rows["train"]
-        split = self.data.train
-        return self.on_after_batch_transfer(
-            (split.images[rows[:count]], split.labels[rows[:count]], None), 0
-        )
+        rows = (self.rows["val"] if len(self.rows["val"]) else self.rows["train"])[:count]
+        batch = self.data.train.images[rows], self.data.train.labels[rows], None
+        return self.on_after_batch_transfer(batch, 0)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment a batch and convert it to float, on its device; images as targets as well."""

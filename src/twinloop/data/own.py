@@ -43,8 +43,7 @@ class OwnData(ResumableData):
 
     Args:
         module: The data module.
-        seed: Seed of the random values of its loaders and its data sets; those of its `setup`,
-            which may split them, are the same for every seed.
+        seed: Seed of the random values of its loaders and data sets; `setup` has always the same.
 
     Raises:
         UserError: what the module lacks, by name.
