@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
-CODE_SIZES = {2: 4, 4: 4, 8: 4, 16: 4, 32: 8, 64: 8}
+CODE_SIZES = {4: 10, 8: 10, 16: 10, 32: 10, 64: 10}
 """Dimensions of the code, with the epochs of experiments/autoencoder.yaml for each."""
-SHARE_OF_PCA = 0.7
+SHARE_OF_PCA = 0.5
 EPOCHS = {5: 0.934, 20: 0.943, 50: 0.949}
 """The accuracies of the course (fast.ai, part 2 of 2022), to be exceeded."""
 SEED = 42
