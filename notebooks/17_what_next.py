@@ -131,6 +131,11 @@ figure
 # </details>
 
 # %% [markdown]
+# From the command line, `twinloop sweep` chooses the settings of an experiment by Optuna, ends weak
+# trials early and resumes after a kill; `fit --seeds 3` prints a mean and a spread. See
+# [Sweeps and seeds](../docs/sweeps.md).
+
+# %% [markdown]
 # ## Data of your own
 #
 # A Learner takes any two loaders. And a task needs no new images. Here is one that is made of those
