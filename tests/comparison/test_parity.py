@@ -257,7 +257,7 @@ def test_another_seed_is_not_equal(tmp_path: Path) -> None:
     assert found[0].startswith("record/start/")
     places = {line.partition(":")[0].partition("/")[0] for line in found}
     everywhere = {"record", "last.ckpt", "best.ckpt", "results", "config", "TensorBoard", "printed"}
-    assert places == {*everywhere, "random state"}
+    assert places == {*everywhere, "run", "random state"}  # run.json
 
 
 @pytest.mark.slow

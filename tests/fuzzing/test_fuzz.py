@@ -27,10 +27,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_inputs_of_each_kind_and_a_few_in_a_new_process(kind: str, sandbox: Sandbox) -> None:
+def test_many_inputs_of_each_kind_and_one_in_a_new_process(kind: str, sandbox: Sandbox) -> None:
     for found, least in (
         (fuzz(kind, 8, sandbox, first=1), 4),  # hypothesis stops where it has seen all there is
-        (fuzz(kind, 2, sandbox, first=3, run=run_alone), 2),
+        (fuzz(kind, 1, sandbox, first=3, run=run_alone), 1),
     ):
         assert not found["faults"], "\n".join(found["faults"])
         assert found["inputs"] >= least
