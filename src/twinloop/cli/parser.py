@@ -216,8 +216,7 @@ class Experiment(LightningCLI):
     def _dumped(self, **options: bool) -> dict[str, Any]:
         """The settings as the parser dumps them, who has validated them already."""
         text = self.parser.dump(self.config, format="json", skip_validation=True, **options)
-        dumped: dict[str, Any] = json.loads(text)
-        return dumped
+        return dict(json.loads(text))
 
     def checkpoint(self, default: str | None) -> Path | None:
         """The path of `--ckpt_path`: a file, or `last` or `best` of the latest run.
