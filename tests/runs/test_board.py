@@ -177,7 +177,7 @@ def test_log_epoch_writes_originals_above_reconstructions(
 ) -> None:
     task = autoencoder(digits, noise).train()
     with loggers_in(tmp_path) as loggers:
-        board.log_epoch(loggers, task, digits, step=7)
+        board.log_epoch(loggers, task, digits, step=7, measured={})
     assert task.network.encoder[1].training
     events = read(tmp_path)
     names = {f"weights/{name}" for name, _ in task.network.named_parameters()}
@@ -206,7 +206,7 @@ def test_log_epoch_writes_images_in_colour(tmp_path: Path) -> None:
     data.data = DecodedData(spec, split, split, "test")
     task = autoencoder(data)
     with loggers_in(tmp_path) as loggers:
-        board.log_epoch(loggers, task, data, step=1)
+        board.log_epoch(loggers, task, data, step=1, measured={})
     shown = image(read(tmp_path), "val/reconstructions")[::3, ::3]
     assert shown.shape == (16, 8 * 6, 3)
     originals = pixels[data.rows["val"][:8]].permute(2, 0, 3, 1).reshape(8, 8 * 6, 3)
@@ -218,7 +218,7 @@ def test_log_epoch_writes_the_confusion_of_a_classifier(
 ) -> None:
     classifier.last_metrics["val/confusion"] = torch.eye(10).long()
     with loggers_in(tmp_path) as loggers:
-        board.log_epoch(loggers, classifier, digits, step=3)
+        board.log_epoch(loggers, classifier, digits, step=3, measured={})
     events = read(tmp_path)
     assert events.Tags()["images"] == ["val/confusion"]
     title = "digits, val: true class down, predicted across"
@@ -301,7 +301,7 @@ def test_another_logger_gets_settings_results_and_images_if_it_has_them(
     loggers = [own, CSVLogger(tmp_path)]
     board.log_start(loggers, classifier, {"seed": 1, "model": {"class_path": "MLP"}}, resumed=True)
     classifier.last_metrics["val/confusion"] = torch.eye(10).long()
-    board.log_epoch(loggers, classifier, digits, step=3)
+    board.log_epoch(loggers, classifier, digits, step=3, measured={})
     found = {"val": {"accuracy": 0.75, "loss": 2.0}, "test": {"loss": 0.5, "class_accuracy": {}}}
     board.log_end(loggers, classifier, digits, found, step=9)
     assert own.params == {"seed": 1, "model": "MLP"}

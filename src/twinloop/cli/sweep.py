@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from argparse import SUPPRESS
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -73,7 +74,7 @@ def _parser() -> Parser:
         "--folder", type=Path, help="the folder of the sweep; one that exists is resumed or joined"
     )
     parser.add_argument("--storage", help="URL of the study's database, such as mysql://...")
-    parser.add_argument("--worker", action="store_true", help="train trials, and print no results")
+    parser.add_argument("--worker", action="store_true", help=SUPPRESS)  # how --workers starts one
     return parser
 
 

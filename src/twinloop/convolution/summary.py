@@ -46,7 +46,7 @@ def summarise(model: nn.Module, input_shape: Sequence[int]) -> list[Row]:
                 for weight in layer.module.parameters(recurse=False)
                 if layer.module not in modules[:index]
             ),
-            _multiply_adds(layer),
+            multiply_adds(layer),
             _field(layers[: index + 1]),
             isinstance(layer.module, nn.ConvTranspose2d)
             and any(map(has_checkerboard, layer.module.kernel_size, layer.module.stride)),
@@ -78,7 +78,7 @@ def table(rows: Sequence[Row], title: str) -> "Table":
     return result
 
 
-def _multiply_adds(layer: Layer) -> int:
+def multiply_adds(layer: Layer) -> int:
     """Half of the FLOPs of `torch.utils.flop_counter`, without importing torch's compiler.
 
     The kernels of one channel are applied once per output of a convolution or linear layer, and

@@ -6,7 +6,6 @@ TensorBoard also has the graph, histograms of the weights, and codes.
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -99,11 +98,7 @@ def _traced(network: nn.Module, example: Tensor) -> Any:
 
 
 def log_epoch(
-    loggers: Sequence[Logger],
-    task: Task,
-    data: Data,
-    step: int,
-    measured: Mapping[str, float] = MappingProxyType({}),
+    loggers: Sequence[Logger], task: Task, data: Data, step: int, measured: Mapping[str, float]
 ) -> None:
     """Log reconstructions or the confusion matrix of val, and what was `measured` of the loop.
 

@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from twinloop import figures
-from twinloop.convolution.summary import summarise
+from twinloop.convolution.chain import layers_of
+from twinloop.convolution.summary import multiply_adds
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.protocol import Data
 from twinloop.errors import UserError, escape_unprintable, explain
@@ -93,10 +94,10 @@ def count_operations(task: Task) -> int | None:
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            rows = summarise(task.network, task.spec.image_shape)
+            layers = layers_of(task.network, task.spec.image_shape)
     except Exception:  # of any type, from the network
         return None
-    return 2 * sum(row.multiply_adds for row in rows)
+    return 2 * sum(map(multiply_adds, layers))
 
 
 def collect(
