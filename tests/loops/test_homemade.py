@@ -21,7 +21,7 @@ from twinloop.errors import UserError
 from twinloop.learner import Callback, Learner
 from twinloop.loops.homemade import build_learner
 from twinloop.models import MLP
-from twinloop.runs.throughput import MEASURED
+from twinloop.runs.throughput import MEASURED, PARTS
 from twinloop.tasks import Classification, OneCycle
 from twinloop.tasks.task import ImageBatch
 
@@ -66,7 +66,9 @@ def test_both_loops_leave_the_same_folder(experiment: str, tmp_path: Path) -> No
     assert (a["loop"], b["loop"]) == ("lightning", "homemade")
     for results in (a, b):
         assert results.pop("trained_by") == [results.pop("loop")]
-        del results["seconds"], results["measured"]
+        measured = results.pop("measured")
+        assert all(measured[f"{part}_share"] > 0 for part in PARTS)
+        del results["seconds"]
         for row in results["history"]:
             del row["seconds"]
     assert a == b

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from twinloop.runs import throughput
 from twinloop.runs.history import History
 
 
@@ -21,6 +22,17 @@ def row(history: History) -> dict[str, float]:
     found = dict(history.rows[-1])
     assert found.pop("seconds") >= 0
     return found
+
+
+def test_the_time_of_a_validation_is_not_one_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1.0, 50.0, 52.0])
+    monkeypatch.setattr(throughput, "perf_counter", lambda: next(times))
+    history = History("lightning")
+    history.start()
+    history.throughput.start_batch(torch.zeros(4))
+    history.validated(measured(val_loss=3.0))
+    history.throughput.mark("rest")
+    assert history.throughput.seconds == {"data": 1, "forward": 0, "backward": 0, "rest": 2}
 
 
 def test_a_row_has_the_epoch_from_1_and_its_metrics() -> None:
