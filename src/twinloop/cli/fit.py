@@ -205,7 +205,9 @@ def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
     task, data, loop = experiment.task, experiment.data, experiment.config.loop
     if is_first():
         sizes = ", ".join(f"{size:,} {name}" for name, size in data.sizes.items())
-        print(f"{experiment.name} on {task.spec.name}, {loop} loop: {sizes}", flush=True)
+        precision = experiment.flags["precision"]
+        how = f"{loop} loop, {precision}" if "bf16" in str(precision) else f"{loop} loop"
+        print(f"{experiment.name} on {task.spec.name}, {how}: {sizes}", flush=True)
     if experiment.config.compile != "no":
         task.compile(mode=experiment.config.compile)
     timing = run.timings.timing(task.network) if run and run.timings else nullcontext()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch import Callback as LightningCallback
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -21,6 +22,7 @@ from twinloop.cli.experiment import (
     parse,
     read_experiment,
 )
+from twinloop.cli.precision import resolved
 from twinloop.data.datamodule import ImageDataModule
 from twinloop.data.own import as_data
 from twinloop.data.spec import DataSpec
@@ -93,15 +95,16 @@ OPTIONS: dict[str, tuple[Any, str | int | list[str] | None, str]] = {
 
 
 class _Trainer(Trainer):
-    """The Trainer's flags for the parser, with callbacks of either loop."""
+    """The Trainer's flags for the parser, with callbacks of either loop, and precision `auto`."""
 
     def __init__(
         self,
         *,
         callbacks: list[LightningCallback | Callback] | LightningCallback | Callback | None = None,
+        precision: _PRECISION_INPUT | Literal["auto"] | None = None,
         **flags: Any,
     ) -> None:
-        super().__init__(callbacks=callbacks, **flags)  # type: ignore[arg-type]
+        super().__init__(callbacks=callbacks, precision=precision, **flags)  # type: ignore[arg-type]
 
 
 class Experiment(LightningCLI):
@@ -167,6 +170,8 @@ class Experiment(LightningCLI):
         if self.config.config and local_file() and is_first():
             print(f"settings of {local_file()} apply", flush=True)
         expand_paths(self.config)
+        trainer = self.config.trainer
+        trainer.precision = resolved(trainer.precision, trainer.accelerator)
         given = given_of_data(self.config, [str(arg) for arg in args])
         if self.config.data.class_path != IMAGES:
             restore_defaults(self.config.data, given)

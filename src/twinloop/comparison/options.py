@@ -32,7 +32,7 @@ OPTIONS: dict[str, dict[Expected, list[Any]]] = {
     "trainer.devices": {"same": [1, "1"], "refused": [0], "not in one process": [2]},
     "trainer.num_nodes": {"not in one process": [2]},
     "trainer.precision": {
-        "same": ["32", 64, "bf16"],
+        "same": ["32", 64, "bf16", "auto"],
         "refused": ["16-mixed", "nothing", "transformer-engine"],
     },
     "trainer.logger": {
