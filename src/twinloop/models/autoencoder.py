@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from twinloop.models.contract import MakesClassifier, create
@@ -112,8 +111,6 @@ class BottleneckAutoencoder(Autoencoder):
             nn.ZeroPad2d(tuple(-side for side in pad)),  # type: ignore[arg-type]
             nn.Sigmoid(),
         )
-        # The order in memory that few channels are convolved in fastest, on a CPU.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _power_of_two(size: int) -> int:
