@@ -2,6 +2,7 @@
 
 from twinloop.tasks.classification import Classification as Classification
 from twinloop.tasks.multilabel import MultiLabel as MultiLabel
+from twinloop.tasks.muon import Muon as Muon
 from twinloop.tasks.optimizer import Group as Group
 from twinloop.tasks.optimizer import Grouped as Grouped
 from twinloop.tasks.reconstruction import Reconstruction as Reconstruction
