@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[1]
-CODE_SIZES = {4: 10, 8: 10, 16: 10, 32: 10, 64: 10}
+CODE_SIZES = {4: 10, 8: 10, 16: 10, 32: 10, 64: 20}
 """Dimensions of the code, with the epochs of experiments/autoencoder.yaml for each."""
 SHARE_OF_PCA = 0.5
 EPOCHS = {5: 0.934, 20: 0.943, 50: 0.949}
