@@ -206,8 +206,8 @@ def train(experiment: Experiment, run: Run | None, resume: Path | None) -> None:
     if is_first():
         sizes = ", ".join(f"{size:,} {name}" for name, size in data.sizes.items())
         precision = experiment.flags["precision"]
-        how = f"{loop} loop, {precision}" if "bf16" in str(precision) else f"{loop} loop"
-        print(f"{experiment.name} on {task.spec.name}, {how}: {sizes}", flush=True)
+        how = f" in {precision}" if "bf16" in str(precision) else ""
+        print(f"{experiment.name} on {task.spec.name}{how}, {loop} loop: {sizes}", flush=True)
     if experiment.config.compile != "no":
         task.compile(mode=experiment.config.compile)
     timing = run.timings.timing(task.network) if run and run.timings else nullcontext()
