@@ -76,7 +76,8 @@ def fit(loop: Loop, folder: Path, *start: str) -> list[str]:
         *(sys.executable, "-m", "torch.distributed.run", *start, "-m", "twinloop", "fit"),
         *("--config", str(ROOT / "experiments" / "classifier.yaml"), "--data.source", "digits"),
         *("--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "2"),
-        *("--data.batch_size", "99", "--model.network.widths", "[8,16]", "--loop", loop),
+        *("--data.batch_size", "99", "--loop", loop),
+        *("--model.network.widths", "[8,16]", "--model.network.dropout", "0.2"),
         *("--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"),
     ]
 

@@ -41,7 +41,7 @@ class Breaks(nn.Module):
 def start(
     loop: Loop, folder: Path, *options: str, path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Train the classifier, dropout and batch norm included, by two processes over gloo."""
+    """Train the classifier, batch norm included, by two processes over gloo."""
     paths = [str(path)] * bool(path) + [os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
         [
@@ -62,7 +62,7 @@ def start(
 
 def fit(loop: Loop, folder: Path, *options: str) -> dict[str, Any]:
     """Train, and read the checkpoint."""
-    done = start(loop, folder, *options)
+    done = start(loop, folder, "--model.network.dropout", "0.2", *options)
     assert done.returncode == 0, done.stderr
     runs = list((folder / "lightning_logs" / "classifier").iterdir())
     assert [run.name for run in runs] == ["version_0-digits"]
@@ -115,6 +115,7 @@ def test_two_processes_end_with_the_same_bits(options: tuple[str, ...], tmp_path
 def test_a_loss_that_is_not_finite_in_one_process_ends_both(loop: Loop, tmp_path: Path) -> None:
     (tmp_path / "breaks.py").write_text(BREAKS)
     options = ["--data.batch_size", "99", "--model.schedule", "null"]
+    options += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"]
     done = start(loop, tmp_path, *options, "--model.network", "breaks.Breaks", path=tmp_path)
     assert done.returncode == 1  # torchrun's own
     assert "timed out" not in done.stderr

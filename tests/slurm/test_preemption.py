@@ -68,6 +68,7 @@ def fit(loop: Loop, folder: Path) -> str:
         *("srun", sys.executable, "-m", "twinloop", "fit", "--loop", loop),
         *("--config", ROOT / "experiments" / "classifier.yaml", "--data.source", "digits"),
         *("--data.batch_size", "99", "--model.network", "slow.Slow"),
+        *("--model.optimizer", "torch.optim.AdamW", "--model.optimizer.lr", "0.01"),
         *("--trainer.default_root_dir", folder, "--run", run, "--trainer.max_epochs", EPOCHS),
         *("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp"),
     ]
