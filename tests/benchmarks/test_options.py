@@ -14,6 +14,7 @@ import json
 import torch
 from benchmarks import options
 
+options.resolved = lambda *_: "bf16-mixed"
 options.STEPS, options.EXPERIMENTS = 5, ("lesson-classifier",)
 options.in_turn = lambda ways, _: {way: [ways[way]()] for way in ways}  # without a warm-up
 print(json.dumps(options.measure("digits", torch.device("cpu"), rounds=1)))
@@ -28,11 +29,14 @@ def test_a_step_is_timed_with_and_without_each_option() -> None:
     rows = json.loads(done.stdout)
     assert [(row["what"], row["against"]) for row in rows] == [
         ("--compile default", "no option"),
+        ("contiguous weights", "no option"),
+        ("one more thread", "no option"),
         ("--trainer.precision bf16-mixed", "no option"),
         ("--trainer.precision bf16-true", "no option"),
         ("--model.optimizer.fused true", "no option"),
+        ("two steps of half as many images", "no option"),
         ("freed memory kept", "freed memory given back"),
     ]
     for row in rows:
         assert (row["experiment"], row["n"]) == ("lesson-classifier", 1)
-        assert 0.1 < row["ratio"]["median"] < 10
+        assert 0.01 < row["ratio"]["median"] < 100
