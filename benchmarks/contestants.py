@@ -1,9 +1,10 @@
 """A whole fit by twinloop and by other frameworks, each set up as in its own guides.
 
 Each trains the same network from the same weights, by the same optimiser and schedule, on the same
-batches in the same order, and measures loss (and accuracy) on train and val. twinloop also writes
-a checkpoint every epoch, and TensorBoard with histograms and images. Reading the data set and
-creating the network are not timed.
+batches in the same order, and measures loss (and accuracy) on train and val. twinloop and the four
+other frameworks write the same: checkpoints of the last and the best epoch, and to TensorBoard the
+loss of every tenth step and the metrics of every epoch. Reading the data set and creating the
+network are not timed.
 """
 
 import os
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from benchmarks import miniai
-from benchmarks.loops import HAND, Fit, by_hand, flags, learner_experiment, lightning_experiment
+from benchmarks.loops import HAND, Fit, by_hand, flags, learner_all, lightning_all
 from benchmarks.pairs import Target, row
 from benchmarks.race import Contestant, race
 from benchmarks.work import Work
@@ -29,15 +31,17 @@ from twinloop.tasks import Task
 
 OURS = ("twinloop, Lightning", "twinloop, Learner")
 SLOW = ("lesson's Learner over datasets", "Lightning over datasets")
-LENGTHS = {"lesson-classifier": (5, 10**9), "autoencoder": (1, 60)}
-"""Epochs, and batches per epoch: the whole small experiment, and about 10 seconds of the other."""
+EPOCHS = {"lesson-classifier": 5, "autoencoder": 1}
+"""The whole small experiment, and a third of the other."""
+EVERY = 10
+"""Steps between two losses in TensorBoard."""
 
 
 def measure(source: str, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """For both networks, the speed of either loop relative to each of the others."""
     found = []
-    for experiment, (epochs, limit) in LENGTHS.items():
-        work = Work(experiment, source, device, epochs=epochs, limit=limit)
+    for experiment, epochs in EPOCHS.items():
+        work = Work(experiment, source, device, epochs=epochs)
         times = race(work, CONTESTANTS, rounds, alike=ALIKE)
         for ours in OURS:
             found.append(row(times, ours, HAND, experiment=experiment))
@@ -128,10 +132,24 @@ def lightning_over_datasets(work: Work, task: Task, folder: Path) -> Iterator[Fi
 
 @contextmanager
 def skorch(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """A skorch net on a TensorDataset, validated on another."""
+    """A skorch net on a TensorDataset, validated on another, with skorch's callbacks."""
     from skorch import NeuralNet, NeuralNetClassifier
-    from skorch.callbacks import LRScheduler
+    from skorch.callbacks import Checkpoint, LRScheduler, TensorBoard
     from skorch.helper import predefined_split
+
+    class Scalars(TensorBoard):  # type: ignore[misc]
+        """The metrics of an epoch, and the loss of every tenth step."""
+
+        step = 0
+
+        def on_batch_end(
+            self, net: Any, batch: Any = None, training: bool = False, **more: Any
+        ) -> None:
+            if training:
+                self.step += 1
+                if self.step % EVERY == 0:
+                    loss = net.history[-1, "batches", -1, "train_loss"]
+                    self.writer.add_scalar("train_loss", loss, self.step)
 
     schedule = task.schedule
     assert schedule is not None
@@ -153,7 +171,10 @@ def skorch(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
                     "scheduler"
                 ],
                 step_every="batch",
-            )
+            ),
+            Checkpoint(dirname=folder / "last", monitor=None),
+            Checkpoint(dirname=folder / "best"),
+            Scalars(SummaryWriter(folder)),
         ],
         device=str(work.device),
     )
@@ -162,22 +183,25 @@ def skorch(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
 
 @contextmanager
 def ignite(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """Ignite's supervised trainer and evaluator, with metrics attached to both."""
+    """Ignite's supervised trainer and evaluator, with its metrics and handlers."""
     from ignite.engine import Events, create_supervised_evaluator, create_supervised_trainer
+    from ignite.handlers import ModelCheckpoint, TensorboardLogger
     from ignite.metrics import Accuracy, Loss
 
     optimizer, schedule = torch_optimizer(work, task)
 
     def metrics() -> dict[str, Any]:
-        found = {"loss": Loss(task.loss)}
-        return found if work.is_autoencoder else found | {"accuracy": Accuracy()}
+        found = {"loss": Loss(task.loss, lambda output: output[:2])}
+        if not work.is_autoencoder:
+            found["accuracy"] = Accuracy(lambda output: output[:2])
+        return found
 
     trainer = create_supervised_trainer(
         task.network,
         optimizer,
         task.loss,
         device=work.device,
-        output_transform=lambda x, y, y_pred, loss: (y_pred, y),
+        output_transform=lambda x, y, y_pred, loss: (y_pred, y, loss),
     )
     for name, metric in metrics().items():
         metric.attach(trainer, name)
@@ -191,15 +215,33 @@ def ignite(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
         evaluator.run(loaders[1])
         print(evaluator.state.metrics)
 
-    yield lambda: trainer.run(loaders[0], max_epochs=work.epochs)
+    parts = {"network": task.network, "optimizer": optimizer, "schedule": schedule}
+    last = ModelCheckpoint(folder / "last", n_saved=1)
+    best = ModelCheckpoint(
+        folder / "best", n_saved=1, score_function=lambda engine: -engine.state.metrics["loss"]
+    )
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, last, parts)
+    evaluator.add_event_handler(Events.COMPLETED, best, parts)
+    with TensorboardLogger(log_dir=folder) as board:
+        step = Events.ITERATION_COMPLETED(every=EVERY)
+        board.attach_output_handler(
+            trainer, step, "step", output_transform=lambda output: {"loss": output[2].item()}
+        )
+        for stage, engine in (("train", trainer), ("val", evaluator)):
+            end = Events.EPOCH_COMPLETED if engine is trainer else Events.COMPLETED
+            board.attach_output_handler(engine, end, stage, metric_names="all")
+        yield lambda: trainer.run(loaders[0], max_epochs=work.epochs)
 
 
 @contextmanager
 def accelerate(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """A hand-written loop with everything prepared by an Accelerator."""
+    """A hand-written loop with everything prepared, logged and saved by an Accelerator."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=work.device.type == "cpu")
+    accelerator = Accelerator(
+        cpu=work.device.type == "cpu", log_with="tensorboard", project_dir=folder
+    )
+    accelerator.init_trackers("board")
     optimizer, schedule = torch_optimizer(work, task)
     network, optimizer, train, val, schedule = accelerator.prepare(
         task.network, optimizer, work.tensor_loader("train"), work.tensor_loader("val"), schedule
@@ -213,9 +255,11 @@ def accelerate(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
             metrics[stage]["accuracy"].update(outputs.detach(), targets)
 
     def fit() -> None:
+        lowest, step = float("inf"), 0
         for epoch in range(work.epochs):
             network.train()
             for inputs, targets in train:
+                step += 1
                 optimizer.zero_grad()
                 outputs = network(inputs)
                 loss = task.loss(outputs, targets)
@@ -223,21 +267,37 @@ def accelerate(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
                 optimizer.step()
                 schedule.step()
                 count("train", outputs, targets, loss)
+                if step % EVERY == 0:
+                    accelerator.log({"step/loss": loss.item()}, step)
             network.eval()
             with torch.no_grad():
                 for inputs, targets in val:
                     outputs = network(inputs)
                     count("val", outputs, targets, task.loss(outputs, targets))
-            for stage, counted in metrics.items():
-                accelerator.print(epoch, stage, counted.compute())
+            values = {
+                f"{stage}/{name}": float(value)
+                for stage, counted in metrics.items()
+                for name, value in counted.compute().items()
+            }
+            accelerator.print(epoch, values)
+            accelerator.log(values, step)
+            accelerator.save_state(str(folder / "last"))
+            if values["val/loss"] < lowest:
+                lowest = values["val/loss"]
+                accelerator.save_state(str(folder / "best"))
+            for counted in metrics.values():
                 counted.reset()
 
     yield fit
+    accelerator.end_training()
 
 
 @contextmanager
 def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
-    """Keras 3 on torch: `compile` and `fit` on arrays, with the same network."""
+    """Keras 3 on torch: `compile` and `fit` on arrays, with the same network.
+
+    Keras's own TensorBoard needs TensorFlow, so that its scalars are written by torch's writer.
+    """
     with patch.dict(os.environ, KERAS_BACKEND="torch"):
         import keras as k
 
@@ -281,6 +341,24 @@ def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
             self.model.optimizer.learning_rate, self.model.optimizer.beta_1 = rates[self.step]
             self.step += 1
 
+    class Scalars(k.callbacks.Callback):  # type: ignore[misc]
+        """The metrics of an epoch, and the loss of every tenth step."""
+
+        step = 0
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.step += 1
+            if self.step % EVERY == 0:
+                writer.add_scalar("step/loss", float(logs["loss"]), self.step)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            for name, value in logs.items():
+                writer.add_scalar(name, value, self.step)
+
+    writer = SummaryWriter(folder)
+    save = k.callbacks.ModelCheckpoint
+    last = save(folder / "last.weights.h5", save_weights_only=True)
+    best = save(folder / "best.weights.h5", save_weights_only=True, save_best_only=True)
     group = optimizer.param_groups[0]
     model = k.Sequential([k.layers.TorchModuleWrapper(task.network)])
     decay, epsilon = group["weight_decay"], group["eps"]
@@ -291,13 +369,18 @@ def keras(work: Work, task: Task, folder: Path) -> Iterator[Fit]:
     )
     train, val = Gathered("train"), Gathered("val")
     yield lambda: model.fit(
-        train, epochs=work.epochs, shuffle=False, validation_data=val, callbacks=[OneCycle()]
+        train,
+        epochs=work.epochs,
+        shuffle=False,
+        validation_data=val,
+        callbacks=[OneCycle(), Scalars(), last, best],
     )
+    writer.close()
 
 
 CONTESTANTS: dict[str, Contestant] = {
-    OURS[0]: lightning_experiment,
-    OURS[1]: learner_experiment,
+    OURS[0]: lightning_all,
+    OURS[1]: learner_all,
     HAND: by_hand,
     SLOW[0]: lesson,
     SLOW[1]: lightning_over_datasets,
