@@ -26,8 +26,8 @@ class Muon(Optimizer):
 
     Args:
         params: Weights of at least two dimensions; others need another optimiser, see `Grouped`.
-        lr: Learning rate: how far the step is from the weights, as a spectral norm, times
-            `sqrt(outputs / inputs)` where there are more outputs than inputs.
+        lr: Learning rate: the spectral norm of a step, which is `sqrt(rows / columns)` times as
+            large for a matrix of more rows than columns.
         momentum: The share of the mean of former gradients that is kept in each step.
         weight_decay: The share of a weight, times `lr`, that is subtracted in each step.
 
