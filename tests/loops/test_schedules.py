@@ -70,10 +70,17 @@ def test_the_page_has_blocks() -> None:
     ]
 
 
+CONVOLUTIONS = {
+    "class_path": "twinloop.models.SequentialClassifier",
+    "init_args": {"widths": [4, 8], "dropout": 0.0},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_the_yaml_of_the_page_trains_alike_in_both_loops(block: str, tmp_path: Path) -> None:
     settings = {f"model.{key}": value for key, value in yaml.safe_load(block).items()}
+    settings["model.network"] = CONVOLUTIONS  # the page has a group of their weights
     for loop in LOOPS:
         assert fit(tmp_path / loop, loop, settings) == 0
     one, other = (ended(tmp_path / loop) for loop in LOOPS)
