@@ -25,7 +25,7 @@ from twinloop.loops.homemade import build_learner
 from twinloop.tasks import Task
 
 PLAIN = "no option"
-FUSED = "--model.optimizer.fused true"
+FUSED = "AdamW with fused true"
 HALVES = "two steps of half as many images"
 KEPT, GIVEN_BACK = "freed memory kept", "freed memory given back"
 STEPS = 12

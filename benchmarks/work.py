@@ -59,7 +59,7 @@ class Work:
     model: dict[str, Any] = field(default_factory=dict)
     """Settings of the network that replace the experiment's."""
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """Settings of the optimiser that replace the experiment's."""
+    """Settings that replace those of the experiment's optimiser, of the last one in `Grouped`."""
 
     @cached_property
     def data(self) -> ImageDataModule:
@@ -98,7 +98,10 @@ class Work:
         config = yaml.safe_load((EXPERIMENTS / f"{self.experiment}.yaml").read_text())
         given = config["model"]["init_args"]
         given["network"].setdefault("init_args", {}).update(self.model)
-        given["optimizer"].setdefault("init_args", {}).update(self.optimizer)
+        optimizer = given["optimizer"]
+        while "optimizer" in optimizer.get("init_args", {}):
+            optimizer = optimizer["init_args"]["optimizer"]
+        optimizer.setdefault("init_args", {}).update(self.optimizer)
         settings = parser.parse_object({"model": config["model"]})
         settings.model.init_args.spec = self.data.spec
         with warnings.catch_warnings():

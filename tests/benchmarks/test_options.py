@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.work import Work
+
 ROOT = Path(__file__).parents[2]
 SHORT = """
 import json
@@ -33,10 +35,17 @@ def test_a_step_is_timed_with_and_without_each_option() -> None:
         ("one more thread", "no option"),
         ("--trainer.precision bf16-mixed", "no option"),
         ("--trainer.precision bf16-true", "no option"),
-        ("--model.optimizer.fused true", "no option"),
+        ("AdamW with fused true", "no option"),
         ("two steps of half as many images", "no option"),
         ("freed memory kept", "freed memory given back"),
     ]
     for row in rows:
         assert (row["experiment"], row["n"]) == ("lesson-classifier", 1)
         assert 0.01 < row["ratio"]["median"] < 100
+
+
+@pytest.mark.parametrize("experiment", ["lesson-classifier", "classifier"])
+def test_an_option_of_the_optimiser_is_of_the_one_for_the_rest(experiment: str) -> None:
+    task = Work(experiment, optimizer={"fused": True}).task()
+    optimizer, _ = task.optimizer_and_scheduler(steps=10, epochs=1)
+    assert any(group["fused"] for group in optimizer.param_groups)
