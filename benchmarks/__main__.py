@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from twinloop.openmp import limit_spinning
@@ -62,9 +63,12 @@ def main() -> None:
     data = ImageDataModule(options.data)
     part = parts[0]
     print(f"{part} on {data.spec.name}, {device}, {options.rounds} rounds", flush=True)
+    try:
+        about = report.circumstances(device, options.threads, data.spec)
+    except PackageNotFoundError as error:
+        parser.exit(2, f"error: {error.name} is missing; make bench PARTS={part} installs it\n")
     start = time.perf_counter()
     rows = import_module(f"benchmarks.{part}").measure(data.source, device, options.rounds)
-    about = report.circumstances(device, options.threads, data.spec)
     about["seconds"] = round(time.perf_counter() - start)
     whole = data.spec.name == "fashion_mnist"
     report.keep(part, about, rows, report.HERE if whole else Path("lightning_logs/benchmarks"))
