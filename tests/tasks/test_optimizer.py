@@ -117,7 +117,7 @@ def test_a_closure_computes_the_gradients_first(network: nn.Sequential) -> None:
         (
             Group(names="^3", lr=0.1),
             r"left with names '\^3' and ndim None; those left, .* 0\.weight \(2\), .*; "
-            "give this network another optimiser",
+            "correct the group, or give this network another optimiser",
         ),
         (Group(names="^0", ndim=3), r"left with names '\^0' and ndim 3;"),
         (Group(names="("), r"names is '\(': "),

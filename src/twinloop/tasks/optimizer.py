@@ -66,8 +66,8 @@ class Group:
             raise UserError(
                 f"model.optimizer.groups: no parameter is left with names {self.names!r} and ndim "
                 f"{self.ndim}; those left, with their ndim: {', '.join(left[:8])}"
-                f"{', ...' if left[8:] else ''}; give this network another optimiser, such as "
-                "model.optimizer: torch.optim.AdamW"
+                f"{', ...' if left[8:] else ''}; correct the group, or give this network another "
+                "optimiser, such as model.optimizer: torch.optim.AdamW"
             )
         given = {"lr": self.lr, "weight_decay": self.weight_decay}
         options = {name: value for name, value in given.items() if value is not None}
