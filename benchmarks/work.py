@@ -59,7 +59,7 @@ class Work:
     model: dict[str, Any] = field(default_factory=dict)
     """Settings of the network that replace the experiment's."""
     optimizer: dict[str, Any] = field(default_factory=dict)
-    """Settings that replace those of the experiment's optimiser, of the last one in `Grouped`."""
+    """Settings that replace the experiment's optimiser's, in `Grouped` of that for the rest."""
 
     @cached_property
     def data(self) -> ImageDataModule:
@@ -99,8 +99,7 @@ class Work:
         given = config["model"]["init_args"]
         given["network"].setdefault("init_args", {}).update(self.model)
         optimizer = given["optimizer"]
-        while "optimizer" in optimizer.get("init_args", {}):
-            optimizer = optimizer["init_args"]["optimizer"]
+        optimizer = optimizer.get("init_args", {}).get("optimizer", optimizer)
         optimizer.setdefault("init_args", {}).update(self.optimizer)
         settings = parser.parse_object({"model": config["model"]})
         settings.model.init_args.spec = self.data.spec
